@@ -1,0 +1,268 @@
+"""The run profile: everything a run depends on, declared once.
+
+A field here is the YAML key, the ``--set`` path, the line in the documentation and the value in the code.
+Reading and writing profile files is the business of ``profiles``; nothing here touches a disk or torch.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+TOKENIZER_NAME = re.compile(r"auto|char|gpt2|bpe:[1-9][0-9]*")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class ModelConfig(_Section):
+    """The shape of the network."""
+
+    family: Literal["modern", "gpt2"] = "modern"
+    """Architecture: `modern` (RoPE, RMSNorm, SwiGLU; loads as Qwen3) or `gpt2` (loads as GPT-2)."""
+    n_layer: Positive = 4
+    """Number of transformer blocks."""
+    n_head: Positive = 4
+    """Number of attention heads in a block."""
+    n_kv_head: Positive | None = None
+    """Number of key/value heads; fewer than `n_head` shares them (modern only). Empty: as many as `n_head`."""
+    n_embd: Positive = 128
+    """Width of the residual stream."""
+    head_dim: Positive | None = None
+    """Width of one attention head. Empty: `n_embd / n_head`."""
+    n_inner: Positive | None = None
+    """Width of the hidden layer of the MLP. Empty: 4 x `n_embd` (gpt2), 8/3 x `n_embd` rounded up to 16 (modern)."""
+    block_size: Positive = 256
+    """Context length in tokens."""
+    vocab_size: Positive | None = None
+    """Number of tokens the model knows. Empty: taken from the tokenizer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of activations set to zero while training; more of it against overfitting."""
+    bias: bool = False
+    """Biases in the linear and norm layers (gpt2 only)."""
+    tie_embeddings: bool = True
+    """One matrix for the token embedding and the output head; always so for gpt2."""
+    rope_theta: Annotated[float, Field(gt=0)] = 10_000.0
+    """Base of the rotary position angles (modern only)."""
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Added to the variance inside RMSNorm (modern only; gpt2 has 1e-5)."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> ModelConfig:
+        if self.head_dim is None and self.n_embd % self.n_head:
+            below = self.n_embd // self.n_head * self.n_head
+            near = f"{below} or {below + self.n_head}" if below else f"{self.n_head}"
+            raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; try n_embd {near}")
+        if self.family == "modern" and self.head_width % 2:
+            raise ValueError(f"rotary positions need an even head width, found {self.head_width} (n_embd / n_head)")
+        if self.n_head % self.kv_heads:
+            raise ValueError(f"n_head {self.n_head} is not divisible by n_kv_head {self.kv_heads}")
+        if self.family == "gpt2":
+            self._check_gpt2()
+        elif self.bias:
+            raise ValueError("bias is for family gpt2; the modern family has none")
+        return self
+
+    def _check_gpt2(self) -> None:
+        if self.kv_heads != self.n_head:
+            raise ValueError("n_kv_head is for family modern; gpt2 has as many key/value heads as heads")
+        if self.head_dim is not None and self.head_dim * self.n_head != self.n_embd:
+            raise ValueError("head_dim is for family modern; gpt2 has n_embd / n_head")
+        if not self.tie_embeddings:
+            raise ValueError("tie_embeddings: false is for family modern; gpt2 always ties them")
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key/value heads, resolved."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head, resolved."""
+        return self.head_dim or self.n_embd // self.n_head
+
+    @property
+    def inner_width(self) -> int:
+        """Width of the MLP's hidden layer, resolved."""
+        if self.n_inner:
+            return self.n_inner
+        if self.family == "gpt2":
+            return 4 * self.n_embd
+        return -(-8 * self.n_embd // 3 // 16) * 16
+
+
+class DataConfig(_Section):
+    """What is read, and how it becomes tokens."""
+
+    corpus: str | None = None
+    """Corpus to train on when the command names none: a built-in recipe or a folder of `corpora/`."""
+    tokenizer: str = "auto"
+    """`char`, `gpt2`, `bpe:N` (trained on the corpus, N tokens) or `auto` (chosen by the size of the corpus)."""
+    split: Literal["auto", "document", "paragraph"] = "auto"
+    """How val is set apart: whole documents by a hash of their text, or the last tenth of each from a paragraph."""
+    split_at: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Cut the whole text at this fraction instead, as nanoGPT does with 0.9."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the text that goes to val (for `split`)."""
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _known_tokenizer(cls, value: str) -> str:
+        if not TOKENIZER_NAME.fullmatch(value):
+            raise ValueError(f"tokenizer {value!r} is unknown; choose auto, char, gpt2 or bpe:N (such as bpe:512)")
+        return value
+
+
+class TrainConfig(_Section):
+    """The optimisation, the machine and the reporting. All intervals are in steps; a step is one weight update."""
+
+    batch_size: Positive = 32
+    """Sequences in a micro-batch."""
+    grad_accum_steps: Positive = 1
+    """Micro-batches added up before one step."""
+    max_steps: Positive = 1000
+    """Number of steps of the whole run."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """`muon` for the matrices inside the blocks with AdamW for the rest, or `adamw` for everything."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    """Peak learning rate of AdamW."""
+    muon_learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    """Peak learning rate of Muon; follows the same schedule."""
+    min_lr: Rate = 0.0
+    """Learning rate at the last step (of AdamW; Muon's falls by the same ratio)."""
+    schedule: Literal["wsd", "cosine", "constant"] = "wsd"
+    """After the warm-up: stable then linear decay (`wsd`), a half cosine, or constant."""
+    warmup_steps: Count = 20
+    """Steps over which the learning rate rises from zero."""
+    decay_fraction: Fraction = 0.8
+    """Share of `max_steps` at the end over which `wsd` decays."""
+    weight_decay: Rate = 0.0
+    """Decoupled weight decay of the matrices; norms, biases and gains have none."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    """AdamW's decay of the gradient mean."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """AdamW's decay of the squared gradient's mean."""
+    muon_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Muon's momentum."""
+    muon_iterations: Positive = 5
+    """Newton-Schulz iterations with which Muon makes an update orthogonal."""
+    grad_clip: Rate = 1.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    seed: Count = 1337
+    """Seed of the initial weights, the order of the data and dropout."""
+    log_interval: Positive = 10
+    """Steps between reports of the training loss."""
+    eval_interval: Positive = 250
+    """Steps between evaluations on val; there is always one at the last step."""
+    eval_tokens: Positive | None = None
+    """Score only the first this many tokens of val while training. Empty: all of them."""
+    save_interval: Positive = 500
+    """Steps between checkpoints; the best and the last step are always saved."""
+    keep_checkpoints: Count = 0
+    """Checkpoints kept besides the latest and the best."""
+    sample_interval: Count = 0
+    """Steps between samples drawn while training; 0 draws none."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the matrix products; weights stay float32."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the model with torch: `auto` does where it pays for itself."""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError(f"device {value!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _known_compile(cls, value: object) -> object:
+        if value != "auto" and not isinstance(value, bool):
+            raise ValueError(f"expected auto, true or false, found {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> TrainConfig:
+        if self.min_lr > self.learning_rate:
+            raise ValueError(f"min_lr {self.min_lr:g} is above learning_rate {self.learning_rate:g}")
+        if self.warmup_steps > self.max_steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is more than max_steps {self.max_steps}")
+        return self
+
+
+class SampleConfig(_Section):
+    """How text is drawn from the model."""
+
+    prompt: str = ""
+    """Text to go on from; empty starts a new text."""
+    temperature: Rate = 0.8
+    """Divides the logits: 0 always takes the likeliest token, 1 samples as trained."""
+    top_k: Positive | None = None
+    """Draw among the k likeliest tokens only."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Draw among the likeliest tokens that together have this probability."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Leave out tokens less likely than this share of the likeliest one's probability."""
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Above 1 makes tokens that already stand in the context less likely."""
+    max_new_tokens: Positive = 256
+    """Tokens to draw at most."""
+    stop: tuple[str, ...] = ()
+    """End before the first of these strings."""
+    seed: Count = 1337
+    """Seed of the draws; sample number i draws from seed + i."""
+    num_samples: Positive = 1
+    """Texts to draw."""
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stop_strings(cls, value: object) -> object:
+        strings = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        if isinstance(strings, tuple) and "" in strings:
+            raise ValueError("a stop string must not be empty")
+        return strings
+
+
+class ExpectConfig(_Section):
+    """What the profile promises; the run says at its end whether it was reached."""
+
+    val_loss: Annotated[float, Field(gt=0)] | None = None
+    """Best val loss in nats a token."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes the run takes on `machine`."""
+    machine: str = ""
+    """Machine on which `minutes` was measured."""
+
+
+class RunProfile(_Section):
+    """One training run, whole."""
+
+    description: str = ""
+    """What the profile is for, in a sentence."""
+    expects: ExpectConfig = ExpectConfig()
+    """What the profile promises."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    data: DataConfig = DataConfig()
+    """The text."""
+    train: TrainConfig = TrainConfig()
+    """The training."""
+    sample: SampleConfig = SampleConfig()
+    """The writing."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one step learns from."""
+        return self.train.batch_size * self.train.grad_accum_steps * self.model.block_size

@@ -1,0 +1,58 @@
+"""The errors a user can cause, each with what was found, what was expected and what to type next.
+
+GptcliError
+├── SourceError       a source cannot be read or is not text
+├── CorpusError       a corpus is missing, damaged, too small or does not match
+├── TokenizerError    a tokenizer cannot be had, or cannot represent a text
+├── ProfileError      a run profile, or a ``--set``, is wrong (carries every problem at once)
+├── RunError          a run is missing, exists already, or cannot be resumed
+├── FormatError       a file is damaged, or of a format version this gptcli does not know
+└── DeviceError       a device or number format is not to be had on this machine
+"""
+
+from __future__ import annotations
+
+
+class GptcliError(Exception):
+    """An error for the user: one sentence, and a hint with the command to type next.
+
+    ``message`` says what was found and what was expected; ``hint`` may be empty. The command line prints both
+    and exits with 1. A bug is never a ``GptcliError``.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class SourceError(GptcliError):
+    """A source cannot be read, is empty, or is not text."""
+
+
+class CorpusError(GptcliError):
+    """A corpus or its tokens are missing, too small, or do not match what they are used with."""
+
+
+class TokenizerError(GptcliError):
+    """A tokenizer cannot be had here, or cannot represent a text."""
+
+
+class ProfileError(GptcliError):
+    """A run profile or a ``--set`` is wrong; ``problems`` holds one line for each mistake."""
+
+    def __init__(self, message: str, hint: str = "", problems: tuple[str, ...] = ()) -> None:
+        super().__init__("\n".join((message, *(f"  {problem}" for problem in problems))), hint)
+        self.problems = problems
+
+
+class RunError(GptcliError):
+    """A run is missing, exists already, or cannot be resumed as asked."""
+
+
+class FormatError(GptcliError):
+    """A file is damaged, or has a ``format_version`` this gptcli does not know."""
+
+
+class DeviceError(GptcliError):
+    """A device or a number format that was asked for is not on this machine."""

@@ -1,0 +1,142 @@
+"""What a training run tells the world while it goes: plain values, in the order they happen.
+
+``train()`` yields them; the live table draws them and ``metrics.jsonl`` keeps them. Nothing here prints or trains.
+Losses are in nats a token, times in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """What is about to be trained on what, and why the machine was set up this way; the first event of every run."""
+
+    run: str
+    folder: str
+    corpus: str
+    tokenizer: str
+    train_tokens: int
+    val_tokens: int
+    family: str
+    n_params: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    block_size: int
+    vocab_size: int
+    tokens_per_step: int
+    max_steps: int
+    step: int
+    """0 for a new run; the step a resumed run goes on from."""
+    device: str
+    device_reason: str
+    expected_val_loss: float | None
+    expected_minutes: float | None
+    best_val_loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepLogged:
+    """One training report; ``train_loss`` is the token-weighted mean since the report before."""
+
+    step: int
+    tokens_seen: int
+    epoch: float
+    train_loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    """Tokens over training time alone: evaluation, sampling and saving are not counted."""
+    mfu: float | None
+    """Model FLOPs utilisation between 0 and 1, where the device's peak is known."""
+    skipped_steps: int
+    """Steps left out so far because their loss or gradient was not finite."""
+    elapsed: float
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One pass over the val split."""
+
+    step: int
+    tokens_seen: int
+    val_loss: float
+    val_loss_stderr: float
+    perplexity: float
+    bits_per_byte: float
+    n_tokens: int
+    best: bool
+    """True when no evaluation before it had a lower ``val_loss``."""
+    elapsed: float
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A checkpoint is complete on disk."""
+
+    step: int
+    path: str
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SampleDrawn:
+    """Text the model wrote while it was being trained."""
+
+    step: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something a person should know that is not an error, in one sentence."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The last event of every run."""
+
+    reason: Literal["completed", "interrupted", "terminated"]
+    run: str
+    step: int
+    max_steps: int
+    tokens_seen: int
+    epoch: float
+    best_val_loss: float | None
+    best_val_loss_stderr: float | None
+    best_bits_per_byte: float | None
+    best_step: int | None
+    final_val_loss: float | None
+    final_train_loss: float | None
+    tokens_per_second: float
+    expected_val_loss: float | None
+    elapsed: float
+    """Seconds of this process's part of the run, from the first step's preparation to the last save."""
+
+
+TrainEvent = RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn | Notice | RunFinished
+
+
+def to_record(event: TrainEvent) -> dict[str, Any]:
+    """Return the event as one JSON-ready line of ``metrics.jsonl``: its fields behind an ``event`` name."""
+    return {"event": _NAMES[type(event)], **asdict(event)}
+
+
+_NAMES: dict[type[object], str] = {
+    RunStarted: "run_started",
+    StepLogged: "step_logged",
+    Evaluated: "evaluated",
+    CheckpointSaved: "checkpoint_saved",
+    SampleDrawn: "sample_drawn",
+    Notice: "notice",
+    RunFinished: "run_finished",
+}

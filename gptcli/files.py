@@ -1,0 +1,136 @@
+"""Files on disk: every write is temporary file, flush, fsync, rename; every JSON file names its format.
+
+A reader of these files sees the old state or the new one, never half of one. Nothing here knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from gptcli.errors import FormatError
+
+MAX_JSON_BYTES = 256 * 1024 * 1024
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary sibling of ``path`` for binary writing and rename it to ``path`` when the block succeeds.
+
+    Parent folders are made. When the block raises, ``path`` is as it was and nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling folder of ``path`` and rename it to ``path`` when the block succeeds.
+
+    An existing ``path`` is replaced: it is moved aside first and deleted last. Files inside are fsynced here.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _sync_file(file)
+        temporary.chmod(0o777 & ~_umask())
+        sync_folder(temporary)
+        _replace_folder(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``, moving an existing ``path`` aside first and deleting it last."""
+    if not path.exists():
+        new.replace(path)
+        return
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+    path.replace(old / path.name)
+    new.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write ``value`` atomically as indented UTF-8 JSON with a final newline; NaN and infinities are refused."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, *, format_version: int, what: str) -> dict[str, Any]:
+    """Read a JSON object written by gptcli and check its ``format_version``.
+
+    ``what`` names the file for the reader of an error ("the manifest of a corpus"). Raises ``FormatError`` for
+    a missing file, one above 256 MiB, anything but a JSON object, and an unknown version.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise FormatError(f"{path}: {what} is larger than {MAX_JSON_BYTES:,} bytes, so it was not read.")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FormatError(f"{path}: {what} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: {what} is damaged: it is not valid JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: {what} is damaged: a JSON object was expected, found {type(value).__name__}.")
+    found = value.get("format_version")
+    if found != format_version:
+        raise FormatError(
+            f"{path}: {what} has format_version {found!r}, this gptcli reads {format_version}.",
+            "It was written by another version: update gptcli, or make the file again with this one.",
+        )
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside ``path`` durable; a no-op where folders cannot be opened (Windows)."""
+    with contextlib.suppress(OSError, AttributeError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file, contextlib.suppress(OSError):
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

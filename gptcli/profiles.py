@@ -1,0 +1,246 @@
+"""Run profiles as files: found by name, read strictly, overridden with ``--set``, written back whole.
+
+All mistakes of a profile are reported at once, each with its file, line and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gptcli.config import RunProfile
+from gptcli.errors import ProfileError
+from gptcli.files import atomic_write
+from gptcli.strict_yaml import KeyPath, StrictYamlError, load_value, load_yaml
+
+# What people arriving from nanoGPT type, and what it is called here.
+NANOGPT_KEYS = {
+    "max_iters": "train.max_steps",
+    "lr_decay_iters": "train.max_steps (the schedule always ends at the last step)",
+    "warmup_iters": "train.warmup_steps",
+    "gradient_accumulation_steps": "train.grad_accum_steps",
+    "eval_iters": "train.eval_tokens (the whole val split is scored when it is empty)",
+    "eval_only": "the command gptcli eval RUN",
+    "decay_lr": "train.schedule (false is `schedule: constant`)",
+    "always_save_checkpoint": "train.save_interval",
+    "init_from": "the command gptcli finetune --from",
+    "out_dir": "the option --run",
+    "dataset": "data.corpus",
+    "start": "sample.prompt",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFile:
+    """A profile by name and where its file lies; ``builtin`` is False for one of the working directory."""
+
+    name: str
+    path: Path
+    builtin: bool
+
+
+def builtin_folder(kind: str) -> Path:
+    """Return the folder of built-in ``configs`` or ``corpora``: inside an installed package, else the checkout's."""
+    package = Path(__file__).resolve().parent
+    packed = package / "builtin" / kind
+    return packed if packed.is_dir() else package.parent / kind
+
+
+def profiles(folder: Path = Path("configs")) -> Iterator[ProfileFile]:
+    """Yield every profile by name, those of ``folder`` before built-in ones of the same name."""
+    found: dict[str, ProfileFile] = {}
+    for path in sorted(builtin_folder("configs").glob("*.yaml")):
+        found[path.stem] = ProfileFile(path.stem, path, builtin=True)
+    for path in sorted(folder.glob("*.yaml")):
+        if path.resolve() != found.get(path.stem, ProfileFile("", Path(), builtin=True)).path.resolve():
+            found[path.stem] = ProfileFile(path.stem, path, builtin=False)
+    yield from (found[name] for name in sorted(found))
+
+
+def find_profile(name: str) -> ProfileFile:
+    """Find a profile by name, or by the path of a YAML file; raises ``ProfileError`` with the nearest names."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise ProfileError(f"There is no profile file {name}.", "gptcli profiles list shows what there is.")
+        return ProfileFile(Path(name).stem, Path(name), builtin=False)
+    known = {profile.name: profile for profile in profiles()}
+    if name in known:
+        return known[name]
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
+    raise ProfileError(f"There is no profile called {name!r}.", f"{hint}gptcli profiles list shows them all.")
+
+
+def load_profile(path: Path, overrides: Sequence[str] = ()) -> RunProfile:
+    """Read a profile file and apply ``--set key=value`` overrides to it.
+
+    Raises ``ProfileError`` that lists every mistake of the file and of the overrides, file errors with their line.
+    """
+    try:
+        values, lines = load_yaml(path.read_text("utf-8"))
+    except OSError as error:
+        raise ProfileError(f"{path}: the profile cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise ProfileError(f"{path}: the profile is not UTF-8 text.") from error
+    except StrictYamlError as problem:
+        raise ProfileError(f"{path}:{problem.line}: {problem.message}.") from problem
+    return build_profile(values, overrides, where=str(path), lines=lines)
+
+
+def build_profile(
+    values: dict[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    where: str = "profile",
+    lines: dict[KeyPath, int] | None = None,
+) -> RunProfile:
+    """Make a profile of plain values and overrides, reporting all mistakes at once (``ProfileError``)."""
+    lines = lines or {}
+    problems: list[str] = []
+    sources: dict[KeyPath, str] = {}
+    _apply_overrides(values, overrides, sources, problems)
+
+    def place(path: KeyPath) -> str:
+        for length in range(len(path), 0, -1):
+            if path[:length] in sources:
+                return sources[path[:length]]
+            if path[:length] in lines:
+                return f"{where}:{lines[path[:length]]}"
+        return where
+
+    _drop_unknown_keys(values, RunProfile, (), place, problems)
+    try:
+        profile = RunProfile.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors():
+            path = tuple(item["loc"])
+            problems.append(f"{place(path)}: {_describe(path, item['msg'], item['type'], item['input'])}")
+    if problems:
+        many = f"{len(problems)} mistakes" if len(problems) > 1 else "a mistake"
+        raise ProfileError(f"There {'are' if len(problems) > 1 else 'is'} {many} in the profile:", "", tuple(problems))
+    return profile
+
+
+def dump_profile(profile: RunProfile) -> str:
+    """Return the profile as YAML text with every key written out; reading it back gives an equal profile."""
+    text: str = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def write_profile(path: Path, profile: RunProfile) -> None:
+    """Write the resolved profile to ``path`` atomically."""
+    with atomic_write(path) as file:
+        file.write(dump_profile(profile).encode())
+
+
+def override_path(key: str) -> KeyPath:
+    """Turn ``model.n_layer``, or the bare leaf ``n_layer`` where it is unique, into a path of keys.
+
+    Raises ``ProfileError`` for an unknown key (with ours for a nanoGPT name) and for an ambiguous leaf.
+    """
+    known = list(_key_paths(RunProfile))
+    dotted = tuple(key.split("."))
+    if dotted in known:
+        return dotted
+    if len(dotted) == 1:
+        matches = [path for path in known if path[-1] == key]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            choices = " or ".join(".".join(map(str, path)) for path in matches)
+            raise ProfileError(f"{key!r} stands in several sections: write {choices}")
+    raise ProfileError(_unknown_key(key, [".".join(map(str, path)) for path in known]))
+
+
+def _apply_overrides(
+    values: dict[str, Any], overrides: Sequence[str], sources: dict[KeyPath, str], problems: list[str]
+) -> None:
+    """Write each ``key=value`` into ``values`` and remember in ``sources`` where it came from."""
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        source = f"--set {override}"
+        if not equals:
+            problems.append(f"{source}: write it as --set key=value")
+            continue
+        try:
+            path = override_path(key.strip())
+            value = load_value(text)
+        except ProfileError as error:
+            problems.append(f"{source}: {error.message}")
+            continue
+        except StrictYamlError as problem:
+            problems.append(f"{source}: {problem.message}")
+            continue
+        section = values
+        for part in path[:-1]:
+            inner = section.get(str(part))
+            section = section.setdefault(str(part), {}) if isinstance(inner, dict) or inner is None else {}
+        section[str(path[-1])] = value
+        sources[path] = source
+
+
+def _drop_unknown_keys(
+    values: dict[str, Any],
+    section: type[BaseModel],
+    path: KeyPath,
+    place: Callable[[KeyPath], str],
+    problems: list[str],
+) -> None:
+    """Remove keys the section does not have, so that the rest can be checked too, and report each."""
+    for key in list(values):
+        field = section.model_fields.get(key)
+        here = (*path, key)
+        if field is None:
+            problems.append(f"{place(here)}: {_unknown_key(key, section.model_fields, '.'.join(map(str, path)))}")
+            del values[key]
+            continue
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            if values[key] is None:
+                values[key] = {}
+            if isinstance(values[key], dict):
+                _drop_unknown_keys(values[key], inner, here, place, problems)
+
+
+def _unknown_key(key: str, candidates: Sequence[str] | dict[str, Any], section: str = "") -> str:
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf in NANOGPT_KEYS:
+        return f"{key!r} is nanoGPT's name; here it is {NANOGPT_KEYS[leaf]}"
+    message = f"unknown key {key!r}" + (f" in {section}" if section else "")
+    elsewhere = [".".join(map(str, path)) for path in _key_paths(RunProfile) if path[-1] == leaf]
+    if elsewhere:
+        return f"{message}; it belongs to {' or '.join(elsewhere)}"
+    nearest = difflib.get_close_matches(key, list(candidates), n=1, cutoff=0.5)
+    if not nearest:
+        leaves = {str(path[-1]): ".".join(map(str, path)) for path in _key_paths(RunProfile)}
+        nearest = [leaves[name] for name in difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.6)]
+    return f"{message}; the nearest is {nearest[0]!r}" if nearest else message
+
+
+def _describe(path: KeyPath, message: str, kind: str, found: object) -> str:
+    """One mistake as a sentence: the key, what was expected, what was found."""
+    key = ".".join(str(part) for part in path if not _is_union_label(part))
+    if kind == "value_error":
+        return f"{key}: {message.removeprefix('Value error, ')}"
+    text = message[0].lower() + message[1:]
+    return f"{key}: {text.replace('input should be', 'expected')}, found {found!r}"
+
+
+def _is_union_label(part: str | int) -> bool:
+    return isinstance(part, str) and (part == "bool" or "[" in part)
+
+
+def _key_paths(section: type[BaseModel], path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the path of every leaf key."""
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _key_paths(inner, (*path, name))
+        else:
+            yield (*path, name)

@@ -1,0 +1,92 @@
+"""YAML read strictly: ``1e-3`` is a number, a key given twice is an error, and every value knows its line.
+
+Knows nothing of profiles or recipes; they hand it text and turn its findings into their own errors.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+KeyPath = tuple[str | int, ...]
+
+
+class StrictYamlError(Exception):
+    """A text that is not the YAML expected here; ``line`` counts from 1."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2 floats: the stock one reads ``3e-4`` as a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)$"),
+    list("-+.0123456789"),
+)
+
+
+def load_yaml(text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """Read a YAML mapping; also return the line of every value, by its path of keys and indices.
+
+    An empty text is an empty mapping. Raises ``StrictYamlError`` for anything else than a mapping, for syntax errors,
+    keys that are not strings, keys given twice, aliases, and tags that plain data does not need.
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return {}, {(): 1}
+            lines: dict[KeyPath, int] = {}
+            _walk(node, (), lines, set())
+            value = loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise StrictYamlError(mark.line + 1 if mark else 1, error.problem or "this is not valid YAML") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise StrictYamlError(1, f"this is not valid YAML ({error})") from error
+    if not isinstance(value, dict):
+        raise StrictYamlError(1, f"a mapping of keys to values was expected, found {type(value).__name__}")
+    return value, lines
+
+
+def load_value(text: str) -> Any:  # noqa: ANN401 - YAML scalars and lists of any type
+    """Read one YAML value, as in ``--set key=VALUE``; raises ``StrictYamlError`` when it is not valid YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader subclass
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise StrictYamlError(1, f"{text!r} is not a valid YAML value") from error
+
+
+def _walk(node: Node, path: KeyPath, lines: dict[KeyPath, int], seen: set[int]) -> None:
+    """Record the line of every node and refuse repeated keys, non-string keys and aliases."""
+    line = node.start_mark.line + 1
+    if id(node) in seen:
+        raise StrictYamlError(line, "aliases (*name) are not used in these files")
+    seen.add(id(node))
+    lines[path] = line
+    if isinstance(node, MappingNode):
+        keys: set[str] = set()
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode) or not key.tag.endswith(":str"):
+                raise StrictYamlError(key.start_mark.line + 1, "every key has to be a plain word")
+            if key.value in keys:
+                raise StrictYamlError(key.start_mark.line + 1, f"the key {key.value!r} is given twice")
+            keys.add(key.value)
+            inner = (*path, key.value)
+            _walk(value, inner, lines, seen)
+            lines[inner] = key.start_mark.line + 1
+    elif isinstance(node, SequenceNode):
+        for index, value in enumerate(node.value):
+            _walk(value, (*path, index), lines, seen)

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
 from gptcli.files import atomic_write
-from gptcli.strict_yaml import KeyPath, StrictYamlError, load_value, load_yaml
+from gptcli.strict_yaml import KeyPath, StrictYamlError, dump_yaml, load_value, load_yaml
 
 # What people arriving from nanoGPT type, and what it is called here.
 NANOGPT_KEYS = {
@@ -129,8 +128,7 @@ def build_profile(
 
 def dump_profile(profile: RunProfile) -> str:
     """Return the profile as YAML text with every key written out; reading it back gives an equal profile."""
-    text: str = yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-    return text
+    return dump_yaml(profile.model_dump(mode="json"))
 
 
 def write_profile(path: Path, profile: RunProfile) -> None:

@@ -27,11 +27,22 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2 floats: the stock one reads ``3e-4`` as a string."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """The writer that fits: it quotes the strings which ``_Loader`` would read as numbers."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)$"),
+        list("-+.0123456789"),
+    )
+
+
+def dump_yaml(value: dict[str, Any]) -> str:
+    """Return plain data as YAML text in the order of its keys; ``load_yaml`` gives an equal value."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def load_yaml(text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:

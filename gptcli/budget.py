@@ -1,0 +1,113 @@
+"""Fits a run to the clock, and says what a run would do before it does it.
+
+``fit_budget`` times real steps of the real model in a run that is thrown away; the run itself then has a fixed
+``max_steps`` in its profile, so that it can be resumed exactly.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gptcli.config import RunProfile
+from gptcli.errors import ProfileError
+from gptcli.plan import count_parameters, flops_per_token
+from gptcli.runs import check_dataset_fits, create_run, resolve_profile
+from gptcli.shards import TokenDataset
+from gptcli.trainer import Trainer, make_setup
+
+PROBE_SECONDS = 3.0
+MAX_PROBE_STEPS = 50
+# Share of the budget that is planned for; the rest is for saving, sampling and a machine that slows down.
+PLANNED_SHARE = 0.93
+EVALUATIONS = 10
+# Below this compiling does not pay.
+COMPILE_SECONDS = 300.0
+
+
+def fit_budget(
+    profile: RunProfile, dataset: TokenDataset, seconds: float, *, device: str | None = None
+) -> tuple[RunProfile, str]:
+    """Return the profile with ``max_steps`` such that training, evaluating and saving take ``seconds`` here.
+
+    Times up to 50 steps (about 3 s) and one evaluation; what that takes is part of the budget. The warm-up is cut to
+    a tenth of the steps, and intervals are set so that there are about ten evaluations. Also returns a sentence for
+    the reader. Raises ``ProfileError`` when the budget is too short for a single step.
+    """
+    begin = time.perf_counter()
+    guess = {"max_steps": 10**9 if seconds >= COMPILE_SECONDS else profile.train.warmup_steps + 1}
+    with tempfile.TemporaryDirectory() as folder:
+        probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
+        trainer = Trainer(create_run(probed, profile_name="probe", dataset=dataset, runs_dir=Path(folder)), device)
+        step_seconds, eval_seconds = _time(trainer, min(PROBE_SECONDS, seconds / 10))
+    spent = time.perf_counter() - begin
+    max_steps = int((seconds * PLANNED_SHARE - spent - EVALUATIONS * eval_seconds) / step_seconds)
+    if max_steps < 1:
+        needed = (spent + EVALUATIONS * eval_seconds + step_seconds) / PLANNED_SHARE
+        raise ProfileError(
+            f"A budget of {seconds:.0f} s is too short: one step and its evaluations take {needed:.0f} s here.",
+            "Give it more time, or a smaller model: --set n_layer=2 --set n_embd=64",
+        )
+    sentence = (
+        f"{seconds:.0f} s allow {max_steps:,} steps: a step takes {step_seconds * 1000:.0f} ms "
+        f"and an evaluation {eval_seconds:.1f} s here."
+    )
+    return _with_steps(profile, max_steps, compiled=trainer.setup.compile), sentence
+
+
+def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
+    """Return the seconds of a step and of an evaluation; the first step, which warms up, is not counted."""
+    trainer.update()
+    begin, n_steps = time.perf_counter(), 0
+    while n_steps < MAX_PROBE_STEPS and (n_steps < 3 or time.perf_counter() - begin < seconds):
+        trainer.update()
+        n_steps += 1
+    trained = time.perf_counter()
+    trainer.evaluate()
+    return (trained - begin) / n_steps, time.perf_counter() - trained
+
+
+def _with_steps(profile: RunProfile, max_steps: int, *, compiled: bool) -> RunProfile:
+    """Fit everything that hangs on the number of steps; what the profile promises belongs to its own number."""
+    train, interval = profile.train, max(1, max_steps // EVALUATIONS)
+    fitted = {
+        "max_steps": max_steps,
+        "warmup_steps": min(train.warmup_steps, max_steps // 10),
+        "eval_interval": interval,
+        "log_interval": min(train.log_interval, interval),
+        "save_interval": min(train.save_interval, interval),
+        "compile": compiled,
+    }
+    expects = profile.expects.model_copy(update={"val_loss": None, "minutes": None})
+    return profile.model_copy(update={"train": train.model_copy(update=fitted), "expects": expects})
+
+
+def dry_run(profile: RunProfile, dataset: TokenDataset, *, device: str | None = None) -> dict[str, Any]:
+    """Return what training ``profile`` on ``dataset`` would be, as JSON-ready facts; nothing is written.
+
+    ``training_flops`` is the whole run's; ``profile`` is the resolved profile. Raises what ``create_run`` and
+    choosing a device would.
+    """
+    check_dataset_fits(profile, dataset)
+    profile = resolve_profile(profile, dataset)
+    setup = make_setup(profile, device)
+    tokens = profile.tokens_per_step * profile.train.max_steps
+    n_params = count_parameters(profile.model)
+    return {
+        "corpus": dataset.manifest.corpus,
+        "tokenizer": dataset.manifest.tokenizer,
+        "train_tokens": len(dataset.train),
+        "val_tokens": len(dataset.val),
+        "n_params": n_params,
+        "tokens_per_step": profile.tokens_per_step,
+        "max_steps": profile.train.max_steps,
+        "tokens_seen": tokens,
+        "epochs": tokens / len(dataset.train),
+        "tokens_per_parameter": len(dataset.train) / n_params,
+        "training_flops": flops_per_token(profile.model) * tokens,
+        "device": str(setup.device),
+        "device_reason": setup.reason,
+        "profile": profile.model_dump(mode="json"),
+    }

@@ -1,0 +1,207 @@
+"""Checkpoints: a folder a step, written whole or not at all, checked on every load.
+
+``checkpoints/step_000500/{model.safetensors, optimizer.safetensors, state.json, manifest.json}``, and beside them the
+pointers ``latest`` and ``best``. Nothing here is a pickle, and nothing depends on the clock: equal states are equal
+bytes. How a state comes about is ``train``'s business.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gptcli.errors import FormatError, RunError
+from gptcli.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
+from gptcli.model import GPT
+from gptcli.runs import RunDir
+from gptcli.tokenizer import Tokenizer
+
+CHECKPOINT_VERSION = 1
+Which = Literal["best", "latest"]
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Everything of a run's progress that is not a tensor."""
+
+    step: int = 0
+    tokens_seen: int = 0
+    epoch: int = 0
+    index: int = 0
+    """Next window of the epoch."""
+    loss_sum: float = 0.0
+    """Sum of the token losses since the last report, and their number."""
+    loss_tokens: int = 0
+    skipped_steps: int = 0
+    best_val_loss: float | None = None
+    best_val_loss_stderr: float | None = None
+    best_bits_per_byte: float | None = None
+    best_step: int | None = None
+    last_val_loss: float | None = None
+    last_train_loss: float | None = None
+    loss_scale: float = 1.0
+    """Factor on the loss against underflow in float16, and good steps since it last changed."""
+    loss_scale_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint read back."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    """Optimizer state and, under ``rng.<device>``, the states of the random generators."""
+    state: TrainState
+
+
+def save_checkpoint(
+    run: RunDir, model: GPT, optimizer: dict[str, Tensor], state: TrainState, *, best: bool, keep: int
+) -> Path:
+    """Write a checkpoint, point ``latest`` (and ``best``) at it, then prune; returns its folder.
+
+    Nothing older is deleted before the new one is complete on disk.
+    """
+    path = run.checkpoints_path / f"step_{state.step:06d}"
+    with atomic_folder(path) as folder:
+        save_file(_plain(model.state_dict()), folder / FILES[0])
+        save_file(_plain(optimizer), folder / FILES[1])
+        write_json(folder / FILES[2], {"format_version": CHECKPOINT_VERSION, **asdict(state)})
+        files = {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in FILES
+        }
+        write_json(folder / "manifest.json", {"format_version": CHECKPOINT_VERSION, "files": files})
+    _point(run, "latest", path.name)
+    if best:
+        _point(run, "best", path.name)
+    prune_checkpoints(run, keep)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint back, verified against its manifest; raises ``FormatError`` when any byte differs."""
+    verify_checkpoint(path)
+    value = read_json(path / "state.json", format_version=CHECKPOINT_VERSION, what="the state of a checkpoint")
+    known = {field.name for field in fields(TrainState)}
+    if set(value) - {"format_version"} != known:
+        raise FormatError(f"{path / 'state.json'}: the state of a checkpoint does not have the keys expected.")
+    state = TrainState(**{key: value[key] for key in known})
+    return Checkpoint(_load_tensors(path / FILES[0]), _load_tensors(path / FILES[1]), state)
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Compare size and SHA-256 of every file with the manifest; ``FormatError`` names the first that differs."""
+    manifest = read_json(path / "manifest.json", format_version=CHECKPOINT_VERSION, what="a checkpoint's manifest")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or sorted(files) != sorted(FILES):
+        raise FormatError(f"{path / 'manifest.json'}: a checkpoint's manifest lists other files than expected.")
+    for name, expected in files.items():
+        file = path / name
+        if not file.is_file():
+            raise FormatError(f"{file}: this file of the checkpoint is missing.")
+        found = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        if found != expected:
+            raise FormatError(f"{file}: the file is damaged (its size or SHA-256 is not the manifest's).")
+
+
+def latest_checkpoint(run: RunDir) -> Path | None:
+    """Return the folder of the newest checkpoint, or None when there is none yet."""
+    return _pointed(run, "latest")
+
+
+def checkpoint_path(run: RunDir, which: Which) -> Path:
+    """Return the best or latest checkpoint; ``best`` falls back to the latest before the first evaluation."""
+    path = _pointed(run, which) or _pointed(run, "latest")
+    if path is None:
+        raise RunError(
+            f"The run {run.name!r} has no checkpoint yet.",
+            f"Train it first: gptcli train --resume --run {run.name}",
+        )
+    return path
+
+
+def load_model(run: RunDir, which: Which = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer, int]:
+    """Return the run's model in evaluation mode, its tokenizer, and the step of the checkpoint."""
+    path = checkpoint_path(run, which)
+    checkpoint = load_checkpoint(path)
+    model = GPT(run.profile().model)
+    load_weights(model, checkpoint.model, str(path / FILES[0]))
+    return model.to(device).eval(), run.tokenizer(), checkpoint.state.step
+
+
+def load_weights(model: GPT, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy ``tensors`` into the model; raises ``FormatError`` that lists what is missing, extra or of another shape."""
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in own if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, the model has {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise FormatError(f"{where}: the weights are not this model's: {'; '.join(problems[:8])}{more}.")
+    model.load_state_dict(tensors)
+
+
+def prune_checkpoints(run: RunDir, keep: int) -> None:
+    """Delete all but the latest, the best and the ``keep`` newest others."""
+    kept = {path for which in ("latest", "best") if (path := _pointed(run, which)) is not None}
+    others = sorted((path for path in run.checkpoints_path.glob("step_*") if path not in kept), reverse=True)
+    for path in others[keep:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def rng_tensors(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of torch's random generators that training on ``device`` draws from."""
+    tensors = {"rng.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        tensors["rng.mps"] = torch.mps.get_rng_state()
+    return tensors
+
+
+def restore_rng(tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Set torch's random generators to saved states; a device that was not saved keeps its own."""
+    torch.set_rng_state(tensors["rng.cpu"])
+    if device.type == "cuda" and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"], device)
+    elif device.type == "mps" and "rng.mps" in tensors:
+        torch.mps.set_rng_state(tensors["rng.mps"])
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Detach, bring to the CPU and make contiguous: what safetensors can write."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FormatError(f"{path}: the tensors cannot be read ({error}).") from error
+
+
+def _point(run: RunDir, which: Which, name: str) -> None:
+    with atomic_write(run.checkpoints_path / which) as file:
+        file.write(f"{name}\n".encode())
+
+
+def _pointed(run: RunDir, which: str) -> Path | None:
+    pointer = run.checkpoints_path / which
+    if not pointer.is_file():
+        return None
+    name = pointer.read_text("utf-8").strip()
+    path = run.checkpoints_path / name
+    if not name.startswith("step_") or "/" in name or not path.is_dir():
+        raise FormatError(f"{pointer}: it points at {name!r}, which is not a checkpoint of this run.")
+    return path

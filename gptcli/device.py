@@ -1,0 +1,149 @@
+"""Where a run computes and in which number format, each choice with its reason.
+
+``detect`` is the only place that asks the machine; ``choose_setup`` is a pure function of what it found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from gptcli.config import TrainConfig
+from gptcli.errors import DeviceError
+
+# Dense bfloat16 (float16 where there is none) peak in FLOP/s, from the makers' data sheets; longest name first.
+PEAK_FLOPS = {
+    "RTX PRO 6000": 503e12,
+    "RTX 4090": 165e12,
+    "RTX 3090": 71e12,
+    "RTX 3070": 41e12,
+    "GH200": 989e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "V100": 125e12,
+    "A10G": 70e12,
+    "L4": 121e12,
+    "T4": 65e12,
+}
+# Training FLOPs above which compiling on a CPU wins back its 15 to 27 s: about five minutes at 100 GFLOP/s.
+COMPILE_FLOPS_CPU = 3e13
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this machine has."""
+
+    cuda: tuple[str, ...] = ()
+    """Names of the CUDA devices."""
+    cuda_bf16: bool = False
+    mps: bool = False
+    cpu_bf16: bool = False
+    """bfloat16 products in hardware (AMX, AVX512-BF16 or Arm's BF16)."""
+    threads: int = 1
+    compiler: bool = False
+    """A C++ compiler that torch.compile can use on the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Where and how a model is computed; ``reason`` is one line for the reader."""
+
+    device: torch.device
+    dtype: torch.dtype
+    compile: bool
+    reason: str
+    peak_flops: float | None = None
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which forward passes run: mixed precision, or nothing for float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def detect() -> Capabilities:
+    """Ask torch and the system what there is."""
+    has_cuda = torch.cuda.is_available()
+    names = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if has_cuda else ()
+    find = getattr(torch.cpu, "get_capabilities", None)
+    flags = find() if find else {}
+    return Capabilities(
+        cuda=names,
+        cuda_bf16=has_cuda and torch.cuda.is_bf16_supported(including_emulation=False),
+        mps=torch.backends.mps.is_available(),
+        cpu_bf16=any(flags.get(flag, False) for flag in ("amx_bf16", "avx512_bf16", "bf16", "arm_bf16")),
+        threads=torch.get_num_threads(),
+        compiler=platform.system() != "Windows" and any(shutil.which(name) for name in ("c++", "g++", "clang++")),
+    )
+
+
+def choose_setup(config: TrainConfig, have: Capabilities, *, training_flops: float = 0.0) -> Setup:
+    """Choose device, number format and compilation for ``config`` on a machine that has ``have``.
+
+    ``training_flops`` is the cost of the whole run; compiling on a CPU has to win back its start-up time.
+    Raises ``DeviceError`` when the profile insists on something that is not there.
+    """
+    device, why = _choose_device(config.device, have)
+    dtype, dtype_why = _choose_dtype(config.dtype, device, have)
+    compiled, compile_why = _choose_compile(config.compile, device, have, training_flops)
+    peak = None
+    if device.type == "cuda" and dtype != torch.float32:
+        name = have.cuda[device.index or 0]
+        peak = next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
+    reason = "; ".join(part for part in (why, dtype_why, compile_why) if part)
+    return Setup(device, dtype, compiled, reason, peak)
+
+
+def _choose_device(wanted: str, have: Capabilities) -> tuple[torch.device, str]:
+    if wanted == "auto":
+        if have.cuda:
+            return torch.device("cuda", 0), have.cuda[0]
+        if have.mps:
+            return torch.device("mps"), "Apple GPU"
+        return torch.device("cpu"), f"no GPU found, {have.threads} threads"
+    device = torch.device(wanted)
+    there = {"cpu": True, "mps": have.mps, "cuda": (device.index or 0) < len(have.cuda)}[device.type]
+    if not there:
+        found = [*(f"cuda:{i}" for i in range(len(have.cuda))), *(["mps"] if have.mps else []), "cpu"]
+        raise DeviceError(
+            f"The device {wanted!r} is not on this machine; found {', '.join(found)}.",
+            "Leave it out, or type --device auto, to take the best there is.",
+        )
+    if device.type == "cuda":
+        return torch.device("cuda", device.index or 0), have.cuda[device.index or 0]
+    return device, f"asked for, {have.threads} threads" if device.type == "cpu" else "asked for"
+
+
+def _choose_dtype(wanted: str, device: torch.device, have: Capabilities) -> tuple[torch.dtype, str]:
+    if wanted != "auto":
+        dtype: torch.dtype = getattr(torch, wanted)
+        if dtype == torch.float16 and device.type != "cuda":
+            raise DeviceError(
+                f"float16 training needs a CUDA device, found {device.type}.",
+                "Type --set train.dtype=auto, or bfloat16.",
+            )
+        return dtype, f"{wanted} asked for"
+    if device.type == "cuda":
+        return (torch.bfloat16, "bfloat16") if have.cuda_bf16 else (torch.float16, "float16, it has no bfloat16")
+    if device.type == "cpu" and have.cpu_bf16:
+        return torch.bfloat16, "bfloat16 in hardware, attention in float32"
+    return torch.float32, "float32"
+
+
+def _choose_compile(
+    wanted: bool | str, device: torch.device, have: Capabilities, training_flops: float
+) -> tuple[bool, str]:
+    if wanted != "auto":
+        return bool(wanted), "compiled" if wanted else ""
+    if device.type == "cuda":
+        return (True, "compiled") if have.compiler else (False, "not compiled: no C++ compiler")
+    if device.type == "cpu" and have.compiler and training_flops > COMPILE_FLOPS_CPU:
+        return True, "compiled"
+    return False, ""

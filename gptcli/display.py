@@ -1,0 +1,423 @@
+"""What a person sees of a training run: a header, a live loss table, samples, and one panel at the end.
+
+Reads events and knows nothing else: no files, no model, no options. In a terminal the table is live; anywhere else the
+same rows are plain lines, printed as they come. Text from outside is made inert by ``visible`` before it is printed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gptcli.events import (
+    Evaluated,
+    Notice,
+    RunFinished,
+    RunStarted,
+    SampleDrawn,
+    StepLogged,
+    TrainEvent,
+)
+
+# Controls but newline and tab, marks that reorder or break lines, and halves of surrogate pairs (from file names).
+HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+PLAIN_PROMPT = re.compile(r"[A-Za-z0-9 .,:;?'-]{1,40}")
+KEPT_ROWS = 500
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with every character that could command a terminal replaced by one that shows it.
+
+    C0 controls become their pictures (ESC is U+241B), C1 and bidi controls and line separators ``<U+202E>``.
+    Newlines and tabs stay.
+    """
+    return HOSTILE.sub(_picture, text)
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+
+
+def stderr_console() -> Console:
+    """Return a console on stderr that never reads markup; colours and width are the terminal's own."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def loss_text(loss: float | None) -> str:
+    """A loss in nats: 1.2345; three decimals from 10 on; empty when there is none."""
+    if loss is None:
+        return ""
+    return f"{loss:.4f}" if loss < 10 else f"{loss:.3f}"
+
+
+def loss_error_text(loss: float | None, stderr: float | None) -> str:
+    """A loss with its standard error: 1.2345 ± 0.0123."""
+    return loss_text(loss) if loss is None or stderr is None else f"{loss_text(loss)} ± {loss_text(stderr)}"
+
+
+def count_text(number: float) -> str:
+    """A large number in three digits: 999, 12.3k, 124M, 1.56B."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as 9s, 1m 05s, 2h 07m or 3d 04h."""
+    whole = max(0, round(seconds)) if seconds < 1e12 else 0
+    minutes, rest = divmod(whole, 60)
+    if whole < 60:
+        return f"{rest}s"
+    if whole < 3600:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    if whole < 86_400:
+        return f"{hours}h {minutes:02d}m"
+    return f"{hours // 24}d {hours % 24:02d}h"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the loss table; ``val_loss`` is None for a training report."""
+
+    step: int
+    elapsed: float
+    remaining: float
+    train_loss: float | None = None
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    val_loss: float | None = None
+    val_loss_stderr: float | None = None
+    bits_per_byte: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: two lines of heading, its width in cells, and how a row fills it."""
+
+    heading: tuple[str, str]
+    width: int
+    cell: Callable[[Row], str]
+    drop: int
+    """Columns leave a narrow terminal in this order; 0 stays."""
+
+
+COLUMNS = (
+    Column(("", "step"), 7, lambda row: str(row.step), 0),
+    Column(("", "train_loss"), 10, lambda row: loss_text(row.train_loss), 0),
+    Column(
+        ("", "val_loss ± error "),
+        17,
+        lambda row: loss_error_text(row.val_loss, row.val_loss_stderr) + ("*" if row.best else " "),
+        0,
+    ),
+    Column(("bits/", "byte"), 6, lambda row: "" if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}", 3),
+    Column(
+        ("learning", "rate"), 8, lambda row: "" if row.learning_rate is None else f"{row.learning_rate:.2e}", 2
+    ),
+    Column(
+        ("", "tokens/s"), 8, lambda row: "" if row.tokens_per_second is None else count_text(row.tokens_per_second), 4
+    ),
+    Column(("", "elapsed"), 7, lambda row: duration_text(row.elapsed), 1),
+    Column(("", "remaining"), 9, lambda row: duration_text(row.remaining), 5),
+)
+
+
+def fitting_columns(width: int) -> tuple[Column, ...]:
+    """Return the columns that a line of ``width`` cells can hold, the most telling ones kept longest."""
+    columns = list(COLUMNS)
+    for column in sorted((c for c in COLUMNS if c.drop), key=lambda column: column.drop):
+        if _line_width(columns) <= width:
+            break
+        columns.remove(column)
+    return tuple(columns)
+
+
+def _line_width(columns: Iterable[Column]) -> int:
+    return sum(column.width + 1 for column in columns) - 1
+
+
+def row_line(row: Row, columns: Sequence[Column]) -> str:
+    """Lay one row out, every cell right-aligned."""
+    return " ".join(column.cell(row).rjust(column.width) for column in columns).rstrip()
+
+
+def heading_lines(columns: Sequence[Column]) -> tuple[str, str]:
+    """Return the two lines above the rows."""
+    upper, lower = (" ".join(column.heading[i].rjust(column.width) for column in columns).rstrip() for i in (0, 1))
+    return upper, lower
+
+
+class LossTable:
+    """The rows of a run so far. Reports since the last evaluation stay until the next one folds them into its row."""
+
+    def __init__(self) -> None:
+        self.best: Row | None = None
+        self._rows: deque[Row] = deque(maxlen=KEPT_ROWS)
+        self._report: Row | None = None
+
+    def add_report(self, event: StepLogged) -> Row:
+        """Add a training report and return its row."""
+        row = Row(
+            event.step,
+            event.elapsed,
+            event.remaining,
+            train_loss=event.train_loss,
+            learning_rate=event.learning_rate,
+            tokens_per_second=event.tokens_per_second,
+        )
+        self._rows.append(row)
+        self._report = row
+        return row
+
+    def add_evaluation(self, event: Evaluated) -> Row:
+        """Fold the reports since the last evaluation into one row; a new best takes the mark from the old."""
+        report = self._report or Row(event.step, event.elapsed, event.remaining)
+        row = replace(
+            report,
+            step=event.step,
+            elapsed=event.elapsed,
+            remaining=event.remaining,
+            val_loss=event.val_loss,
+            val_loss_stderr=event.val_loss_stderr,
+            bits_per_byte=event.bits_per_byte,
+            best=event.best,
+        )
+        kept = [old for old in self._rows if old.val_loss is not None]
+        if row.best:
+            kept = [replace(old, best=False) for old in kept]
+            self.best = row
+        self._rows = deque((*kept, row), maxlen=KEPT_ROWS)
+        return row
+
+    def tail(self, height: int) -> list[Row]:
+        """Return the last ``height`` rows; the best one takes the place of the first when it would be out of sight."""
+        rows = list(self._rows)[-max(1, height) :]
+        if self.best is not None and len(rows) > 1 and rows[0].step > self.best.step:
+            rows[0] = self.best
+        return rows
+
+
+Facts = list[tuple[str, str]]
+
+
+def header_facts(event: RunStarted) -> Facts:
+    """Say what is about to be trained on what, as pairs of label and text."""
+    facts = [
+        ("corpus", f"{event.corpus}, {event.train_tokens:,} train and {event.val_tokens:,} val tokens"),
+        ("tokenizer", f"{event.tokenizer}, {event.vocab_size:,} tokens"),
+        (
+            "model",
+            f"{event.family}, {count_text(event.n_params)} parameters: n_layer {event.n_layer}, "
+            f"n_head {event.n_head}, n_embd {event.n_embd}, block_size {event.block_size}",
+        ),
+        ("steps", f"{event.max_steps:,} of {event.tokens_per_step:,} tokens each"),
+        ("device", f"{event.device} ({event.device_reason})"),
+        ("run", event.folder),
+    ]
+    if event.step:
+        best = "" if event.best_val_loss is None else f", best val_loss so far {loss_text(event.best_val_loss)}"
+        facts.insert(4, ("resumes", f"after step {event.step:,}{best}"))
+    if event.step >= event.max_steps:
+        facts.append(("", "This run is complete. --resume --set max_steps=N makes it longer."))
+    return [(label, visible(text)) for label, text in facts]
+
+
+def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: str = "") -> Facts:
+    """Say what came of the run: best loss, promise, overfitting, and the command to type next."""
+    facts: Facts = []
+    if event.best_val_loss is None:
+        facts.append(("val_loss", "not evaluated yet"))
+    else:
+        bits = "" if event.best_bits_per_byte is None else f", {event.best_bits_per_byte:.3f} bits/byte"
+        loss = loss_error_text(event.best_val_loss, event.best_val_loss_stderr)
+        facts.append(("best", f"val_loss {loss} at step {event.best_step:,}{bits}"))
+    facts.append(("promised", promise_text(event)))
+    if event.best_val_loss is not None:
+        facts.append(("overfits", overfit_text(event, train_loss_at_best)))
+    facts.append(("next", next_command(event, prompt)))
+    return [(label, visible(text)) for label, text in facts]
+
+
+def promise_text(event: RunFinished) -> str:
+    """Say whether the val_loss that the profile promises was reached."""
+    promised, best = event.expected_val_loss, event.best_val_loss
+    if promised is None:
+        return "nothing; the profile promises no val_loss"
+    if best is not None and best <= promised:
+        return f"val_loss {promised:g}: reached"
+    if event.reason != "completed":
+        return f"val_loss {promised:g}: not yet, the run is not complete"
+    missed = "" if best is None else f", missed by {best - promised:.4f}"
+    return f"val_loss {promised:g}: not reached{missed}"
+
+
+def overfit_text(event: RunFinished, train_loss_at_best: float | None) -> str:
+    """Say whether the last val_loss is clearly (two standard errors) above the best while train_loss fell."""
+    best, last, train = event.best_val_loss, event.final_val_loss, event.final_train_loss
+    assert best is not None
+    rose = last is not None and last > best + 2 * (event.best_val_loss_stderr or 0.0)
+    fell = train is None or train_loss_at_best is None or train < train_loss_at_best
+    if rose and fell:
+        return (
+            f"yes, val_loss rose to {loss_text(last)} after step {event.best_step:,} while train_loss fell; "
+            "gptcli sample takes the best checkpoint. More text, more dropout or fewer steps help"
+        )
+    return "no" if not rose else "no, val_loss and train_loss both rose; a lower learning rate may help"
+
+
+def next_command(event: RunFinished, prompt: str = "") -> str:
+    """Return the command to type next; ``prompt`` is put into it when a shell takes it as it is."""
+    if event.reason != "completed":
+        return f"gptcli train --resume --run {event.run}"
+    quoted = f' --prompt "{prompt}"' if PLAIN_PROMPT.fullmatch(prompt) else ""
+    return f"gptcli sample {event.run}{quoted}"
+
+
+class TrainView:
+    """Shows the events of one run on a console: ``with TrainView(console) as view: view.show(event)``."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._interactive = console.is_interactive
+        self._table = LossTable()
+        self._live: Live | None = None
+        self._max_steps, self._prompt, self._stopping = 0, "", ""
+        self._has_heading = self._ended = False
+        self._latest, self._latest_at = Row(0, 0.0, 0.0), time.monotonic()
+
+    def __enter__(self) -> TrainView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_live()
+
+    def show(self, event: TrainEvent) -> None:
+        """Show one event; saved checkpoints are not worth a line."""
+        if isinstance(event, RunStarted):
+            self._begin(event)
+        elif isinstance(event, StepLogged):
+            self._add(self._table.add_report(event))
+        elif isinstance(event, Evaluated):
+            row = self._table.add_evaluation(event)
+            # Off a terminal the report of this step has been printed already.
+            self._add(row if self._interactive else replace(row, train_loss=None))
+        elif isinstance(event, SampleDrawn):
+            self._sample(event)
+        elif isinstance(event, Notice):
+            self._print(Text.assemble(("note: ", "yellow"), visible(event.text)))
+        elif isinstance(event, RunFinished):
+            self._end_live()
+            train_loss = self._table.best.train_loss if self._table.best else None
+            word = {"completed": "done", "interrupted": "interrupted", "terminated": "terminated"}[event.reason]
+            title = f"{event.run}: {word} after {duration_text(event.elapsed)}"
+            self._panel(title, summary_facts(event, train_loss, self._prompt))
+
+    def stopping(self, text: str) -> None:
+        """Say that the run is about to stop; safe inside a signal handler."""
+        self._stopping = text
+        if self._live is None:
+            # Not through the console: the signal may have come in the middle of its own write.
+            with contextlib.suppress(OSError):
+                os.write(2, f"{text}\n".encode())
+
+    def _begin(self, event: RunStarted) -> None:
+        self._max_steps = event.max_steps
+        self._latest = Row(event.step, 0.0, 0.0)
+        self._panel("gptcli train", header_facts(event))
+        if self._interactive and event.step < event.max_steps:
+            self._live = Live(
+                get_renderable=self._frame, console=self._console, refresh_per_second=4, vertical_overflow="crop"
+            )
+            self._live.start()
+
+    def _end_live(self) -> None:
+        """Leave the last rows on the screen without the progress bar."""
+        if self._live is not None:
+            self._ended = True
+            self._live.stop()
+            self._live = None
+
+    def _add(self, row: Row) -> None:
+        self._latest, self._latest_at = row, time.monotonic()
+        if self._live is not None:
+            self._live.refresh()
+            return
+        if not self._has_heading:
+            self._has_heading = True
+            for line in heading_lines(COLUMNS):
+                self._print(Text(line))
+        self._print(Text(row_line(row, COLUMNS)))
+
+    def _sample(self, event: SampleDrawn) -> None:
+        self._prompt = event.prompt
+        self._print(Text(f"-- sample at step {event.step} --", style="dim"))
+        self._print(Text.assemble((visible(event.prompt), "bold"), (visible(event.text), "dim")))
+        self._print(Text("--", style="dim"))
+
+    def _print(self, text: Text) -> None:
+        """Print above the live table, or as plain lines that nobody wraps."""
+        self._console.print(text, soft_wrap=not self._interactive)
+
+    def _panel(self, title: str, facts: Facts) -> None:
+        if not self._interactive:
+            self._print(Text(visible(title)))
+            for label, text in facts:
+                self._print(Text(f"{label:>10}  {text}"))
+            return
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, text in facts:
+            grid.add_row(Text(label), Text(text, style="bold" if label == "next" else ""))
+        heading = Text(visible(title), style="bold")
+        self._console.print(Panel(grid, title=heading, title_align="left", box=box.ROUNDED, border_style="dim"))
+
+    def _frame(self) -> RenderableType:
+        """Draw the table and its progress bar, never taller than the terminal."""
+        width, height = self._console.size
+        columns = fitting_columns(width)
+        lines = [Text(line, style="dim") for line in heading_lines(columns)]
+        for row in self._table.tail(height - len(lines) - 3):
+            style = "bold green" if row.best else "" if row.val_loss is not None else "dim"
+            lines.append(Text(row_line(row, columns), style=style, no_wrap=True, overflow="crop"))
+        if self._ended:
+            return Group(*lines)
+        if self._stopping:
+            lines.append(Text(self._stopping, style="yellow", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines, self._progress(min(width, _line_width(COLUMNS))))
+
+    def _progress(self, width: int) -> RenderableType:
+        """Draw how far the run is; the time left counts down between events."""
+        row, since = self._latest, time.monotonic() - self._latest_at
+        warm = row.tokens_per_second is not None or row.val_loss is not None
+        left = f"{duration_text(max(0.0, row.remaining - since))} left" if warm else "warming up"
+        share = row.step / max(1, self._max_steps)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(
+            Text(f"{share:4.0%}"),
+            ProgressBar(total=max(1, self._max_steps), completed=row.step, width=max(5, width - 42)),
+            Text(f"step {row.step:,}/{self._max_steps:,}, {left}", no_wrap=True),
+        )
+        return grid

@@ -1,0 +1,269 @@
+"""Documents: what a text is while it is no tokens yet, how it is cleaned, stored in lines, and cut.
+
+Knows nothing of where texts come from, of tokens, or which side of a split a document goes to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+from gptcli.errors import FormatError
+
+PART_CHARS = 4 * 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text and where it comes from; a long text is several of them, one after the other.
+
+    ``id`` is the start of the SHA-256 of ``text`` in hexadecimal. ``part`` n > 0 goes on seamlessly where part n-1
+    ended; no part is longer than ``PART_CHARS``.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    url: str = ""
+    date: str = ""
+    licence: str = ""
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written: documents (parts of one count once), UTF-8 bytes of their texts, SHA-256 of the file."""
+
+    documents: int
+    bytes: int
+    sha256: str
+
+
+def document(
+    text: str, *, title: str = "", url: str = "", date: str = "", licence: str = "", part: int = 0
+) -> Document:
+    """Make a document and compute its id; lone surrogates, which no file can hold, become U+FFFD."""
+    text = well_formed(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Document(digest[:16], text, well_formed(title), well_formed(url), date, licence, part)
+
+
+def document_parts(
+    pieces: Iterable[str], *, title: str = "", url: str = "", date: str = "", licence: str = ""
+) -> Iterator[Document]:
+    """Make one document of a text that arrives in pieces, in parts of at most ``PART_CHARS`` characters.
+
+    A part ends with the last word of a paragraph, else of a line, else with any word, else anywhere; whitespace after
+    it begins the next part. How the text was cut into pieces makes no difference. No text, no part.
+    """
+    number, waiting = 0, ""
+    for piece in pieces:
+        for start in range(0, len(piece), PART_CHARS):
+            waiting += piece[start : start + PART_CHARS]
+            while len(waiting) > PART_CHARS:
+                end = _part_end(waiting)
+                yield document(waiting[:end], title=title, url=url, date=date, licence=licence, part=number)
+                number, waiting = number + 1, waiting[end:]
+    if waiting:
+        yield document(waiting, title=title, url=url, date=date, licence=licence, part=number)
+
+
+def split_long(whole: Document) -> Iterator[Document]:
+    """Yield the document itself when it is short enough, else its parts as ``document_parts`` cuts them."""
+    if len(whole.text) <= PART_CHARS:
+        yield whole
+    else:
+        yield from document_parts(
+            [whole.text], title=whole.title, url=whole.url, date=whole.date, licence=whole.licence
+        )
+
+
+def _part_end(text: str) -> int:
+    # Between a word and the whitespace after it: there, encoding the parts gives the tokens of the whole text.
+    for mark in ("\n\n", "\n", " "):
+        space = text.rfind(mark, PART_CHARS // 2, PART_CHARS)
+        end = len(text[: space + 1].rstrip())
+        if space >= 0 and end > PART_CHARS // 2 and text[end] in " \n\t":
+            return end
+    return PART_CHARS
+
+
+def to_json(item: Document) -> dict[str, Any]:
+    """Return the document as one line of ``documents.jsonl`` holds it: fields that say nothing are left out."""
+    value = asdict(item)
+    return {key: value[key] for key in value if value[key] or key in {"id", "text"}}
+
+
+def from_json(value: Mapping[str, Any]) -> Document:
+    """Make a document of a line's JSON object; raises ``ValueError`` for missing, unknown or mistyped fields."""
+    known = {field.name: int if field.name == "part" else str for field in fields(Document)}
+    for key in ("id", "text"):
+        if key not in value:
+            raise ValueError(f"the field {key!r} is missing")
+    for key, found in value.items():
+        if key not in known:
+            raise ValueError(f"the field {key!r} is unknown")
+        if type(found) is not known[key]:
+            raise ValueError(f"the field {key!r} should be a {known[key].__name__}, found {type(found).__name__}")
+    if value.get("part", 0) < 0:
+        raise ValueError("the field 'part' is negative")
+    if (text := well_formed(value["text"])) != value["text"]:
+        value = {**value, "text": text}
+    return Document(**value)
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Yield the documents of a ``documents.jsonl``, a line in memory at a time.
+
+    Raises ``FormatError`` that names the file and the line of the first one that is damaged.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                yield _parse_line(line)
+    except OSError as error:
+        raise FormatError(f"{path}: the documents cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{path}:{number}: this line is damaged: {error}.", "gptcli fetch SOURCE writes the documents again."
+        ) from error
+
+
+def _parse_line(line: bytes) -> Document:
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"it is longer than {MAX_LINE_BYTES:,} bytes")
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object was expected, found {type(value).__name__}")
+    return from_json(value)
+
+
+def write_documents(file: IO[bytes], items: Iterable[Document]) -> Written:
+    """Write documents as lines of JSON, and say what was written."""
+    count = size = 0
+    digest = hashlib.sha256()
+    for item in items:
+        line = json.dumps(to_json(item), ensure_ascii=False).encode() + b"\n"
+        file.write(line)
+        digest.update(line)
+        count += item.part == 0
+        size += len(item.text.encode())
+    return Written(count, size, digest.hexdigest())
+
+
+class ContentDigest:
+    """The digest of a text that arrives in pieces; texts that differ in whitespace only have the same one."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._begun = False
+        self._space = False
+
+    def update(self, text: str) -> ContentDigest:
+        """Add a piece of text; a word may go on from the piece before."""
+        for start in range(0, len(text), 1 << 16):
+            chunk = text[start : start + (1 << 16)]
+            words = " ".join(chunk.split())
+            if words:
+                if self._begun and (self._space or chunk[0].isspace()):
+                    self._hash.update(b" ")
+                self._hash.update(words.encode("utf-8", "surrogatepass"))
+                self._begun = True
+            self._space = chunk[-1].isspace() or (self._space and not words)
+        return self
+
+    def digest(self) -> bytes:
+        """Return the 16 bytes for what was added so far."""
+        return self._hash.digest()[:16]
+
+
+def content_digest(text: str) -> bytes:
+    """Return 16 bytes of the SHA-256 of the text with its whitespace collapsed: equality means duplicate."""
+    return ContentDigest().update(text).digest()
+
+
+def in_val(digest: bytes, val_fraction: float) -> bool:
+    """Say whether a document with this content digest belongs to val; it depends on nothing else."""
+    return int.from_bytes(digest[:8], "big") < val_fraction * 2**64
+
+
+def split_at_paragraph(text: str, fraction: float) -> int:
+    """Return the offset of the paragraph that starts nearest to ``fraction`` of the text.
+
+    The offset moves by half of the smaller side at most. Where no paragraph starts within that, a line does, else a
+    word, else it is the exact fraction.
+    """
+    reach = int(len(text) * min(fraction, 1 - fraction) / 2)
+    return nearest_break(text, int(len(text) * fraction), reach)
+
+
+def nearest_break(text: str, target: int, reach: int) -> int:
+    """Return where a paragraph, else a line, else a word starts nearest to ``target`` and within ``reach`` of it."""
+    low, high = max(target - reach, 0), min(target + reach, len(text))
+    for mark in ("\n\n", "\n", " "):
+        before = text.rfind(mark, low, target)
+        after = text.find(mark, max(target - len(mark), low), high)
+        starts = [_run_end(text, at + len(mark)) for at in (before, after) if at >= 0]
+        starts = [start for start in starts if low <= start <= high and 0 < start < len(text)]
+        if starts:
+            return min(starts, key=lambda start: abs(start - target))
+    return target
+
+
+def _run_end(text: str, start: int) -> int:
+    """Return where a run of the character before ``start`` ends, so that a piece never begins with blank lines."""
+    end = start
+    while end < len(text) and text[end] == text[start - 1]:
+        end += 1
+    return end
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates, which cannot be written as UTF-8, by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def strip_bom(text: str) -> str:
+    """Remove a byte order mark at the start."""
+    return text.removeprefix("\ufeff")
+
+
+def normalize_newlines(text: str) -> str:
+    r"""Turn ``\r\n`` and ``\r`` into ``\n``."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def strip_trailing_spaces(text: str) -> str:
+    """Remove spaces and tabs at the ends of lines."""
+    return re.sub(r"[ \t]+(?=\n|\Z)", "", text)
+
+
+def collapse_blank_lines(text: str) -> str:
+    """Leave at most one blank line between two lines."""
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def drop_lines(text: str, pattern: str) -> tuple[str, int]:
+    """Remove the lines in which the regular expression is found; return the rest and how many lines went."""
+    lines = text.split("\n")
+    kept = [line for line in lines if not re.search(pattern, line)]
+    return "\n".join(kept), len(lines) - len(kept)
+
+
+# The cleaners that a recipe may name.
+CLEANERS: Mapping[str, Callable[[str], str]] = {
+    cleaner.__name__: cleaner
+    for cleaner in (strip_bom, normalize_newlines, strip_trailing_spaces, collapse_blank_lines)
+}

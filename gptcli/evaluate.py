@@ -1,0 +1,108 @@
+"""How well a model predicts a text: one deterministic pass, every token scored once.
+
+The text is cut into windows of ``block_size`` that do not overlap, as nanoGPT's neutral evaluation would; no random
+batches. Knows nothing of training or terminals.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gptcli.batches import Tokens, eval_batches
+from gptcli.checkpoints import Which, load_model
+from gptcli.config import TrainConfig
+from gptcli.device import Setup, choose_setup, detect
+from gptcli.errors import CorpusError
+from gptcli.model import GPT
+from gptcli.runs import RunDir
+from gptcli.shards import ArrayTokens
+from gptcli.tokenizer import byte_lengths, encode_pieces
+
+# Tokens a forward pass may hold, and their logits: 64 Mi float32 are 256 MB.
+BATCH_TOKENS = 16_384
+BATCH_LOGITS = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one pass over a text found; losses in nats a token."""
+
+    val_loss: float
+    val_loss_stderr: float
+    """Standard error of the mean with windows as clusters, since losses inside a window depend on each other."""
+    perplexity: float
+    bits_per_byte: float
+    """Bits spent on the text divided by the UTF-8 bytes behind the scored tokens; end-of-text counts 0 bytes."""
+    n_tokens: int
+
+
+@torch.no_grad()
+def evaluate(model: GPT, tokens: Tokens, lengths: np.ndarray, setup: Setup, *, limit: int | None = None) -> Evaluation:
+    """Score every token of ``tokens`` but the first (or the first ``limit`` of them) exactly once.
+
+    ``lengths`` holds the bytes behind each token id. The model is put into evaluation mode and back.
+    """
+    training = model.training
+    model.eval()
+    block_size, vocab_size = model.config.block_size, model.config.vocab_size or 1
+    batch_size = max(1, min(BATCH_TOKENS, BATCH_LOGITS // vocab_size) // block_size)
+    sums, counts, n_bytes = [], [], 0
+    for inputs, targets in eval_batches(tokens, block_size=block_size, batch_size=batch_size, limit=limit):
+        with setup.autocast():
+            losses = model(
+                torch.from_numpy(inputs).to(setup.device), torch.from_numpy(targets).to(setup.device), reduction="none"
+            )
+        sums.append(
+            losses.double().sum(dim=1).cpu() if setup.device.type != "mps" else losses.sum(dim=1).cpu().double()
+        )
+        scored = targets >= 0
+        counts.append(torch.from_numpy(scored.sum(axis=1)))
+        n_bytes += int(lengths[targets[scored]].sum())
+    model.train(training)
+    return _summarise(torch.cat(sums), torch.cat(counts).double(), n_bytes)
+
+
+def _summarise(sums: torch.Tensor, counts: torch.Tensor, n_bytes: int) -> Evaluation:
+    """Turn the loss sum and token count of each window into the figures; cluster-robust standard error."""
+    n_tokens = counts.sum()
+    mean = sums.sum() / n_tokens
+    stderr = ((sums - counts * mean) ** 2).sum().sqrt() / n_tokens
+    loss = float(mean)
+    return Evaluation(
+        val_loss=loss,
+        val_loss_stderr=float(stderr),
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_byte=float(sums.sum()) / math.log(2) / max(1, n_bytes),
+        n_tokens=int(n_tokens),
+    )
+
+
+def evaluate_run(
+    run: RunDir, *, text: str | None = None, which: Which = "best", device: str | None = None
+) -> Evaluation:
+    """Evaluate a run's checkpoint in float32 on ``text``, or on the val split the run was trained beside.
+
+    Raises ``CorpusError`` when the val tokens are gone or the text has fewer than two tokens.
+    """
+    setup = choose_setup(TrainConfig(device=device or "auto", dtype="float32", compile=False), detect())
+    model, tokenizer, _ = load_model(run, which, setup.device)
+    if text is None:
+        tokens: Tokens = run.dataset().val
+    else:
+        pieces = [tokenizer.encode(piece) for piece in encode_pieces(text)]
+        tokens = ArrayTokens(np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint16))
+        if len(tokens) < 2:
+            raise CorpusError(f"The text has {len(tokens)} tokens; at least 2 are needed to score one.")
+    return evaluate(model, tokens, byte_lengths(tokenizer), setup)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file to be evaluated, as ``fetch`` would: any usual encoding, newlines normalised."""
+    from gptcli.fetch.text import decode_file
+
+    return decode_file(path)

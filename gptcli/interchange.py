@@ -1,0 +1,284 @@
+"""Our model and transformers' ``GPT2LMHeadModel`` and ``Qwen3ForCausalLM``: the same weights under other names.
+
+It owns the correspondence of tensors and of configurations, in both directions. It does not know where weights come
+from or go to, and it never loads or saves any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from gptcli.config import ModelConfig
+from gptcli.errors import FormatError
+from gptcli.model import GPT, GPT2_NORM_EPS
+
+# Our module, and theirs whose rows stand in ours from top to bottom.
+GPT2_MODULES = {
+    "wte": ("transformer.wte",),
+    "wpe": ("transformer.wpe",),
+    "blocks.{}.norm1": ("transformer.h.{}.ln_1",),
+    "blocks.{}.attn.qkv": ("transformer.h.{}.attn.c_attn",),
+    "blocks.{}.attn.proj": ("transformer.h.{}.attn.c_proj",),
+    "blocks.{}.norm2": ("transformer.h.{}.ln_2",),
+    "blocks.{}.mlp.up": ("transformer.h.{}.mlp.c_fc",),
+    "blocks.{}.mlp.down": ("transformer.h.{}.mlp.c_proj",),
+    "norm": ("transformer.ln_f",),
+}
+QWEN3_MODULES = {
+    "wte": ("model.embed_tokens",),
+    "blocks.{}.norm1": ("model.layers.{}.input_layernorm",),
+    "blocks.{}.attn.qkv": tuple(f"model.layers.{{}}.self_attn.{letter}_proj" for letter in "qkv"),
+    "blocks.{}.attn.q_norm": ("model.layers.{}.self_attn.q_norm",),
+    "blocks.{}.attn.k_norm": ("model.layers.{}.self_attn.k_norm",),
+    "blocks.{}.attn.proj": ("model.layers.{}.self_attn.o_proj",),
+    "blocks.{}.norm2": ("model.layers.{}.post_attention_layernorm",),
+    "blocks.{}.mlp.gate_up": ("model.layers.{}.mlp.gate_proj", "model.layers.{}.mlp.up_proj"),
+    "blocks.{}.mlp.down": ("model.layers.{}.mlp.down_proj",),
+    "norm": ("model.norm",),
+    "head": ("lm_head",),
+}
+OLD_BUFFERS = re.compile(r"transformer\.h\.\d+\.attn\.(masked_)?bias")  # masks that old GPT-2 files carry along
+
+# The settings that ModelConfig has no key for, with the values it stands for.
+SUPPORTED: dict[str, dict[str, tuple[object, ...]]] = {
+    "gpt2": {
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "layer_norm_epsilon": (GPT2_NORM_EPS,),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    },
+    "qwen3": {"hidden_act": ("silu",), "attention_bias": (False,), "use_sliding_window": (False,)},
+}
+
+
+class _Theirs(NamedTuple):
+    """The tensors of transformers behind one of ours: their names, their shapes, and whether they lie transposed."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    transposed: bool
+
+    @property
+    def rows(self) -> list[int]:
+        """How many rows of our tensor each of theirs fills."""
+        return [shape[-1] if self.transposed else shape[0] for shape in self.shapes]
+
+
+def _correspondence(config: ModelConfig) -> dict[str, _Theirs]:
+    """Return theirs for each of our tensors; for gpt2 with its biases, whether ``config`` has them or not."""
+    modules = GPT2_MODULES if config.family == "gpt2" else QWEN3_MODULES
+    table = {}
+    with torch.device("meta"):
+        ours = GPT(config.model_copy(update={"bias": config.family == "gpt2"})).state_dict()
+    for name, tensor in ours.items():
+        module, _, kind = name.rpartition(".")
+        layer = "".join(re.findall(r"^blocks\.(\d+)", module))
+        names = modules[re.sub(r"^blocks\.\d+", "blocks.{}", module)]
+        transposed = config.family == "gpt2" and bool(layer) and tensor.dim() == 2  # Conv1D keeps (in, out)
+        rows = _rows(config, module, tensor.size(0))
+        shapes = [(n, *tensor.shape[1:]) for n in rows]
+        table[name] = _Theirs(
+            tuple(f"{their.format(layer)}.{kind}" for their in names),
+            tuple(shape[::-1] if transposed else shape for shape in shapes),
+            transposed,
+        )
+    return table
+
+
+def _rows(config: ModelConfig, module: str, total: int) -> list[int]:
+    """Return how the rows of one of our modules are shared out among theirs."""
+    if config.family == "modern" and module.endswith("attn.qkv"):
+        return [n * config.head_width for n in (config.n_head, config.kv_heads, config.kv_heads)]
+    if module.endswith("mlp.gate_up"):
+        return [config.inner_width] * 2
+    return [total]
+
+
+def from_transformers(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Return the state dict of ``GPT(config)`` for one of ``GPT2LMHeadModel`` or ``Qwen3ForCausalLM``, in float32.
+
+    Tensors that need no change are shared, not copied. With ``bias: false`` the biases of a GPT-2 have to be zero;
+    a tied ``lm_head.weight`` may be there and has to equal the embedding. Raises ``FormatError`` that lists every
+    tensor missing, too many or of another shape.
+    """
+    return take_from_transformers(dict(state_dict), config)
+
+
+def take_from_transformers(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Do as ``from_transformers`` and empty ``theirs`` on the way, so that memory holds each weight once."""
+    table = _correspondence(config)
+    if problems := _mismatches(theirs, table, config):
+        shown = "\n".join(f"  {problem}" for problem in problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise FormatError(
+            f"The weights do not fit the model:\n{shown}{more}", "Check that config.json belongs to them."
+        )
+    ours = {}
+    for name, source in table.items():
+        parts = [theirs.pop(their).to(torch.float32) for their in source.names]
+        if _kept(name, config):
+            joined = [part.t() if source.transposed else part for part in parts]
+            ours[name] = (torch.cat(joined) if len(joined) > 1 else joined[0]).contiguous()
+    return ours
+
+
+def _kept(name: str, config: ModelConfig) -> bool:
+    return config.bias or not name.endswith(".bias")
+
+
+def _mismatches(theirs: Mapping[str, Tensor], table: Mapping[str, _Theirs], config: ModelConfig) -> list[str]:
+    """Return a line for every tensor of ``theirs`` that is missing, too many, of another shape or value."""
+    problems = []
+    expected = {}
+    for name, source in table.items():
+        expected.update(dict.fromkeys(source.names, True))
+        for their, shape in zip(source.names, source.shapes, strict=True):
+            if their not in theirs:
+                problems.append(f"{their} is missing, expected {shape}")
+            elif tuple(theirs[their].shape) != shape:
+                problems.append(f"{their} is {tuple(theirs[their].shape)}, expected {shape}")
+            elif not _kept(name, config) and theirs[their].any():
+                problems.append(f"{their} is not zero, but the model has bias: false")
+    head, embedding = theirs.get("lm_head.weight"), theirs.get(table["wte.weight"].names[0])
+    if config.tie_embeddings and head is not None and embedding is not None and not torch.equal(head, embedding):
+        problems.append("lm_head.weight differs from the embedding, but the model has tie_embeddings: true")
+    extra = set(theirs) - set(expected) - ({"lm_head.weight"} if config.tie_embeddings else set())
+    return problems + [f"{name} is not known" for name in sorted(extra) if not OLD_BUFFERS.fullmatch(name)]
+
+
+def to_transformers(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Return the weights of ``GPT(config)`` under the names that ``save_pretrained`` writes, contiguous.
+
+    A tied ``lm_head.weight`` is left out, as there; a GPT-2 without biases gets zeros. Raises ``FormatError`` when
+    ``state_dict`` is not that of ``GPT(config)``.
+    """
+    table = _correspondence(config)
+    ours = {name for name in table if _kept(name, config)}
+    if ours != set(state_dict):
+        differing = ", ".join(sorted(ours ^ set(state_dict)))
+        raise FormatError(f"The weights do not fit the model; these are missing or not known: {differing}")
+    theirs = {}
+    for name, source in table.items():
+        if name in ours:
+            parts = torch.split(state_dict[name], source.rows)
+        else:
+            parts = tuple(torch.zeros(shape) for shape in source.shapes)
+        for their, part in zip(source.names, parts, strict=True):
+            theirs[their] = (part.t() if source.transposed else part).contiguous()
+    return theirs
+
+
+def model_config_from_transformers(config: Any) -> ModelConfig:  # noqa: ANN401 - transformers has no types
+    """Return the ``ModelConfig`` of a ``GPT2Config`` or ``Qwen3Config``; values that are our defaults stay empty.
+
+    Raises ``FormatError`` for another class, and for settings that change what the model computes.
+    """
+    kind = config.model_type
+    if kind not in SUPPORTED:
+        raise FormatError(
+            f"A model of class {(config.architectures or [kind])[0]} was found; "
+            "gptcli reads GPT2LMHeadModel and Qwen3ForCausalLM."
+        )
+    problems = [
+        f"{key}: {getattr(config, key)!r}"
+        for key, values in SUPPORTED[kind].items()
+        if getattr(config, key) not in values
+    ]
+    rope = _rope(config) if kind == "qwen3" else {}
+    if rope.get("rope_type", "default") != "default":
+        problems.append(f"rope_type: {rope['rope_type']!r}")
+    if problems:
+        raise FormatError(f"This {kind} model has settings that gptcli does not compute: {', '.join(problems)}.")
+    try:
+        return _gpt2_config(config) if kind == "gpt2" else _modern_config(config, float(rope["rope_theta"]))
+    except ValidationError as error:
+        reasons = "; ".join(problem["msg"] for problem in error.errors())
+        raise FormatError(f"This {kind} model has a shape that gptcli does not know: {reasons}.") from error
+
+
+def _rope(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the rotary settings, which transformers 4 and 5 keep in different places."""
+    parameters = getattr(config, "rope_parameters", None)
+    if parameters:
+        return dict(parameters)
+    scaling = dict(config.rope_scaling or {})
+    return {"rope_theta": config.rope_theta, "rope_type": scaling.get("rope_type", scaling.get("type", "default"))}
+
+
+def _gpt2_config(config: Any) -> ModelConfig:  # noqa: ANN401
+    return ModelConfig(
+        family="gpt2",
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        n_embd=config.n_embd,
+        n_inner=None if config.n_inner == 4 * config.n_embd else config.n_inner,
+        block_size=config.n_positions,
+        vocab_size=config.vocab_size,
+        dropout=float(config.resid_pdrop),
+        bias=True,
+    )
+
+
+def _modern_config(config: Any, rope_theta: float) -> ModelConfig:  # noqa: ANN401
+    n_embd, n_head = config.hidden_size, config.num_attention_heads
+    ours = ModelConfig(
+        family="modern",
+        n_layer=config.num_hidden_layers,
+        n_head=n_head,
+        n_kv_head=None if config.num_key_value_heads == n_head else config.num_key_value_heads,
+        n_embd=n_embd,
+        head_dim=None if config.head_dim * n_head == n_embd else config.head_dim,
+        block_size=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
+        dropout=float(config.attention_dropout),
+        tie_embeddings=config.tie_word_embeddings,
+        rope_theta=rope_theta,
+        norm_eps=config.rms_norm_eps,
+    )
+    same = ours.inner_width == config.intermediate_size
+    return ours if same else ours.model_copy(update={"n_inner": config.intermediate_size})
+
+
+def to_transformers_config(config: ModelConfig) -> Any:  # noqa: ANN401
+    """Return the ``GPT2Config`` or ``Qwen3Config`` of a model; ``vocab_size`` has to be set. Imports transformers.
+
+    No token is marked as the beginning or end of a text; the tokenizer knows those.
+    """
+    from transformers import GPT2Config, Qwen3Config
+
+    settings: dict[str, Any] = {"vocab_size": config.vocab_size, "bos_token_id": None, "eos_token_id": None}
+    if config.family == "gpt2":
+        return GPT2Config(
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_embd=config.n_embd,
+            n_inner=config.n_inner,
+            n_positions=config.block_size,
+            resid_pdrop=config.dropout,
+            embd_pdrop=config.dropout,
+            attn_pdrop=config.dropout,
+            layer_norm_epsilon=GPT2_NORM_EPS,
+            **settings,
+        )
+    settings["rope_theta"] = config.rope_theta  # transformers 5 moves it into rope_parameters itself
+    return Qwen3Config(
+        num_hidden_layers=config.n_layer,
+        num_attention_heads=config.n_head,
+        num_key_value_heads=config.kv_heads,
+        hidden_size=config.n_embd,
+        head_dim=config.head_width,
+        intermediate_size=config.inner_width,
+        max_position_embeddings=config.block_size,
+        attention_dropout=config.dropout,
+        tie_word_embeddings=config.tie_embeddings,
+        rms_norm_eps=config.norm_eps,
+        **settings,
+    )

@@ -1,0 +1,267 @@
+"""The network: one GPT with two families of blocks, to be read from top to bottom.
+
+* ``gpt2``: learned positions, LayerNorm, GELU (tanh), optional biases, tied head: ``GPT2LMHeadModel``'s function.
+* ``modern``: rotary positions, RMSNorm, QK-norm, SwiGLU, no biases: ``Qwen3ForCausalLM``'s function.
+
+It knows tensors and ``ModelConfig``. It does not know text, files, devices or optimizers.
+Letters in the shape comments: B sequences, T tokens, C ``n_embd``, H query heads, K key/value heads, D head width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor, nn
+
+from gptcli.config import ModelConfig
+
+Reduction = Literal["mean", "sum", "none"]
+GPT2_NORM_EPS = 1e-5
+
+
+class KVCache:
+    """Keys and values of the positions a model has seen, in buffers of fixed size.
+
+    ``length`` positions are filled; ``GPT.forward(cache=...)`` appends to them. At most ``block_size`` fit.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        shape = (batch_size, config.kv_heads, config.block_size, config.head_width)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+        self.length = 0
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store ``k`` and ``v`` (B, K, T, D) of one layer behind the filled part; return all of both so far."""
+        end = self.length + k.size(2)
+        self.keys[layer][:, :, self.length : end] = k
+        self.values[layer][:, :, self.length : end] = v
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
+    def expand(self, batch_size: int) -> KVCache:
+        """Return a copy of a cache of one sequence for ``batch_size`` sequences that go on from the same text."""
+        copy = object.__new__(KVCache)
+        copy.keys = [k.expand(batch_size, -1, -1, -1).clone() for k in self.keys]
+        copy.values = [v.expand(batch_size, -1, -1, -1).clone() for v in self.values]
+        copy.length = self.length
+        return copy
+
+    def reset(self) -> None:
+        """Forget everything; the buffers are used again."""
+        self.length = 0
+
+
+def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Return cos and sin of the rotary angles, (block_size, D) each, for ``rotate`` (Su et al. 2021, in halves).
+
+    The sign of rotate-half is in ``sin``, so that rotating is two products and one roll.
+    """
+    half = config.head_width // 2
+    frequency = config.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.outer(torch.arange(config.block_size, dtype=torch.float64), frequency)
+    cos, sin = angle.cos().float(), angle.sin().float()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the heads of ``x`` (B, T, heads, D) by the angles of their positions, ``cos`` and ``sin`` (T, 1, D)."""
+    return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, dims=-1), sin)
+
+
+class Attention(nn.Module):
+    """Causal self-attention, with a cache when one is given."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head, self.kv_heads, self.head_width = config.n_head, config.kv_heads, config.head_width
+        width = self.n_head * self.head_width
+        self.qkv = nn.Linear(config.n_embd, width + 2 * self.kv_heads * self.head_width, bias=config.bias)
+        self.proj = nn.Linear(width, config.n_embd, bias=config.bias)
+        self.dropout = config.dropout
+        self.modern = config.family == "modern"
+        if self.modern:
+            self.q_norm = nn.RMSNorm(self.head_width, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(self.head_width, eps=config.norm_eps)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Tensor:
+        """Mix ``x`` (B, T, C) over its earlier positions and those in the cache; returns (B, T, C)."""
+        B, T, _ = x.shape  # noqa: N806 - the letters of the shape comments
+        qkv = self.qkv(x).view(B, T, self.n_head + 2 * self.kv_heads, self.head_width)
+        q, k, v = qkv.split((self.n_head, self.kv_heads, self.kv_heads), dim=2)  # (B, T, heads, D)
+        if self.modern:
+            assert rotary is not None
+            q = rotate(self.q_norm(q.float()), *rotary).to(v.dtype)
+            k = rotate(self.k_norm(k.float()), *rotary).to(v.dtype)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
+        y = self._attend(q, k, v, cache)
+        return F.dropout(self.proj(y.transpose(1, 2).reshape(B, T, -1)), self.dropout, self.training)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None) -> Tensor:
+        """Scaled dot-product attention, (B, H, T, D); in float32 on a CPU, where bfloat16's backward is 7x slower."""
+        n_past = cache.length if cache is not None else 0
+        if cache is not None:
+            k, v = cache.append(self.layer, k.to(cache.keys[0].dtype), v.to(cache.values[0].dtype))
+            q = q.to(k.dtype)
+        mask = None
+        if n_past and q.size(2) > 1:
+            mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril(diagonal=n_past)
+        if q.device.type == "cpu":
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast(q.device.type, enabled=False):
+            return F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                dropout_p=self.dropout if self.training else 0.0,
+                is_causal=n_past == 0 and q.size(2) > 1,
+                enable_gqa=self.kv_heads != self.n_head,
+            )
+
+
+class GeluMLP(nn.Module):
+    """GPT-2's feed-forward layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.n_embd, config.inner_width, bias=config.bias)
+        self.down = nn.Linear(config.inner_width, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        hidden: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        return hidden
+
+
+class GatedMLP(nn.Module):
+    """SwiGLU (Shazeer 2020), gate and up in one product."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(config.n_embd, 2 * config.inner_width, bias=False)
+        self.down = nn.Linear(config.inner_width, config.n_embd, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        hidden: Tensor = self.down(F.silu(gate) * up)
+        return hidden
+
+
+def norm(config: ModelConfig) -> nn.Module:
+    """Return the family's normalisation over the residual stream."""
+    if config.family == "gpt2":
+        return nn.LayerNorm(config.n_embd, eps=GPT2_NORM_EPS, bias=config.bias)
+    return nn.RMSNorm(config.n_embd, eps=config.norm_eps)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = norm(config)
+        self.attn = Attention(config, layer)
+        self.norm2 = norm(config)
+        self.mlp: nn.Module = GatedMLP(config) if config.family == "modern" else GeluMLP(config)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Tensor:
+        """(B, T, C) to (B, T, C)."""
+        x = x + self.attn(self.norm1(x), rotary, cache)
+        return x + F.dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer that gives logits, or a loss when it is given targets.
+
+    ``config.vocab_size`` has to be set. Weights are float32 and drawn from torch's generator.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.vocab_size is not None, "the tokenizer decides vocab_size before a model is built"
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.family == "gpt2" else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.norm = norm(config)
+        self.head = None if config.tie_embeddings else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        if config.family == "modern":
+            cos, sin = rotary_tables(config)
+            self.register_buffer("cos", cos[:, None], persistent=False)
+            self.register_buffer("sin", sin[:, None], persistent=False)
+        self._initialise()
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        *,
+        cache: KVCache | None = None,
+        reduction: Reduction = "mean",
+        last_only: bool = False,
+    ) -> Tensor:
+        """Return logits, or with ``targets`` the cross-entropy in nats.
+
+        tokens: (B, T) int64 with T at most ``block_size`` less the cache's length. Logits are float32 (B, T, V),
+        (B, 1, V) with ``last_only``. targets: (B, T) int64, -1 where a position is not scored; the loss is a scalar,
+        or (B, T) with ``reduction="none"`` (0 where not scored). A cache is filled on the way.
+        """
+        n_past = cache.length if cache is not None else 0
+        end = n_past + tokens.size(1)
+        assert end <= self.config.block_size, f"{end} positions do not fit into block_size {self.config.block_size}"
+        x = self.wte(tokens)  # (B, T, C)
+        rotary = None
+        if self.wpe is not None:
+            x = x + self.wpe.weight[n_past:end]
+            x = F.dropout(x, self.config.dropout, self.training)
+        else:
+            rotary = (self.get_buffer("cos")[n_past:end], self.get_buffer("sin")[n_past:end])
+        for block in self.blocks:
+            x = block(x, rotary, cache)
+        if cache is not None:
+            cache.length = end
+        x = self.norm(x[:, -1:] if last_only else x)
+        logits = F.linear(x, self.wte.weight if self.head is None else self.head.weight).float()
+        if targets is None:
+            return logits
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction=reduction)
+        return loss.view_as(targets) if reduction == "none" else loss
+
+    def n_params(self) -> int:
+        """Return the number of weights; a tied head counts once."""
+        return sum(p.numel() for p in self.parameters())
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Draw the initial weights.
+
+        gpt2: normal 0.02, projections into the residual stream divided by sqrt(2 n_layer) (Radford et al. 2019).
+        modern: normal 1/sqrt(fan-in), projections into the residual stream and an untied head zero, so that every
+        block starts as the identity and the loss at ln(vocab_size).
+        """
+        modern = self.config.family == "modern"
+        for name, p in self.named_parameters():
+            if p.dim() < 2:
+                p.fill_(0.0 if name.endswith("bias") else 1.0)
+            elif name.startswith(("wte", "wpe")):
+                nn.init.normal_(p, std=0.02 if self.head is None else 1.0)
+            elif modern and name.endswith(("proj.weight", "down.weight", "head.weight")):
+                p.zero_()
+            elif modern:
+                nn.init.normal_(p, std=p.size(1) ** -0.5)
+            else:
+                residual = name.endswith(("proj.weight", "down.weight"))
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02)

@@ -1,0 +1,187 @@
+"""How a gradient becomes a change of the weights: Muon for the matrices inside the blocks, AdamW for the rest.
+
+Knows parameters by name and shape, and the schedule as a pure function of the step. Knows no data and no files;
+``state_tensors`` is what a checkpoint needs to go on exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gptcli.config import ModelConfig, TrainConfig
+
+# Quintic whose repeated application pushes all singular values towards 1 (Jordan et al. 2024, "Muon").
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Return AdamW's learning rate for the update number ``step``, counted from 0.
+
+    Rises linearly over ``warmup_steps``, then stays and falls linearly over the last ``decay_fraction`` (wsd),
+    follows half a cosine, or stays constant. The last update has ``min_lr`` unless the schedule is constant.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
+    last = config.max_steps - 1
+    start = config.warmup_steps
+    if config.schedule == "wsd":
+        start = max(start, round(config.max_steps * (1 - config.decay_fraction)))
+    progress = min(1.0, max(0.0, (step - start) / max(1, last - start)))
+    share = 1 - progress if config.schedule == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
+    return config.min_lr + share * (config.learning_rate - config.min_lr)
+
+
+def orthogonalize(matrices: Tensor, iterations: int, dtype: torch.dtype) -> Tensor:
+    """Return the nearest semi-orthogonal matrices, roughly, to a batch (N, R, C) with R <= C, by Newton-Schulz.
+
+    Singular values end between about 0.7 and 1.2 after five iterations, which is all that Muon needs. ``dtype`` is
+    the number format of the products.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.to(dtype)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.to(matrices.dtype)
+
+
+def matrix_rows(name: str, rows: int, config: ModelConfig) -> list[tuple[int, int]]:
+    """Return the row ranges of a weight that are matrices of their own: q, k, v and gate, up are stored stacked."""
+    if name.endswith("qkv.weight"):
+        q, kv = config.n_head * config.head_width, config.kv_heads * config.head_width
+        return [(0, q), (q, q + kv), (q + kv, q + 2 * kv)]
+    if name.endswith("gate_up.weight"):
+        return [(0, rows // 2), (rows // 2, rows)]
+    return [(0, rows)]
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Rows of one weight that Muon treats as a matrix; ``tall`` ones are worked on transposed."""
+
+    parameter: nn.Parameter
+    start: int
+    stop: int
+    tall: bool
+
+
+class Muon:
+    """Momentum whose update is made orthogonal, all matrices of one shape in one batched product.
+
+    Each update has the root mean square of a matrix with unit singular values times sqrt(max(1, rows / columns)).
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], model: ModelConfig, config: TrainConfig) -> None:
+        self.config = config
+        self.groups: dict[tuple[int, int], list[_Piece]] = {}
+        for name, p in parameters.items():
+            for start, stop in matrix_rows(name, p.size(0), model):
+                rows, columns = stop - start, p.size(1)
+                shape = (min(rows, columns), max(rows, columns))
+                self.groups.setdefault(shape, []).append(_Piece(p, start, stop, tall=rows > columns))
+        self.momentum = {
+            shape: torch.zeros(len(pieces), *shape, device=pieces[0].parameter.device)
+            for shape, pieces in self.groups.items()
+        }
+
+    @torch.no_grad()
+    def step(self, lr: float, dtype: torch.dtype) -> None:
+        """Update the weights from their ``.grad``; ``dtype`` is the format of the Newton-Schulz products."""
+        for shape, pieces in self.groups.items():
+            grads = torch.stack([_oriented(piece, piece.parameter.grad) for piece in pieces])
+            momentum = self.momentum[shape].lerp_(grads, 1 - self.config.muon_momentum)
+            nesterov = grads.lerp_(momentum, self.config.muon_momentum)
+            update = orthogonalize(nesterov, self.config.muon_iterations, dtype)
+            for piece, change in zip(pieces, update.unbind(), strict=True):
+                weight = _oriented(piece, piece.parameter)
+                scale = math.sqrt(max(1.0, shape[1] / shape[0])) if piece.tall else 1.0
+                if self.config.weight_decay:
+                    weight.mul_(1 - lr * self.config.weight_decay)
+                weight.add_(change, alpha=-lr * scale)
+
+
+def _oriented(piece: _Piece, tensor: Tensor | None) -> Tensor:
+    assert tensor is not None, "every matrix of the model takes part in the loss"
+    rows = tensor[piece.start : piece.stop]
+    return rows.mT if piece.tall else rows
+
+
+class Optimizer:
+    """Muon and AdamW as one: ``step(n)`` applies the gradients with the learning rates of update number n."""
+
+    def __init__(self, model: nn.Module, model_config: ModelConfig, config: TrainConfig) -> None:
+        self.config = config
+        self.parameters = dict(model.named_parameters())
+        matrices = {
+            name: p
+            for name, p in self.parameters.items()
+            if config.optimizer == "muon" and name.startswith("blocks.") and p.dim() == 2
+        }
+        self.muon = Muon(matrices, model_config, config) if matrices else None
+        self.adamw = self._make_adamw({name: p for name, p in self.parameters.items() if name not in matrices})
+
+    def _make_adamw(self, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+        """AdamW with weight decay on the matrices alone; the fused kernel exists for cpu, cuda and mps."""
+        decayed = [p for p in parameters.values() if p.dim() >= 2]
+        plain = [p for p in parameters.values() if p.dim() < 2]
+        groups = [
+            {"params": decayed, "weight_decay": self.config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.config.learning_rate,
+            betas=(self.config.beta1, self.config.beta2),
+            eps=1e-10 if self.config.optimizer == "muon" else 1e-8,
+            fused=True,
+        )
+
+    def step(self, step: int, dtype: torch.dtype) -> None:
+        """Apply the gradients as update number ``step`` (from 0); ``dtype`` is the format of Muon's products."""
+        lr = learning_rate(step, self.config)
+        for group in self.adamw.param_groups:
+            group["lr"] = lr
+        self.adamw.step()
+        if self.muon is not None:
+            self.muon.step(self.config.muon_learning_rate * lr / self.config.learning_rate, dtype)
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for p in self.parameters.values():
+            p.grad = None
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return everything the next update depends on, by name; empty before the first update of AdamW."""
+        tensors: dict[str, Tensor] = {}
+        for name, p in self.parameters.items():
+            for key, value in self.adamw.state.get(p, {}).items():
+                tensors[f"adamw.{key}.{name}"] = value
+        if self.muon is not None:
+            for (rows, columns), momentum in self.muon.momentum.items():
+                tensors[f"muon.momentum.{rows}x{columns}"] = momentum
+        return tensors
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what ``state_tensors`` gave; raises ``KeyError`` or ``ValueError`` when it is not of this model."""
+        for name, p in self.parameters.items():
+            state = {
+                key: tensors[f"adamw.{key}.{name}"].to(torch.float32 if key == "step" else p)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"adamw.{key}.{name}" in tensors
+            }
+            if state:
+                self.adamw.state[p] = state
+        if self.muon is not None:
+            for (rows, columns), momentum in self.muon.momentum.items():
+                saved = tensors[f"muon.momentum.{rows}x{columns}"]
+                if saved.shape != momentum.shape:
+                    raise ValueError(f"muon.momentum.{rows}x{columns}: {tuple(saved.shape)} != {tuple(momentum.shape)}")
+                momentum.copy_(saved)

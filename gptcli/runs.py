@@ -1,0 +1,275 @@
+"""Where everything of a run lives, and how runs are created and found.
+
+A run directory is self-contained: profile, tokenizer, metrics and checkpoints are inside, so that sampling and
+evaluating need nothing else. This module knows the layout; what the files mean is their owners' business.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptcli import __version__
+from gptcli.config import RunProfile
+from gptcli.errors import CorpusError, ProfileError, RunError
+from gptcli.files import atomic_folder, atomic_write, read_json, write_json
+from gptcli.profiles import build_profile, load_profile, override_path, write_profile
+from gptcli.shards import DatasetManifest, TokenDataset, open_dataset
+from gptcli.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+
+RUN_VERSION = 1
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """One run on disk: ``runs/<run>/``."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The name a user types."""
+        return self.path.name
+
+    @property
+    def profile_path(self) -> Path:
+        """The resolved profile."""
+        return self.path / "profile.yaml"
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The whole tokenizer."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def dataset_path(self) -> Path:
+        """Which tokens the run is trained on: their folder and manifest."""
+        return self.path / "dataset.json"
+
+    @property
+    def environment_path(self) -> Path:
+        """Versions and machine at the time the run was created."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON line an event."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """One folder a checkpoint, and the pointers ``latest`` and ``best``."""
+        return self.path / "checkpoints"
+
+    def profile(self) -> RunProfile:
+        """Read the run's profile."""
+        return load_profile(self.profile_path)
+
+    def tokenizer(self) -> Tokenizer:
+        """Read the run's tokenizer and check that it is the one the run was created with."""
+        tokenizer = load_tokenizer(self.tokenizer_path)
+        expected = self.manifest().fingerprint
+        if tokenizer.fingerprint != expected:
+            raise RunError(
+                f"{self.tokenizer_path}: the tokenizer has the fingerprint {tokenizer.fingerprint}, "
+                f"but the run was trained with {expected}.",
+                "The file was changed or replaced; restore it from a copy of the run.",
+            )
+        return tokenizer
+
+    def manifest(self) -> DatasetManifest:
+        """Return the manifest of the tokens the run is trained on, as it was when the run was created."""
+        value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
+        return DatasetManifest.from_json(value["manifest"], str(self.dataset_path))
+
+    def dataset(self) -> TokenDataset:
+        """Open the tokens the run is trained on; raises ``CorpusError`` when they are gone or are not the same."""
+        value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
+        recorded = self.manifest()
+        folder = Path(value["folder"])
+        if not folder.is_dir():
+            folder = Path("corpora") / recorded.corpus / "tokens" / folder.name
+        if not folder.is_dir():
+            raise CorpusError(
+                f"The tokens of the run {self.name!r} are gone: {value['folder']} does not exist.",
+                f"Type: gptcli prepare {recorded.corpus} --tokenizer {recorded.tokenizer}   "
+                f"(or gptcli eval {self.name} --text FILE, which needs no corpus).",
+            )
+        dataset = open_dataset(folder)
+        for what in ("fingerprint", "corpus_sha256"):
+            if getattr(dataset.manifest, what) != getattr(recorded, what):
+                raise CorpusError(
+                    f"{folder}: the tokens are not those the run {self.name!r} began with "
+                    f"({what} {getattr(dataset.manifest, what)}, the run has {getattr(recorded, what)}).",
+                    f"Start a new run on the new text: gptcli train {recorded.corpus}",
+                )
+        return dataset
+
+
+def create_run(
+    profile: RunProfile,
+    *,
+    profile_name: str,
+    dataset: TokenDataset,
+    runs_dir: Path = Path("runs"),
+    name: str | None = None,
+) -> RunDir:
+    """Create a run directory for ``profile`` on ``dataset``, complete but for metrics and checkpoints.
+
+    Without ``name`` it is called after the corpus and the profile. The profile is resolved: ``vocab_size``, corpus
+    and tokenizer are written out. Raises ``RunError`` for a name that exists or cannot be a folder, ``CorpusError``
+    when the tokens are too few for the profile.
+    """
+    check_dataset_fits(profile, dataset)
+    name = _free_name(f"{dataset.manifest.corpus}-{profile_name}", runs_dir) if name is None else name
+    check_run_name(name, runs_dir)
+    with atomic_folder(runs_dir / name) as folder:
+        run = RunDir(folder)
+        write_profile(run.profile_path, resolve_profile(profile, dataset))
+        save_tokenizer(dataset.tokenizer(), run.tokenizer_path)
+        write_json(
+            run.dataset_path,
+            {
+                "format_version": RUN_VERSION,
+                "folder": str(dataset.folder.resolve()),
+                "manifest": dataset.manifest.to_json(),
+            },
+        )
+        write_json(run.environment_path, _environment(profile_name))
+    return RunDir(runs_dir / name)
+
+
+def resolve_profile(profile: RunProfile, dataset: TokenDataset) -> RunProfile:
+    """Return the profile with what the dataset decides filled in: ``vocab_size``, corpus and tokenizer."""
+    manifest = dataset.manifest
+    if profile.model.vocab_size not in (None, manifest.vocab_size):
+        raise ProfileError(
+            f"model.vocab_size is {profile.model.vocab_size}, but the tokenizer {manifest.tokenizer} of the corpus "
+            f"{manifest.corpus!r} has {manifest.vocab_size} tokens.",
+            "Leave model.vocab_size out of the profile.",
+        )
+    data = profile.data.model_copy(update={"corpus": manifest.corpus, "tokenizer": manifest.tokenizer})
+    model = profile.model.model_copy(update={"vocab_size": manifest.vocab_size})
+    return profile.model_copy(update={"data": data, "model": model})
+
+
+def check_dataset_fits(profile: RunProfile, dataset: TokenDataset) -> None:
+    """Raise ``CorpusError`` when a split has not one whole window of ``block_size`` tokens."""
+    block_size = profile.model.block_size
+    for split, tokens in (("train", len(dataset.train)), ("val", len(dataset.val))):
+        if tokens < block_size + 1:
+            smaller = 1 << max(3, (tokens - 1).bit_length() - 1)
+            hint = f"Add text, or type --set block_size={min(smaller, max(1, tokens - 1))}"
+            if split == "val":
+                hint += ", or give val more text: gptcli prepare ... --split-at 0.8"
+            raise CorpusError(
+                f"The {split} split of {dataset.manifest.corpus!r} has {tokens:,} tokens, "
+                f"block_size {block_size} needs at least {block_size + 1:,}.",
+                hint + ".",
+            )
+
+
+def check_run_name(name: str, runs_dir: Path = Path("runs")) -> None:
+    """Raise ``RunError`` when ``name`` cannot be a run's name or is taken."""
+    if not RUN_NAME.fullmatch(name):
+        raise RunError(
+            f"{name!r} cannot be a run's name: letters, digits, '.', '_' and '-' are allowed, up to 100 of them, "
+            "and a letter or digit comes first."
+        )
+    if (runs_dir / name).exists():
+        raise RunError(
+            f"The run {name!r} exists already in {runs_dir}.",
+            f"Go on with it: gptcli train --resume --run {name}   Or choose another name with --run.",
+        )
+
+
+def change_run(run: RunDir, overrides: Sequence[str]) -> RunProfile:
+    """Apply ``--set`` overrides to a run that will be resumed; only ``train.*`` and ``sample.*`` may change."""
+    old = run.profile()
+    for override in overrides:
+        path = override_path(override.partition("=")[0].strip())
+        if path[0] not in ("train", "sample"):
+            raise ProfileError(
+                f"--set {override}: {'.'.join(map(str, path))} cannot change while a run goes on.",
+                "Start a new run with it: gptcli train --run NEW_NAME --set ...",
+            )
+    new = build_profile(old.model_dump(mode="json"), overrides, where=str(run.profile_path))
+    if new != old:
+        write_profile(run.profile_path, new)
+    return new
+
+
+def run_names(runs_dir: Path = Path("runs")) -> list[str]:
+    """Return the names of all runs, the newest first."""
+    found = [path.parent for path in runs_dir.glob("*/profile.yaml") if not path.parent.name.startswith(".")]
+    return [path.name for path in sorted(found, key=_age_key, reverse=True)]
+
+
+def find_run(name: str | None = None, runs_dir: Path = Path("runs")) -> RunDir:
+    """Find a run by name, or by path; without a name the newest. Raises ``RunError`` with the nearest names."""
+    names = run_names(runs_dir)
+    if name is None:
+        if not names:
+            raise RunError(f"There is no run in {runs_dir} yet.", "Train one first: gptcli train")
+        return RunDir(runs_dir / names[0])
+    if name in names:
+        return RunDir(runs_dir / name)
+    if any(mark in name for mark in ("/", os.sep)) and (Path(name) / "profile.yaml").is_file():
+        return RunDir(Path(name))
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
+    raise RunError(f"There is no run called {name!r} in {runs_dir}.", f"{hint}gptcli runs list shows them all.")
+
+
+def truncate_metrics(run: RunDir, step: int) -> None:
+    """Drop the events after ``step``, which the resumed run will make again, and any half-written last line."""
+    if not run.metrics_path.exists():
+        return
+    kept = []
+    for line in run.metrics_path.read_bytes().splitlines(keepends=True):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            break
+        if event.get("step", 0) <= step and event.get("event") != "run_finished":
+            kept.append(line)
+    with atomic_write(run.metrics_path) as file:
+        file.writelines(kept)
+
+
+def _age_key(path: Path) -> tuple[float, str]:
+    newest = max((path / part).stat().st_mtime for part in ("profile.yaml", "metrics.jsonl") if (path / part).exists())
+    return newest, path.name
+
+
+def _free_name(wanted: str, runs_dir: Path) -> str:
+    wanted = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-.")[:90] or "run"
+    names = [wanted, *(f"{wanted}-{number}" for number in range(2, 10_000))]
+    return next(name for name in names if not (runs_dir / name).exists())
+
+
+def _environment(profile_name: str) -> dict[str, object]:
+    import numpy as np
+    import torch
+
+    return {
+        "format_version": RUN_VERSION,
+        "gptcli": __version__,
+        "created_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "profile": profile_name,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+    }

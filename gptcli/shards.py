@@ -1,0 +1,319 @@
+"""Tokens on disk: shard files that llm.c and modded-nanogpt read as they are, their manifest, writer and reader.
+
+A shard is 256 little-endian int32 (magic, version, count, zeros) and then ``count`` tokens. Two-byte tokens carry
+llm.c's GPT-2 header, four-byte tokens its Llama-3 header. Nothing here knows text, splits or batches.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Annotated, Any, Literal, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, TypeAdapter, ValidationError
+
+from gptcli.errors import CorpusError, FormatError
+from gptcli.files import read_json, sha256_file
+from gptcli.tokenizer import Tokenizer, load_tokenizer
+
+DtypeName = Literal["uint16", "uint32"]
+SplitMode = Literal["document", "paragraph", "position"]
+SplitName = Literal["train", "val"]
+TokenArray = npt.NDArray[np.unsignedinteger[Any]]
+Count = Annotated[int, Field(ge=0)]
+
+MANIFEST_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.json"
+WHAT = "the manifest of the tokens"
+
+SHARD_TOKENS = 100 * 1024 * 1024
+HEADER_INTS = 256
+HEADER_BYTES = 4 * HEADER_INTS
+MAGIC_AND_VERSION: dict[DtypeName, tuple[int, int]] = {"uint16": (20240520, 1), "uint32": (20240801, 7)}
+ON_DISK: dict[DtypeName, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+
+# Splits up to this size are hashed when they are opened and may be held in memory; larger ones stay on disk.
+SMALL_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One token file: its name inside the tokens folder, its number of tokens, the sha256 of the whole file."""
+
+    name: Annotated[str, Field(pattern=r"^(train|val)-[0-9]{5}\.bin$")]
+    tokens: Annotated[int, Field(gt=0, lt=2**31)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSummary:
+    """What one split holds: tokens, the UTF-8 bytes of the text behind them, and the documents it came from."""
+
+    tokens: Count
+    bytes: Count
+    documents: Count
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetManifest:
+    """Where a folder of tokens came from, how it was made and what it holds."""
+
+    corpus: str
+    corpus_sha256: str
+    licence: str
+    tokenizer: str
+    fingerprint: str
+    vocab_size: Annotated[int, Field(gt=0)]
+    dtype: DtypeName
+    split: SplitMode
+    split_reason: str
+    val_fraction: float
+    split_at: float | None
+    duplicates_removed: Count
+    created_at: str
+    train: SplitSummary
+    val: SplitSummary
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as JSON-ready values with its ``format_version``."""
+        return {"format_version": MANIFEST_VERSION, **asdict(self)}
+
+    @staticmethod
+    def from_json(value: dict[str, Any], where: str) -> DatasetManifest:
+        """Make a manifest of what ``to_json`` gave; ``FormatError`` names ``where``, the field and what is wrong."""
+        try:
+            manifest = _manifest_reader().validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise FormatError(f"{where}: {WHAT} is damaged at {field!r}: {first['msg']}.") from error
+        for name, summary in (("train", manifest.train), ("val", manifest.val)):
+            counted = sum(shard.tokens for shard in summary.shards)
+            if counted != summary.tokens:
+                raise FormatError(
+                    f"{where}: {WHAT} is damaged: {name} has {summary.tokens:,} tokens, its shards {counted:,}."
+                )
+        return manifest
+
+
+@functools.cache
+def _manifest_reader() -> TypeAdapter[DatasetManifest]:
+    return TypeAdapter(DatasetManifest)
+
+
+def dtype_for(vocab_size: int) -> DtypeName:
+    """Return the smallest number format that holds every id of a vocabulary."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def shard_header(dtype: DtypeName, tokens: int) -> bytes:
+    """Return the 1024 bytes that stand before ``tokens`` tokens (llm.c, ``dev/data/data_common.py``)."""
+    header = np.zeros(HEADER_INTS, dtype="<i4")
+    header[:3] = (*MAGIC_AND_VERSION[dtype], tokens)
+    return header.tobytes()
+
+
+class ShardWriter:
+    """Writes one split as ``SPLIT-00000.bin``, ``SPLIT-00001.bin`` ... into a folder that is not in use yet.
+
+    Use it as a context manager inside ``files.atomic_folder``, which makes the shards appear all at once;
+    ``shards`` is complete when the block has ended.
+    """
+
+    def __init__(self, folder: Path, split: SplitName, dtype: DtypeName, *, shard_tokens: int = SHARD_TOKENS) -> None:
+        assert 0 < shard_tokens < 2**31, "the count in the header is an int32"
+        self.shards: tuple[Shard, ...] = ()
+        self.tokens = 0
+        self._folder, self._split, self._dtype, self._shard_tokens = folder, split, dtype, shard_tokens
+        self._file: IO[bytes] | None = None
+        self._in_shard = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish_shard()
+        elif self._file is not None:
+            self._file.close()
+
+    def write(self, ids: npt.NDArray[Any]) -> None:
+        """Append token ids, a 1-D array of integers.
+
+        Raises ``FormatError`` when an id does not fit the dtype: numpy would wrap it around silently.
+        """
+        if not ids.size:
+            return
+        largest, smallest = int(ids.max()), int(ids.min())
+        limit = int(np.iinfo(ON_DISK[self._dtype]).max)
+        if largest > limit or smallest < 0:
+            wrong = largest if largest > limit else smallest
+            raise FormatError(f"Token id {wrong} does not fit into {self._dtype}, which holds 0 to {limit}.")
+        converted = ids.astype(ON_DISK[self._dtype], copy=False)
+        while converted.size:
+            if self._file is None:
+                self._file = self._path().open("wb")
+                self._file.write(bytes(HEADER_BYTES))
+            now = converted[: self._shard_tokens - self._in_shard]
+            self._file.write(now.tobytes())
+            self._in_shard += now.size
+            self.tokens += now.size
+            converted = converted[now.size :]
+            if self._in_shard == self._shard_tokens:
+                self._finish_shard()
+
+    def _path(self) -> Path:
+        return self._folder / f"{self._split}-{len(self.shards):05d}.bin"
+
+    def _finish_shard(self) -> None:
+        """Write the header now that the count is known, and remember the shard."""
+        if self._file is None:
+            return
+        self._file.seek(0)
+        self._file.write(shard_header(self._dtype, self._in_shard))
+        self._file.close()
+        path = self._path()
+        self.shards += (Shard(path.name, self._in_shard, sha256_file(path)),)
+        self._file, self._in_shard = None, 0
+
+
+class TokenReader:
+    """The tokens of one split as one long sequence, memory-mapped over its shards.
+
+    Every header and file size is checked against the manifest's shards (``FormatError``); the bytes of a split
+    up to 64 MiB are checked against their sha256 too. Larger ones are not hashed at every start.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: DtypeName) -> None:
+        self.dtype = dtype
+        self.nbytes = sum(shard.tokens for shard in shards) * ON_DISK[dtype].itemsize
+        self._ends: list[int] = []
+        self._maps: list[TokenArray] = []
+        for shard in shards:
+            self._maps.append(_open_shard(folder / shard.name, shard, dtype, hashed=self.nbytes <= SMALL_BYTES))
+            self._ends.append(shard.tokens + len(self))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def read(self, start: int, count: int) -> TokenArray:
+        """Return tokens ``start`` to ``start + count``, 1-D in the dtype on disk; a read-only view where it can be."""
+        assert 0 <= start <= start + count <= len(self), f"tokens {start}:{start + count} of {len(self)}"
+        pieces: list[TokenArray] = []
+        index = bisect.bisect_right(self._ends, start)
+        while count > 0:
+            tokens = self._maps[index]
+            first = start - (self._ends[index] - tokens.size)
+            piece = tokens[first : first + count]
+            pieces.append(piece)
+            start, count, index = start + piece.size, count - piece.size, index + 1
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty(0, ON_DISK[self.dtype])
+
+
+class ArrayTokens:
+    """The tokens of a text that was encoded just now, with the reader's interface."""
+
+    def __init__(self, ids: TokenArray) -> None:
+        self._ids = ids
+        self.nbytes = ids.nbytes
+
+    def __len__(self) -> int:
+        return self._ids.size
+
+    def read(self, start: int, count: int) -> TokenArray:
+        """Return tokens ``start`` to ``start + count``, a view."""
+        assert 0 <= start <= start + count <= len(self), f"tokens {start}:{start + count} of {len(self)}"
+        return self._ids[start : start + count]
+
+
+def _open_shard(path: Path, shard: Shard, dtype: DtypeName, *, hashed: bool) -> TokenArray:
+    """Check one file against what the manifest says of it and map its tokens."""
+    expected = HEADER_BYTES + shard.tokens * ON_DISK[dtype].itemsize
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+        digest = sha256_file(path) if hashed and size == expected else shard.sha256
+    except OSError as error:
+        raise FormatError(f"{path}: the token file cannot be read ({error.strerror}).") from error
+    if header != shard_header(dtype, shard.tokens):
+        _refuse_header(path, header, shard, dtype)
+    if size != expected:
+        raise FormatError(f"{path}: the token file has {size:,} bytes, {shard.tokens:,} tokens need {expected:,}.")
+    if digest != shard.sha256:
+        raise FormatError(f"{path}: the token file is damaged: its sha256 is not the one in the manifest.")
+    mapped: TokenArray = np.memmap(path, dtype=ON_DISK[dtype], mode="r", offset=HEADER_BYTES, shape=(shard.tokens,))
+    return mapped
+
+
+def _refuse_header(path: Path, header: bytes, shard: Shard, dtype: DtypeName) -> NoReturn:
+    if len(header) < HEADER_BYTES:
+        raise FormatError(f"{path}: the token file ends inside its header.")
+    found = [int(number) for number in np.frombuffer(header, "<i4", count=3)]
+    expected = (*MAGIC_AND_VERSION[dtype], shard.tokens)
+    for name, this, that in zip(("magic number", "version", "token count"), found, expected, strict=True):
+        if this != that:
+            raise FormatError(f"{path}: the token file's header has {name} {this}, the manifest needs {that}.")
+    raise FormatError(f"{path}: the token file's header is damaged: the numbers after its count are not zero.")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDataset:
+    """A folder of tokens, opened: what it is, and both splits ready to be read."""
+
+    folder: Path
+    manifest: DatasetManifest
+    train: TokenReader
+    val: TokenReader
+
+    def tokenizer(self) -> Tokenizer:
+        """Load the tokenizer these tokens were made with; ``FormatError`` when it is not the manifest's."""
+        path = self.folder / TOKENIZER_NAME
+        tokenizer = load_tokenizer(path)
+        if tokenizer.fingerprint != self.manifest.fingerprint:
+            raise FormatError(
+                f"{path}: the tokenizer's fingerprint is {tokenizer.fingerprint}, but the tokens were made with "
+                f"{self.manifest.fingerprint}.",
+                remake_hint(self.manifest),
+            )
+        return tokenizer
+
+
+def remake_hint(manifest: DatasetManifest) -> str:
+    """Return the command that makes damaged tokens again."""
+    return f"gptcli prepare {manifest.corpus} --tokenizer {manifest.tokenizer} --force makes the tokens again."
+
+
+def read_manifest(folder: Path) -> DatasetManifest:
+    """Read the manifest of a folder of tokens (``FormatError`` when it is missing, damaged or of another version)."""
+    path = folder / MANIFEST_NAME
+    return DatasetManifest.from_json(read_json(path, format_version=MANIFEST_VERSION, what=WHAT), str(path))
+
+
+def open_dataset(folder: Path) -> TokenDataset:
+    """Open a folder of tokens that ``prepare`` made, checking its files against its manifest.
+
+    Raises ``CorpusError`` when there are no tokens, ``FormatError`` when they are damaged.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        raise CorpusError(f"There are no tokens in {folder}.", "gptcli prepare CORPUS makes them.")
+    manifest = read_manifest(folder)
+    try:
+        train = TokenReader(folder, manifest.train.shards, manifest.dtype)
+        val = TokenReader(folder, manifest.val.shards, manifest.dtype)
+    except FormatError as error:
+        raise FormatError(error.message, remake_hint(manifest)) from error
+    return TokenDataset(folder, manifest, train, val)

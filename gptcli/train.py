@@ -1,0 +1,66 @@
+"""The training loop: a generator of events, the same for a new run and a resumed one.
+
+``train`` reads top to bottom. What one step, one report or one save means is ``trainer``'s business, what the events
+look like to a person ``display``'s, and where files lie ``runs``'.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gptcli.events import CheckpointSaved, RunFinished, TrainEvent, to_record
+from gptcli.runs import RunDir, truncate_metrics
+from gptcli.trainer import Trainer
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Set ``reason`` (from a signal handler) and the loop finishes its step, saves and ends."""
+
+    reason: Literal["interrupted", "terminated"] | None = None
+
+
+def train(run: RunDir, *, device: str | None = None, stop: StopRequest | None = None) -> Iterator[TrainEvent]:
+    """Train a run to its last step, from its newest checkpoint if there is one, and yield what happens.
+
+    The weights, the optimizer, the random state, the order of the data and the metrics of an interrupted and
+    resumed run are those of an uninterrupted one, bit for bit on a CPU with the same number of threads. ``device``
+    overrules the profile. Events are appended to ``metrics.jsonl`` before they are yielded. Consume it under
+    ``contextlib.closing``, so that an error in the consumer ends the run too.
+    """
+    trainer = Trainer(run, device)
+    truncate_metrics(run, trainer.state.step)
+    with run.metrics_path.open("ab") as metrics:
+        for event in _events(trainer, stop or StopRequest()):
+            metrics.write(json.dumps(to_record(event), ensure_ascii=False).encode() + b"\n")
+            metrics.flush()
+            if isinstance(event, CheckpointSaved | RunFinished):
+                os.fsync(metrics.fileno())
+            yield event
+
+
+def _events(trainer: Trainer, stop: StopRequest) -> Iterator[TrainEvent]:
+    """The loop itself."""
+    config, state = trainer.profile.train, trainer.state
+    yield trainer.started()
+    while state.step < config.max_steps and stop.reason is None:
+        trainer.update()
+        yield from trainer.notices()
+        last, best = state.step == config.max_steps, False
+        if last or state.step % config.log_interval == 0:
+            yield trainer.report()
+        if last or state.step % config.eval_interval == 0:
+            evaluated = trainer.evaluate()
+            best = evaluated.best
+            yield evaluated
+        if config.sample_interval and state.step % config.sample_interval == 0:
+            yield trainer.sample()
+        if best or last or stop.reason or state.step % config.save_interval == 0:
+            yield trainer.save(best=best)
+    if trainer.saved_step != state.step:
+        yield trainer.save(best=False)
+    yield trainer.finished(stop.reason or "completed")

@@ -1,0 +1,353 @@
+"""A run in the making: model, optimizer, data and progress, and what can be done with them.
+
+Each method is one thing that ``train``'s loop does: a step, a report, an evaluation, a sample, a checkpoint. When they
+happen is the loop's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gptcli.batches import Batch, BatchStream
+from gptcli.checkpoints import (
+    TrainState,
+    latest_checkpoint,
+    load_checkpoint,
+    load_weights,
+    restore_rng,
+    rng_tensors,
+    save_checkpoint,
+)
+from gptcli.config import RunProfile
+from gptcli.device import Setup, choose_setup, detect
+from gptcli.errors import RunError
+from gptcli.evaluate import evaluate
+from gptcli.events import CheckpointSaved, Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged
+from gptcli.model import GPT
+from gptcli.optim import Optimizer, learning_rate
+from gptcli.plan import flops_per_token
+from gptcli.runs import RunDir
+from gptcli.sample import generate
+from gptcli.shards import TokenDataset
+from gptcli.tokenizer import byte_lengths
+
+# float16 gradients are scaled so that small ones survive: halved on overflow, doubled after this many good steps.
+LOSS_SCALE_START = 65_536.0
+LOSS_SCALE_STEPS = 2000
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class Trainer:
+    """A run in the making: model, optimizer, data and state, and what can be done with them."""
+
+    def __init__(self, run: RunDir, device: str | None) -> None:
+        self.run, self.profile = run, run.profile()
+        self.dataset, self.tokenizer = run.dataset(), run.tokenizer()
+        self.setup = make_setup(self.profile, device)
+        self.started_at = time.perf_counter()
+        self.model, self.optimizer = build(self.profile, self.setup)
+        self.state, self.saved_step = TrainState(), -1
+        if self.setup.dtype == torch.float16:
+            self.state.loss_scale = LOSS_SCALE_START
+        self._restore()
+        self.batches = open_batches(self.profile, self.dataset, self.state)
+        self._pending: list[str] = []
+        self._loss = self._loss_function()
+        self._clock = _Clock()
+        self._lengths = byte_lengths(self.tokenizer)
+        self._grad_norm = 0.0
+
+    def _restore(self) -> None:
+        """Go on from the newest checkpoint; a run without one is at step 0."""
+        path = latest_checkpoint(self.run)
+        if path is None:
+            return
+        checkpoint = load_checkpoint(path)
+        load_weights(self.model, checkpoint.model, str(path))
+        try:
+            self.optimizer.load_state_tensors(checkpoint.optimizer)
+        except (KeyError, ValueError) as error:
+            raise RunError(
+                f"{path}: the optimizer's state is not of this profile ({error}).",
+                "train.optimizer cannot change while a run goes on; start a new run with it.",
+            ) from error
+        restore_rng(checkpoint.optimizer, self.setup.device)
+        self.state, self.saved_step = checkpoint.state, checkpoint.state.step
+
+    def _loss_function(self) -> LossFunction:
+        """Return the loss, compiled if that is wanted and works here."""
+        eager = loss_function(self.model, self.setup)
+        if not self.setup.compile:
+            return eager
+        try:
+            compiled = loss_function(self.model, self.setup, compiled=True)
+            with torch.random.fork_rng(enabled=self.profile.model.dropout > 0):
+                tokens = np.zeros((self.profile.train.batch_size, self.profile.model.block_size), np.int64)
+                compiled(*self._to_device(Batch(tokens, tokens))).backward()
+        except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and training can do without
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self._pending.append(f"torch.compile does not work here, so the run goes on without it ({reason}).")
+            compiled = eager
+        self.optimizer.zero_grad()
+        return compiled
+
+    def update(self) -> None:
+        """Make one step: the gradients of all its micro-batches, clipped, then the optimizer."""
+        config, state = self.profile.train, self.state
+        begin = time.perf_counter()
+        micro_batches = [self.batches.next_batch() for _ in range(config.grad_accum_steps)]
+        n_tokens = sum(int((batch.targets >= 0).sum()) for batch in micro_batches)
+        total = torch.zeros((), device=self.setup.device)
+        for batch in micro_batches:
+            loss = self._loss(*self._to_device(batch)) / n_tokens
+            (loss * state.loss_scale).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        applied = self._apply_gradients()
+        self.optimizer.zero_grad()
+        state.step += 1
+        state.tokens_seen += n_tokens
+        state.epoch, state.index = self.batches.position
+        mean = float(total)
+        if math.isfinite(mean):
+            state.loss_sum += mean * n_tokens
+            state.loss_tokens += n_tokens
+        if not applied:
+            self._skip()
+        self._clock.trained(n_tokens, time.perf_counter() - begin)
+
+    def _apply_gradients(self) -> bool:
+        """Clip and apply the gradients as the next update; non-finite ones change nothing and give False."""
+        state, gradients = self.state, [p.grad for p in self.model.parameters() if p.grad is not None]
+        if state.loss_scale != 1.0:
+            for gradient in gradients:
+                gradient.div_(state.loss_scale)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self._grad_norm = float(norm)
+        if not math.isfinite(self._grad_norm):
+            return False
+        if self.profile.train.grad_clip:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.profile.train.grad_clip, norm)
+        self.optimizer.step(state.step, self.setup.dtype)
+        if self.setup.dtype == torch.float16:
+            state.loss_scale_steps += 1
+            if state.loss_scale_steps == LOSS_SCALE_STEPS:
+                state.loss_scale, state.loss_scale_steps = state.loss_scale * 2, 0
+        return True
+
+    def _skip(self) -> None:
+        """Count a step whose loss or gradient was not finite; for float16 that is how the scale finds its place."""
+        state = self.state
+        if self.setup.dtype == torch.float16 and state.loss_scale > 1.0:
+            state.loss_scale, state.loss_scale_steps = state.loss_scale / 2, 0
+            return
+        state.skipped_steps += 1
+        self._pending.append(
+            f"Step {state.step} was left out: its loss or gradient was not finite ({state.skipped_steps} so far). "
+            "If this goes on, lower train.learning_rate."
+        )
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs, targets = (torch.from_numpy(part).to(self.setup.device, non_blocking=True) for part in batch)
+        return inputs, targets
+
+    def notices(self) -> Iterator[Notice]:
+        """Give out what came up during the last update."""
+        pending, self._pending = self._pending, []
+        yield from (Notice(self.state.step, text) for text in pending)
+
+    def report(self) -> StepLogged:
+        """Report the mean loss since the last report, and the pace."""
+        state, config = self.state, self.profile.train
+        loss = state.loss_sum / state.loss_tokens if state.loss_tokens else math.nan
+        state.last_train_loss, state.loss_sum, state.loss_tokens = loss, 0.0, 0
+        rate = self._clock.tokens_per_second()
+        peak = self.setup.peak_flops
+        return StepLogged(
+            step=state.step,
+            tokens_seen=state.tokens_seen,
+            epoch=self.batches.epochs,
+            train_loss=loss,
+            learning_rate=learning_rate(state.step - 1, config),
+            grad_norm=self._grad_norm,
+            tokens_per_second=rate,
+            mfu=rate * flops_per_token(self.profile.model) / peak if peak else None,
+            skipped_steps=state.skipped_steps,
+            elapsed=self._elapsed(),
+            remaining=self._remaining(),
+        )
+
+    def evaluate(self) -> Evaluated:
+        """Score the val split and remember the best."""
+        state, config = self.state, self.profile.train
+        with self._clock.evaluating():
+            result = evaluate(self.model, self.dataset.val, self._lengths, self.setup, limit=config.eval_tokens)
+        best = math.isfinite(result.val_loss) and (state.best_val_loss is None or result.val_loss < state.best_val_loss)
+        state.last_val_loss = result.val_loss
+        if best:
+            state.best_val_loss, state.best_val_loss_stderr = result.val_loss, result.val_loss_stderr
+            state.best_bits_per_byte, state.best_step = result.bits_per_byte, state.step
+        return Evaluated(
+            step=state.step,
+            tokens_seen=state.tokens_seen,
+            val_loss=result.val_loss,
+            val_loss_stderr=result.val_loss_stderr,
+            perplexity=result.perplexity,
+            bits_per_byte=result.bits_per_byte,
+            n_tokens=result.n_tokens,
+            best=best,
+            elapsed=self._elapsed(),
+            remaining=self._remaining(),
+        )
+
+    def sample(self) -> SampleDrawn:
+        """Let the model write as it is now; its draws do not touch the random state of the training."""
+        config = self.profile.sample.model_copy(update={"num_samples": 1})
+        self.model.eval()
+        pieces = generate(self.model, self.tokenizer, config.prompt, config)
+        text = "".join(piece.text for piece in pieces)
+        self.model.train()
+        return SampleDrawn(self.state.step, config.prompt, text)
+
+    def save(self, *, best: bool) -> CheckpointSaved:
+        """Write a checkpoint of this moment."""
+        tensors = {**self.optimizer.state_tensors(), **rng_tensors(self.setup.device)}
+        keep = self.profile.train.keep_checkpoints
+        path = save_checkpoint(self.run, self.model, tensors, self.state, best=best, keep=keep)
+        self.saved_step = self.state.step
+        return CheckpointSaved(self.state.step, str(path), best)
+
+    def started(self) -> RunStarted:
+        """Describe the run."""
+        model, manifest, expects = self.profile.model, self.dataset.manifest, self.profile.expects
+        return RunStarted(
+            run=self.run.name,
+            folder=str(self.run.path),
+            corpus=manifest.corpus,
+            tokenizer=manifest.tokenizer,
+            train_tokens=manifest.train.tokens,
+            val_tokens=manifest.val.tokens,
+            family=model.family,
+            n_params=self.model.n_params(),
+            n_layer=model.n_layer,
+            n_head=model.n_head,
+            n_embd=model.n_embd,
+            block_size=model.block_size,
+            vocab_size=manifest.vocab_size,
+            tokens_per_step=self.profile.tokens_per_step,
+            max_steps=self.profile.train.max_steps,
+            step=self.state.step,
+            device=str(self.setup.device),
+            device_reason=self.setup.reason,
+            expected_val_loss=expects.val_loss,
+            expected_minutes=expects.minutes,
+            best_val_loss=self.state.best_val_loss,
+        )
+
+    def finished(self, reason: Literal["completed", "interrupted", "terminated"]) -> RunFinished:
+        """Sum the run up."""
+        state = self.state
+        return RunFinished(
+            reason=reason,
+            run=self.run.name,
+            step=state.step,
+            max_steps=self.profile.train.max_steps,
+            tokens_seen=state.tokens_seen,
+            epoch=self.batches.epochs,
+            best_val_loss=state.best_val_loss,
+            best_val_loss_stderr=state.best_val_loss_stderr,
+            best_bits_per_byte=state.best_bits_per_byte,
+            best_step=state.best_step,
+            final_val_loss=state.last_val_loss,
+            final_train_loss=state.last_train_loss,
+            tokens_per_second=self._clock.tokens_per_second(),
+            expected_val_loss=self.profile.expects.val_loss,
+            elapsed=self._elapsed(),
+        )
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started_at
+
+    def _remaining(self) -> float:
+        config, step = self.profile.train, self.state.step
+        evaluations = math.ceil(config.max_steps / config.eval_interval) - step // config.eval_interval
+        return self._clock.remaining(config.max_steps - step, evaluations)
+
+
+class _Clock:
+    """Seconds spent training and evaluating; the pace is that of training alone."""
+
+    def __init__(self) -> None:
+        self._steps = self._tokens = 0
+        self._seconds = self._evaluation = 0.0
+        self._recent: list[tuple[int, float]] = []
+
+    def trained(self, n_tokens: int, seconds: float) -> None:
+        """Count one step; the first one warms caches up (or compiles) and is left out of the pace."""
+        self._steps += 1
+        if self._steps > 1:
+            self._recent = [*self._recent[-63:], (n_tokens, seconds)]
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Time one evaluation."""
+        begin = time.perf_counter()
+        yield
+        self._evaluation = time.perf_counter() - begin
+
+    def tokens_per_second(self) -> float:
+        """The pace of the last 64 steps."""
+        seconds = sum(seconds for _, seconds in self._recent)
+        return sum(n for n, _ in self._recent) / seconds if seconds else 0.0
+
+    def remaining(self, steps: int, evaluations: int) -> float:
+        """Seconds that ``steps`` and ``evaluations`` more will take at this pace."""
+        per_step = sum(seconds for _, seconds in self._recent) / len(self._recent) if self._recent else 0.0
+        return steps * per_step + evaluations * self._evaluation
+
+
+def make_setup(profile: RunProfile, device: str | None = None) -> Setup:
+    """Choose where the profile is trained here; ``device`` overrules it."""
+    config = profile.train if device is None else profile.train.model_copy(update={"device": device})
+    flops = flops_per_token(profile.model) * profile.tokens_per_step * config.max_steps
+    return choose_setup(config, detect(), training_flops=float(flops))
+
+
+def build(profile: RunProfile, setup: Setup) -> tuple[GPT, Optimizer]:
+    """Seed torch's generators and make the model, on its device in training mode, and its optimizer."""
+    if setup.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    torch.manual_seed(profile.train.seed)
+    model = GPT(profile.model).to(setup.device)
+    return model.train(), Optimizer(model, profile.model, profile.train)
+
+
+def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState) -> BatchStream:
+    """Open the stream of training batches at the state's position."""
+    return BatchStream(
+        dataset.train,
+        block_size=profile.model.block_size,
+        batch_size=profile.train.batch_size,
+        seed=profile.train.seed,
+        epoch=state.epoch,
+        index=state.index,
+    )
+
+
+def loss_function(model: GPT, setup: Setup, *, compiled: bool = False) -> LossFunction:
+    """Return the summed loss of a batch as a function of its inputs and targets."""
+    forward = torch.compile(model) if compiled else model
+
+    def loss(inputs: Tensor, targets: Tensor) -> Tensor:
+        with setup.autocast():
+            value: Tensor = forward(inputs, targets, reduction="sum")
+        return value
+
+    return loss

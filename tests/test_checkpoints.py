@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptcli.checkpoints import (
+    FILES,
+    TrainState,
+    checkpoint_path,
+    latest_checkpoint,
+    load_checkpoint,
+    load_model,
+    load_weights,
+    save_checkpoint,
+)
+from gptcli.config import ModelConfig, RunProfile
+from gptcli.errors import FormatError, RunError
+from gptcli.model import GPT
+from gptcli.runs import RunDir, create_run
+from gptcli.shards import TokenDataset
+from gptcli.train import train
+
+MODEL = ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=30)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> RunDir:
+    run = create_run(tiny_profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs", name="r")
+    with contextlib.closing(train(run)) as events:
+        list(events)
+    return run
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    run, model = RunDir(tmp_path / "run"), GPT(MODEL)
+    state = TrainState(step=7, tokens_seen=70, best_val_loss=1.5, loss_sum=0.1)
+    path = save_checkpoint(run, model, {"rng.cpu": torch.get_rng_state()}, state, best=True, keep=0)
+    back = load_checkpoint(path)
+    assert back.state == state
+    assert all(torch.equal(back.model[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(back.optimizer["rng.cpu"], torch.get_rng_state())
+
+
+def test_equal_states_are_equal_bytes(tmp_path: Path) -> None:
+    model = GPT(MODEL)
+    a, b = (
+        save_checkpoint(
+            RunDir(tmp_path / name), model, {"rng.cpu": torch.get_rng_state()}, TrainState(step=1), best=False, keep=0
+        )
+        for name in "ab"
+    )
+    assert [(a / f).read_bytes() for f in (*FILES, "manifest.json")] == [
+        (b / f).read_bytes() for f in (*FILES, "manifest.json")
+    ]
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_any_flipped_byte_is_noticed_and_the_file_named(trained: RunDir, name: str) -> None:
+    path = latest_checkpoint(trained)
+    assert path is not None
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 0x04
+    (path / name).write_bytes(content)
+    with pytest.raises(FormatError, match=r"step_000012"):
+        load_checkpoint(path)
+
+
+def test_a_missing_file_and_a_missing_checkpoint_are_named(trained: RunDir, tmp_path: Path) -> None:
+    path = checkpoint_path(trained, "latest")
+    (path / "optimizer.safetensors").unlink()
+    with pytest.raises(FormatError, match=r"optimizer\.safetensors: this file of the checkpoint is missing"):
+        load_checkpoint(path)
+    with pytest.raises(RunError, match="has no checkpoint yet"):
+        checkpoint_path(RunDir(tmp_path / "empty"), "best")
+
+
+def test_a_pointer_never_leads_out_of_the_run(trained: RunDir) -> None:
+    (trained.checkpoints_path / "latest").write_text("../../elsewhere\n")
+    with pytest.raises(FormatError, match="not a checkpoint of this run"):
+        latest_checkpoint(trained)
+
+
+def test_an_unknown_version_of_the_state_is_refused(trained: RunDir) -> None:
+    from gptcli.files import sha256_file
+
+    path = checkpoint_path(trained, "latest")
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "format_version": 99}))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.json"] = {
+        "bytes": (path / "state.json").stat().st_size,
+        "sha256": sha256_file(path / "state.json"),
+    }
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FormatError, match="format_version 99"):
+        load_checkpoint(path)
+
+
+def test_only_latest_best_and_those_asked_for_are_kept(tmp_path: Path) -> None:
+    run, model = RunDir(tmp_path / "run"), GPT(MODEL)
+    for step in range(1, 8):
+        save_checkpoint(run, model, {}, TrainState(step=step), best=step == 2, keep=2)
+    assert sorted(p.name for p in run.checkpoints_path.glob("step_*")) == [f"step_00000{n}" for n in (2, 5, 6, 7)]
+    assert checkpoint_path(run, "best").name == "step_000002"
+
+
+def test_the_best_model_is_loaded_ready_to_write(trained: RunDir) -> None:
+    model, tokenizer, step = load_model(trained)
+    assert not model.training
+    assert step in (4, 8, 12)
+    assert model.config.vocab_size == tokenizer.vocab_size
+
+
+def test_weights_of_another_model_are_listed(tmp_path: Path) -> None:
+    tensors = dict(GPT(MODEL).state_dict())
+    tensors["wte.weight"] = torch.zeros(3, 3)
+    tensors["more.weight"] = tensors.pop("norm.weight")
+    with pytest.raises(FormatError) as caught:
+        load_weights(GPT(MODEL), tensors, "x.safetensors")
+    for fragment in ("missing norm.weight", "unexpected more.weight", "wte.weight is (3, 3), the model has (30, 16)"):
+        assert fragment in caught.value.message

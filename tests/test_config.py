@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from gptcli.config import ModelConfig, RunProfile, TrainConfig
+from gptcli.profiles import builtin_folder, load_profile
+
+
+def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+    inner = [f.annotation for f in model.model_fields.values()]
+    return [model, *(s for t in inner if isinstance(t, type) and issubclass(t, BaseModel) for s in sections(t))]
+
+
+@pytest.mark.parametrize("section", sections(RunProfile), ids=lambda s: s.__name__)
+def test_every_field_has_a_one_line_docstring(section: type[BaseModel]) -> None:
+    for name, field in section.model_fields.items():
+        assert field.description, f"{section.__name__}.{name} has no docstring"
+        assert "\n" not in field.description, f"{section.__name__}.{name}: one line, please"
+        assert field.description.endswith("."), f"{section.__name__}.{name}: a docstring ends with a full stop"
+
+
+@pytest.mark.parametrize(
+    ("values", "fragment"),
+    [
+        ({"n_embd": 100, "n_head": 3}, "n_embd 100 is not divisible by n_head 3; try n_embd 99 or 102"),
+        ({"n_embd": 4, "n_head": 8}, "try n_embd 8"),
+        ({"n_embd": 12, "n_head": 4}, "even head width"),
+        ({"n_head": 4, "n_kv_head": 3}, "n_head 4 is not divisible by n_kv_head 3"),
+        ({"bias": True}, "bias is for family gpt2"),
+        ({"family": "gpt2", "n_kv_head": 2}, "n_kv_head is for family modern"),
+        ({"family": "gpt2", "tie_embeddings": False}, "gpt2 always ties them"),
+        ({"family": "gpt2", "head_dim": 64}, "head_dim is for family modern"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_with_what_would(values: dict[str, object], fragment: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(fragment)):
+        ModelConfig.model_validate(values)
+
+
+def test_widths_are_resolved_from_n_embd() -> None:
+    modern, gpt2 = ModelConfig(n_embd=96, n_head=2), ModelConfig(family="gpt2", n_embd=96, n_head=2)
+    assert (modern.head_width, modern.kv_heads, modern.inner_width) == (48, 2, 256)
+    assert (gpt2.head_width, gpt2.kv_heads, gpt2.inner_width) == (48, 2, 384)
+
+
+def test_min_lr_and_warm_up_must_fit_the_schedule() -> None:
+    with pytest.raises(ValidationError, match=r"min_lr 0\.1 is above learning_rate 0\.01"):
+        TrainConfig(learning_rate=0.01, min_lr=0.1)
+    with pytest.raises(ValidationError, match="warmup_steps 20 is more than max_steps 10"):
+        TrainConfig(max_steps=10, warmup_steps=20)
+
+
+@pytest.mark.parametrize("path", sorted(builtin_folder("configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_built_in_profile_is_valid_and_says_what_it_is_for(path: Path) -> None:
+    profile = load_profile(path)
+    assert profile.description
+    assert path.read_text("utf-8").startswith("# "), "the header says what it is for, where, how long, which loss"
+    if profile.expects.minutes is not None:
+        assert profile.expects.machine

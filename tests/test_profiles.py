@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptcli.config import RunProfile
+from gptcli.errors import ProfileError
+from gptcli.profiles import build_profile, dump_profile, find_profile, load_profile, override_path, profiles
+from gptcli.strict_yaml import load_yaml
+
+BROKEN = """\
+description: a profile with everything wrong
+model:
+  n_layr: 4
+  dropout: 1.5
+train:
+  max_iters: 5
+  device: gpu
+  n_layer: 3
+  compile: maybe
+sampel:
+  top_k: 3
+"""
+
+
+def test_all_mistakes_are_reported_at_once_with_file_line_and_nearest_key(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(BROKEN, "utf-8")
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path, ["seed=3", "n_layer=abc", "train.sed=1", "batch_size"])
+    problems = "\n".join(caught.value.problems)
+    for fragment in (
+        f"{path}:3: unknown key 'n_layr' in model; the nearest is 'n_layer'",
+        f"{path}:4: model.dropout: expected less than 1, found 1.5",
+        f"{path}:6: 'max_iters' is nanoGPT's name; here it is train.max_steps",
+        f"{path}:7: train.device: device 'gpu' is unknown; choose auto, cpu, cuda, cuda:N or mps",
+        f"{path}:8: unknown key 'n_layer' in train; it belongs to model.n_layer",
+        f"{path}:9: train.compile: expected auto, true or false, found 'maybe'",
+        f"{path}:10: unknown key 'sampel'; the nearest is 'sample'",
+        "--set seed=3: 'seed' stands in several sections: write train.seed or sample.seed",
+        "--set n_layer=abc: model.n_layer: expected a valid integer, found 'abc'",
+        "--set train.sed=1: unknown key 'train.sed'; the nearest is 'train.seed'",
+        "--set batch_size: write it as --set key=value",
+    ):
+        assert fragment in problems
+    assert len(caught.value.problems) == 11
+
+
+def test_a_syntax_error_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("model:\n  n_layer: 2\n  n_layer: 3\n", "utf-8")
+    with pytest.raises(ProfileError, match=r"twice\.yaml:3: the key 'n_layer' is given twice"):
+        load_profile(path)
+
+
+@pytest.mark.parametrize("key", ["max_iters", "warmup_iters", "gradient_accumulation_steps", "eval_iters", "out_dir"])
+def test_a_key_of_nanogpt_is_answered_with_ours(key: str) -> None:
+    with pytest.raises(ProfileError, match="is nanoGPT's name; here it is"):
+        build_profile({}, [f"{key}=5"])
+
+
+def test_set_reaches_a_leaf_by_path_or_bare_name() -> None:
+    profile = build_profile({"model": {"n_layer": 2}}, ["n_layer=6", "train.learning_rate=1e-4", "stop=THE END"])
+    assert profile.model.n_layer == 6
+    assert profile.train.learning_rate == 1e-4
+    assert profile.sample.stop == ("THE END",)
+    assert override_path("vocab_size") == ("model", "vocab_size")
+
+
+def test_an_override_goes_over_the_file_even_where_the_file_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("model:\n  n_layer: many\n", "utf-8")
+    assert load_profile(path, ["n_layer=1"]).model.n_layer == 1
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "description": st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40),
+            "model": st.fixed_dictionaries({}, optional={"n_layer": st.integers(1, 99), "dropout": st.floats(0, 0.99)}),
+            "train": st.fixed_dictionaries(
+                {}, optional={"learning_rate": st.floats(1e-9, 1.0), "compile": st.sampled_from(["auto", True, False])}
+            ),
+            "sample": st.fixed_dictionaries(
+                {}, optional={"prompt": st.text(max_size=20), "stop": st.lists(st.text(min_size=1))}
+            ),
+        },
+    )
+)
+def test_a_profile_written_and_read_back_is_equal(values: dict[str, object]) -> None:
+    profile = build_profile(values)
+    read, _ = load_yaml(dump_profile(profile))
+    assert build_profile(read) == profile
+
+
+def test_a_profile_of_the_working_directory_wins_over_a_built_in_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_profile("quickstart").builtin
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "quickstart.yaml").write_text("description: mine\n", "utf-8")
+    found = find_profile("quickstart")
+    assert not found.builtin
+    assert load_profile(found.path).description == "mine"
+    assert [profile.name for profile in profiles()].count("quickstart") == 1
+
+
+def test_an_unknown_profile_offers_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProfileError, match="no profile called 'quickstrat'") as caught:
+        find_profile("quickstrat")
+    assert "Did you mean quickstart" in caught.value.hint
+
+
+def test_defaults_are_a_valid_profile() -> None:
+    assert build_profile({}) == RunProfile()

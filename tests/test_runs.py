@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gptcli.config import RunProfile
+from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
+from gptcli.profiles import build_profile
+from gptcli.runs import RunDir, change_run, check_run_name, create_run, find_run, run_names, truncate_metrics
+from gptcli.shards import TokenDataset, open_dataset
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> RunDir:
+    return create_run(tiny_profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs", name="r")
+
+
+def test_a_new_run_holds_the_resolved_profile_the_tokenizer_and_its_dataset(
+    run: RunDir, tiny_dataset: TokenDataset
+) -> None:
+    profile = run.profile()
+    assert profile.model.vocab_size == tiny_dataset.manifest.vocab_size
+    assert (profile.data.corpus, profile.data.tokenizer) == ("tiny", "char")
+    assert run.tokenizer().fingerprint == tiny_dataset.manifest.fingerprint
+    assert run.manifest() == tiny_dataset.manifest
+    assert json.loads(run.environment_path.read_text())["torch"]
+
+
+def test_runs_without_a_name_are_called_after_corpus_and_profile(
+    tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile
+) -> None:
+    names = [
+        create_run(tiny_profile, profile_name="my profile", dataset=tiny_dataset, runs_dir=tmp_path / "runs").name
+        for _ in range(2)
+    ]
+    assert names == ["tiny-my-profile", "tiny-my-profile-2"]
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "-x", "x" * 101])
+def test_a_name_that_cannot_be_a_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="cannot be a run's name"):
+        check_run_name(name, tmp_path)
+
+
+def test_an_existing_name_says_how_to_go_on(run: RunDir, tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> None:
+    with pytest.raises(RunError, match="exists already") as caught:
+        create_run(tiny_profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=run.path.parent, name="r")
+    assert "gptcli train --resume --run r" in caught.value.hint
+
+
+def test_the_newest_run_is_found_without_a_name_and_others_by_theirs(
+    run: RunDir, tiny_dataset: TokenDataset, tiny_profile: RunProfile
+) -> None:
+    runs_dir = run.path.parent
+    other = create_run(tiny_profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=runs_dir, name="other")
+    os.utime(other.profile_path, (1, 1))
+    assert run_names(runs_dir) == ["r", "other"]
+    assert find_run(None, runs_dir).name == "r"
+    assert find_run("other", runs_dir) == other
+    assert find_run(str(other.path), Path("elsewhere")) == other
+    with pytest.raises(RunError, match="no run called 'othr'") as caught:
+        find_run("othr", runs_dir)
+    assert "Did you mean other" in caught.value.hint
+    with pytest.raises(RunError, match="no run in"):
+        find_run(None, runs_dir / "none")
+
+
+def test_only_training_and_sampling_may_change_while_a_run_goes_on(run: RunDir) -> None:
+    assert change_run(run, ["max_steps=99", "sample.temperature=0"]).train.max_steps == 99
+    assert run.profile().train.max_steps == 99
+    with pytest.raises(ProfileError, match=r"model\.n_layer cannot change while a run goes on"):
+        change_run(run, ["n_layer=3"])
+    assert run.profile().model.n_layer == 1
+
+
+@pytest.mark.parametrize(("split", "block_size"), [("train", 200_000), ("val", 20_000)])
+def test_a_split_without_one_whole_window_is_refused_with_what_would_fit(
+    tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile, split: str, block_size: int
+) -> None:
+    profile = build_profile(tiny_profile.model_dump(mode="json"), [f"block_size={block_size}"])
+    with pytest.raises(CorpusError, match=f"The {split} split of 'tiny' has") as caught:
+        create_run(profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs")
+    assert "--set block_size=" in caught.value.hint
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_vocabulary_that_is_not_the_tokenizers_is_refused(
+    tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile
+) -> None:
+    profile = build_profile(tiny_profile.model_dump(mode="json"), ["vocab_size=7"])
+    with pytest.raises(ProfileError, match=r"model\.vocab_size is 7, but the tokenizer char"):
+        create_run(profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs")
+
+
+def test_another_tokenizer_in_the_run_is_an_error_that_names_both_fingerprints(run: RunDir) -> None:
+    value = json.loads(run.tokenizer_path.read_text())
+    value["chars"] = value["chars"][::-1] if isinstance(value["chars"], list) else value["chars"] + "ŧ"
+    run.tokenizer_path.write_text(json.dumps(value))
+    with pytest.raises((RunError, FormatError)):
+        run.tokenizer()
+
+
+def test_tokens_that_are_gone_or_changed_are_named(
+    run: RunDir, tiny_dataset: TokenDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = json.loads(run.dataset_path.read_text())
+    run.dataset_path.write_text(json.dumps({**value, "folder": str(tmp_path / "gone" / "char")}))
+    with pytest.raises(CorpusError, match="are gone") as caught:
+        run.dataset()
+    assert "gptcli prepare tiny --tokenizer char" in caught.value.hint
+    shutil.copytree(tiny_dataset.folder, tmp_path / "corpora" / "tiny" / "tokens" / "char")
+    assert run.dataset().manifest == tiny_dataset.manifest, (
+        "the corpora folder of the working directory is looked at too"
+    )
+    manifest = {**value["manifest"], "corpus_sha256": "0" * 64}
+    run.dataset_path.write_text(json.dumps({**value, "manifest": manifest}))
+    with pytest.raises(CorpusError, match="are not those the run 'r' began with"):
+        run.dataset()
+
+
+def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(run: RunDir) -> None:
+    lines = [{"event": "step_logged", "step": n} for n in (1, 2, 3)] + [{"event": "run_finished", "step": 2}]
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "st')
+    truncate_metrics(run, 2)
+    assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
+
+
+def test_the_dataset_of_a_run_opens(run: RunDir, tiny_dataset: TokenDataset) -> None:
+    assert len(run.dataset().train) == len(open_dataset(tiny_dataset.folder).train)

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gptcli.checkpoints import checkpoint_path, latest_checkpoint
+from gptcli.config import RunProfile
+from gptcli.device import Setup, detect
+from gptcli.events import (
+    CheckpointSaved,
+    Evaluated,
+    Notice,
+    RunFinished,
+    RunStarted,
+    SampleDrawn,
+    StepLogged,
+    TrainEvent,
+)
+from gptcli.profiles import build_profile
+from gptcli.runs import RunDir, create_run
+from gptcli.shards import TokenDataset
+from gptcli.train import StopRequest, train
+from gptcli.trainer import Trainer
+
+TIMING = {"tokens_per_second", "elapsed", "remaining", "path", "folder", "run"}
+
+
+@pytest.fixture
+def new_run(tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> Callable[..., RunDir]:
+    """Create a run of the tiny profile with some values changed."""
+
+    def make(name: str, *overrides: str) -> RunDir:
+        profile = build_profile(tiny_profile.model_dump(mode="json"), overrides)
+        return create_run(profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs", name=name)
+
+    return make
+
+
+def finish(run: RunDir) -> list[TrainEvent]:
+    with contextlib.closing(train(run)) as events:
+        return list(events)
+
+
+def interrupt(run: RunDir, step: int) -> list[TrainEvent]:
+    """Train as if Ctrl-C came while update number ``step`` was running."""
+    stop, seen = StopRequest(), []
+    with contextlib.closing(train(run, stop=stop)) as events:
+        for event in events:
+            seen.append(event)
+            if isinstance(event, StepLogged) and event.step >= step:
+                stop.reason = "interrupted"
+    return seen
+
+
+def checkpoint_bytes(run: RunDir) -> dict[str, bytes]:
+    path = latest_checkpoint(run)
+    assert path is not None
+    return {file.name: file.read_bytes() for file in sorted(path.iterdir())} | {"step": path.name.encode()}
+
+
+def metrics(run: RunDir) -> list[dict[str, Any]]:
+    """The run's events without what the clock says, and without what differs by being resumed."""
+    lines = [json.loads(line) for line in run.metrics_path.read_text("utf-8").splitlines()]
+    kept = [line for line in lines if line["event"] not in ("run_started", "run_finished", "checkpoint_saved")]
+    return [{key: value for key, value in line.items() if key not in TIMING} for line in kept]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["dropout=0.2", "grad_accum_steps=2"],
+        ["family=gpt2", "optimizer=adamw", "dropout=0.1", "bias=true"],
+        ["dtype=float32", "tie_embeddings=false", "weight_decay=0.1"],
+    ],
+    ids=["modern-dropout-accumulation", "gpt2-adamw", "float32-untied"],
+)
+def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+    new_run: Callable[..., RunDir], overrides: list[str]
+) -> None:
+    whole, parts = new_run("whole", "log_interval=1", *overrides), new_run("parts", "log_interval=1", *overrides)
+    finish(whole)
+    first = interrupt(parts, 7)
+    assert isinstance(first[-1], RunFinished)
+    assert first[-1].reason == "interrupted"
+    assert first[-1].step == 7
+    finish(parts)
+    assert checkpoint_bytes(parts) == checkpoint_bytes(whole)
+    assert metrics(parts) == metrics(whole)
+
+
+def test_a_run_that_dies_between_checkpoints_goes_on_from_the_last_one(new_run: Callable[..., RunDir]) -> None:
+    whole, killed = new_run("whole", "log_interval=2"), new_run("killed", "log_interval=2")
+    finish(whole)
+    events = train(killed)
+    for event in events:
+        if isinstance(event, StepLogged) and event.step == 10:
+            break
+    events.close()  # type: ignore[attr-defined]
+    with killed.metrics_path.open("ab") as file:
+        file.write(b'{"event": "step_logged", "st')  # the line a crash cut off
+    finish(killed)
+    assert checkpoint_bytes(killed) == checkpoint_bytes(whole)
+    assert metrics(killed) == metrics(whole)
+
+
+def test_events_come_in_order_and_are_all_in_the_metrics_file(new_run: Callable[..., RunDir]) -> None:
+    run = new_run("r")
+    events = finish(run)
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    assert [e.step for e in events if isinstance(e, StepLogged)] == [3, 6, 9, 12]
+    assert [e.step for e in events if isinstance(e, Evaluated)] == [4, 8, 12]
+    assert {e.step for e in events if isinstance(e, CheckpointSaved)} >= {5, 10, 12}
+    lines = [json.loads(line) for line in run.metrics_path.read_text("utf-8").splitlines()]
+    assert len(lines) == len(events)
+    assert [line["event"] for line in lines[:1] + lines[-1:]] == ["run_started", "run_finished"]
+
+
+def test_training_learns_and_best_points_at_the_lowest_val_loss(new_run: Callable[..., RunDir]) -> None:
+    run = new_run("r", "max_steps=60", "eval_interval=10", "learning_rate=0.02", "muon_learning_rate=0.05")
+    events = finish(run)
+    losses = {e.step: e.val_loss for e in events if isinstance(e, Evaluated)}
+    assert losses[60] < losses[10] - 0.2
+    best = min(losses, key=losses.__getitem__)
+    assert checkpoint_path(run, "best").name == f"step_{best:06d}"
+    assert checkpoint_path(run, "latest").name == "step_000060"
+
+
+def test_accumulated_micro_batches_are_one_large_batch(new_run: Callable[..., RunDir]) -> None:
+    large, small = (
+        new_run("large", "batch_size=8", "dtype=float32"),
+        new_run("small", "grad_accum_steps=2", "dtype=float32"),
+    )
+    a, b = finish(large), finish(small)
+    for x, y in zip(a, b, strict=True):
+        if isinstance(x, StepLogged) and isinstance(y, StepLogged):
+            assert x.train_loss == pytest.approx(y.train_loss, rel=1e-4)
+            assert x.tokens_seen == y.tokens_seen == x.step * 128
+
+
+def test_the_reported_loss_is_the_mean_since_the_last_report(new_run: Callable[..., RunDir]) -> None:
+    every, third = finish(new_run("every", "log_interval=1")), finish(new_run("third", "log_interval=3"))
+    single = [e.train_loss for e in every if isinstance(e, StepLogged)]
+    means = [e.train_loss for e in third if isinstance(e, StepLogged)]
+    assert means == pytest.approx([sum(single[i : i + 3]) / 3 for i in range(0, 12, 3)], rel=1e-6)
+
+
+def test_drawing_samples_changes_nothing_that_is_trained(new_run: Callable[..., RunDir]) -> None:
+    quiet, writing = new_run("quiet", "dropout=0.2"), new_run("writing", "dropout=0.2", "sample_interval=2")
+    finish(quiet)
+    samples = [e for e in finish(writing) if isinstance(e, SampleDrawn)]
+    assert [sample.step for sample in samples] == [2, 4, 6, 8, 10, 12]
+    assert all(sample.prompt == "The " and sample.text for sample in samples)
+    assert checkpoint_bytes(quiet)["model.safetensors"] == checkpoint_bytes(writing)["model.safetensors"]
+
+
+def test_non_finite_gradients_never_reach_the_weights(new_run: Callable[..., RunDir]) -> None:
+    trainer = Trainer(new_run("r"), None)
+    trainer.update()
+    with torch.no_grad():
+        trainer.model.norm.weight[0] = math.inf  # type: ignore[index, operator]
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.update()
+    assert trainer.state.skipped_steps == 1
+    assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
+    notices = list(trainer.notices())
+    assert [isinstance(notice, Notice) for notice in notices] == [True]
+    assert "Step 2 was left out" in notices[0].text
+    assert trainer.report().train_loss < 10, "the loss of a skipped step is not in the mean"
+
+
+def test_float16_halves_its_scale_on_overflow_and_goes_on(new_run: Callable[..., RunDir]) -> None:
+    trainer = Trainer(new_run("r"), None)
+    trainer.setup = Setup(torch.device("cpu"), torch.float16, compile=False, reason="float16 on a CPU, for this test")
+    trainer.state.loss_scale = 2.0**100
+    for _ in range(101):
+        trainer.update()
+        if trainer.state.loss_scale_steps:
+            break
+    assert trainer.state.loss_scale < 2.0**100
+    assert trainer.state.loss_scale_steps == 1
+    assert trainer.state.skipped_steps == 0
+    assert all(bool(p.isfinite().all()) for p in trainer.model.parameters())
+
+
+def test_the_seed_decides_everything(new_run: Callable[..., RunDir]) -> None:
+    a, b, c = new_run("a"), new_run("b"), new_run("c", "train.seed=2")
+    for run in (a, b, c):
+        finish(run)
+    assert checkpoint_bytes(a) == checkpoint_bytes(b)
+    assert checkpoint_bytes(a)["model.safetensors"] != checkpoint_bytes(c)["model.safetensors"]
+
+
+def test_training_a_finished_run_again_does_nothing(new_run: Callable[..., RunDir]) -> None:
+    run = new_run("r")
+    finish(run)
+    before = checkpoint_bytes(run)
+    events = finish(run)
+    assert [type(event) for event in events] == [RunStarted, RunFinished]
+    assert checkpoint_bytes(run) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not detect().compiler, reason="needs a C++ compiler")
+def test_a_compiled_run_has_the_losses_of_an_eager_one(new_run: Callable[..., RunDir]) -> None:
+    eager = finish(new_run("eager", "compile=false", "dtype=float32"))
+    compiled = finish(new_run("compiled", "compile=true", "dtype=float32"))
+    for a, b in zip(eager, compiled, strict=True):
+        if isinstance(a, StepLogged) and isinstance(b, StepLogged):
+            assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)
+
+
+def test_a_compiler_that_fails_is_done_without_and_said(
+    new_run: Callable[..., RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    torch.compiler.reset()
+    events = finish(new_run("r", "compile=true"))
+    torch.compiler.reset()
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert len(notices) == 1
+    assert "goes on without it" in notices[0]
+    assert isinstance(events[-1], RunFinished)
+    assert events[-1].reason == "completed"

@@ -73,10 +73,10 @@ def loss_error_text(loss: float | None, stderr: float | None) -> str:
 
 
 def count_text(number: float) -> str:
-    """A large number in three digits: 999, 12.3k, 124M, 1.56B."""
+    """A large number in three digits: 999, 1.20k, 12.3k, 124M, 1.56B."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= 0.9995 * size:
-            return f"{number / size:.3g}{unit}"
+            return f"{number / size:#.3g}".rstrip(".") + unit
     return f"{number:.0f}"
 
 
@@ -131,12 +131,8 @@ COLUMNS = (
         0,
     ),
     Column(("bits/", "byte"), 6, lambda row: "" if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}", 3),
-    Column(
-        ("learning", "rate"), 8, lambda row: "" if row.learning_rate is None else f"{row.learning_rate:.2e}", 2
-    ),
-    Column(
-        ("", "tokens/s"), 8, lambda row: "" if row.tokens_per_second is None else count_text(row.tokens_per_second), 4
-    ),
+    Column(("learning", "rate"), 8, lambda row: "" if row.learning_rate is None else f"{row.learning_rate:.2e}", 2),
+    Column(("", "tokens/s"), 8, lambda row: count_text(row.tokens_per_second) if row.tokens_per_second else "", 4),
     Column(("", "elapsed"), 7, lambda row: duration_text(row.elapsed), 1),
     Column(("", "remaining"), 9, lambda row: duration_text(row.remaining), 5),
 )
@@ -161,10 +157,10 @@ def row_line(row: Row, columns: Sequence[Column]) -> str:
     return " ".join(column.cell(row).rjust(column.width) for column in columns).rstrip()
 
 
-def heading_lines(columns: Sequence[Column]) -> tuple[str, str]:
-    """Return the two lines above the rows."""
-    upper, lower = (" ".join(column.heading[i].rjust(column.width) for column in columns).rstrip() for i in (0, 1))
-    return upper, lower
+def heading_lines(columns: Sequence[Column]) -> list[str]:
+    """Return the one or two lines above the rows."""
+    lines = (" ".join(column.heading[i].rjust(column.width) for column in columns).rstrip() for i in (0, 1))
+    return [line for line in lines if line]
 
 
 class LossTable:
@@ -220,15 +216,36 @@ class LossTable:
 Facts = list[tuple[str, str]]
 
 
+def print_facts(console: Console, facts: Facts) -> None:
+    """Print pairs of label and text: wrapped beside their labels in a terminal, one whole line each elsewhere."""
+    if console.is_interactive:
+        console.print(facts_grid(facts))
+        return
+    width = max((len(label) for label, _ in facts), default=0)
+    for label, text in facts:
+        console.print(Text(f"{label:>{width}}  {visible(text)}"), soft_wrap=True)
+
+
+def facts_grid(facts: Facts) -> Table:
+    """Lay pairs of label and text out; warnings and the next command stand out."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", justify="right", no_wrap=True)
+    grid.add_column(overflow="fold")
+    styles = {"next": "bold", "warning": "yellow"}
+    for label, text in facts:
+        grid.add_row(Text(label), Text(visible(text), style=styles.get(label, "")))
+    return grid
+
+
 def header_facts(event: RunStarted) -> Facts:
     """Say what is about to be trained on what, as pairs of label and text."""
+    shape = f"n_layer {event.n_layer}, n_head {event.n_head}, n_embd {event.n_embd}, block_size {event.block_size}"
     facts = [
         ("corpus", f"{event.corpus}, {event.train_tokens:,} train and {event.val_tokens:,} val tokens"),
         ("tokenizer", f"{event.tokenizer}, {event.vocab_size:,} tokens"),
         (
             "model",
-            f"{event.family}, {count_text(event.n_params)} parameters: n_layer {event.n_layer}, "
-            f"n_head {event.n_head}, n_embd {event.n_embd}, block_size {event.block_size}",
+            f"{event.family}, {count_text(event.n_params)} parameters: {shape}",
         ),
         ("steps", f"{event.max_steps:,} of {event.tokens_per_step:,} tokens each"),
         ("device", f"{event.device} ({event.device_reason})"),
@@ -237,9 +254,13 @@ def header_facts(event: RunStarted) -> Facts:
     if event.step:
         best = "" if event.best_val_loss is None else f", best val_loss so far {loss_text(event.best_val_loss)}"
         facts.insert(4, ("resumes", f"after step {event.step:,}{best}"))
+    if event.expected_val_loss is not None:
+        minutes = event.expected_minutes
+        time_text = f" in {duration_text(60 * minutes)} on the profile's machine" if minutes else ""
+        facts.append(("promises", f"val_loss {event.expected_val_loss:g}{time_text}"))
     if event.step >= event.max_steps:
         facts.append(("", "This run is complete. --resume --set max_steps=N makes it longer."))
-    return [(label, visible(text)) for label, text in facts]
+    return facts
 
 
 def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: str = "") -> Facts:
@@ -255,7 +276,7 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
     if event.best_val_loss is not None:
         facts.append(("overfits", overfit_text(event, train_loss_at_best)))
     facts.append(("next", next_command(event, prompt)))
-    return [(label, visible(text)) for label, text in facts]
+    return facts
 
 
 def promise_text(event: RunFinished) -> str:
@@ -322,7 +343,8 @@ class TrainView:
         elif isinstance(event, Evaluated):
             row = self._table.add_evaluation(event)
             # Off a terminal the report of this step has been printed already.
-            self._add(row if self._interactive else replace(row, train_loss=None))
+            bare = replace(row, train_loss=None, learning_rate=None, tokens_per_second=None)
+            self._add(row if self._interactive else bare)
         elif isinstance(event, SampleDrawn):
             self._sample(event)
         elif isinstance(event, Notice):
@@ -383,15 +405,10 @@ class TrainView:
     def _panel(self, title: str, facts: Facts) -> None:
         if not self._interactive:
             self._print(Text(visible(title)))
-            for label, text in facts:
-                self._print(Text(f"{label:>10}  {text}"))
+            print_facts(self._console, facts)
             return
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(overflow="fold")
-        for label, text in facts:
-            grid.add_row(Text(label), Text(text, style="bold" if label == "next" else ""))
         heading = Text(visible(title), style="bold")
+        grid = facts_grid(facts)
         self._console.print(Panel(grid, title=heading, title_align="left", box=box.ROUNDED, border_style="dim"))
 
     def _frame(self) -> RenderableType:

@@ -12,7 +12,7 @@ from typing import Literal
 from gptcli.config import RunProfile
 from gptcli.plan import count_parameters
 from gptcli.shards import DatasetManifest
-from gptcli.tokenizer import suggest_tokenizer
+from gptcli.tokenizer import parse_name, suggest_tokenizer
 
 # Hoffmann et al. 2022: about 20 tokens a parameter make the best use of a training budget.
 TOKENS_PER_PARAMETER = 20
@@ -52,16 +52,23 @@ def _about_corpus(manifest: DatasetManifest) -> Iterator[Finding]:
 def _about_profile(manifest: DatasetManifest, profile: RunProfile) -> Iterator[Finding]:
     block_size = profile.model.block_size
     if manifest.train.tokens <= block_size:
-        shorter = _power_of_two(manifest.train.tokens // 8)
-        yield Finding(
-            "warning",
-            f"Train has {manifest.train.tokens:,} tokens, not one window of model.block_size {block_size}: add text, "
-            f"or set model.block_size to {shorter}.",
-        )
+        yield _too_short("Train", manifest.train.tokens, block_size)
         return
-    yield _val_windows(manifest, block_size)
+    if manifest.val.tokens <= block_size:
+        yield _too_short("Val", manifest.val.tokens, block_size)
+    else:
+        yield _val_windows(manifest, block_size)
     yield _tokens_per_parameter(manifest, profile)
     yield _epochs(manifest, profile)
+
+
+def _too_short(split: str, n_tokens: int, block_size: int) -> Finding:
+    shorter = 1 << max(0, (n_tokens // 8).bit_length() - 1)
+    return Finding(
+        "warning",
+        f"{split} has {n_tokens:,} tokens, not one window of model.block_size {block_size} and the token after it: "
+        f"add text, or set model.block_size to {shorter}.",
+    )
 
 
 def _duplicates(manifest: DatasetManifest) -> Iterator[Finding]:
@@ -94,7 +101,8 @@ def _val_share(manifest: DatasetManifest) -> Iterator[Finding]:
 def _vocabulary(manifest: DatasetManifest) -> Iterator[Finding]:
     occurrences = manifest.train.tokens / manifest.vocab_size
     better, _ = suggest_tokenizer(manifest.train.bytes + manifest.val.bytes)
-    if occurrences < RARE_TOKEN and better != manifest.tokenizer:
+    size = parse_name(better)[1] or 0
+    if occurrences < RARE_TOKEN and manifest.tokenizer != "char" and size < manifest.vocab_size:
         yield Finding(
             "warning",
             f"Train shows each of the {manifest.vocab_size:,} tokens of {manifest.tokenizer} only {_few(occurrences)} "
@@ -133,7 +141,7 @@ def _tokens_per_parameter(manifest: DatasetManifest, profile: RunProfile) -> Fin
 
 def _epochs(manifest: DatasetManifest, profile: RunProfile) -> Finding:
     epochs = _epochs_of(manifest, profile)
-    fact = f"train.max_steps {profile.train.max_steps:,} reads the train text {_few(epochs)} times"
+    fact = f"With train.max_steps {profile.train.max_steps:,} the train text is read {_few(epochs)} times"
     steps_per_epoch = manifest.train.tokens / profile.tokens_per_step
     if epochs < 1:
         whole = max(1, round(steps_per_epoch))
@@ -154,11 +162,6 @@ def _epochs(manifest: DatasetManifest, profile: RunProfile) -> Finding:
 
 def _epochs_of(manifest: DatasetManifest, profile: RunProfile) -> float:
     return profile.train.max_steps * profile.tokens_per_step / manifest.train.tokens
-
-
-def _power_of_two(at_most: int) -> int:
-    """The largest power of two up to a number, at least 1."""
-    return 1 << max(0, at_most.bit_length() - 1)
 
 
 def _few(number: float) -> str:

@@ -68,9 +68,7 @@ def encode_documents(
     return totals
 
 
-def _pieces(
-    documents: Iterable[tuple[SplitName, Document]], totals: dict[SplitName, SplitTotals]
-) -> Iterator[_Piece]:
+def _pieces(documents: Iterable[tuple[SplitName, Document]], totals: dict[SplitName, SplitTotals]) -> Iterator[_Piece]:
     """Cut documents into pieces that may be encoded apart, and count the documents of each split."""
     for split, document in documents:
         if not document.text:
@@ -116,7 +114,7 @@ def _in_order(
 
     At most two jobs a thread are under way, so memory does not grow with the corpus.
     """
-    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    threads = min(MAX_THREADS, _cores())
     waiting: deque[Future[dict[SplitName, _Encoded]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="encode") as pool:
         try:
@@ -129,3 +127,11 @@ def _in_order(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _cores() -> int:
+    """Cores this process may use, which in a container are often fewer than the machine has."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
+        return os.cpu_count() or 1

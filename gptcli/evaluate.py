@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gptcli.batches import Tokens, eval_batches
@@ -42,7 +42,9 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: GPT, tokens: Tokens, lengths: np.ndarray, setup: Setup, *, limit: int | None = None) -> Evaluation:
+def evaluate(
+    model: GPT, tokens: Tokens, lengths: npt.NDArray[np.int64], setup: Setup, *, limit: int | None = None
+) -> Evaluation:
     """Score every token of ``tokens`` but the first (or the first ``limit`` of them) exactly once.
 
     ``lengths`` holds the bytes behind each token id. The model is put into evaluation mode and back.
@@ -95,14 +97,7 @@ def evaluate_run(
         tokens: Tokens = run.dataset().val
     else:
         pieces = [tokenizer.encode(piece) for piece in encode_pieces(text)]
-        tokens = ArrayTokens(np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.uint16))
+        tokens = ArrayTokens(np.concatenate(pieces) if pieces else tokenizer.encode(""))
         if len(tokens) < 2:
             raise CorpusError(f"The text has {len(tokens)} tokens; at least 2 are needed to score one.")
     return evaluate(model, tokens, byte_lengths(tokenizer), setup)
-
-
-def read_text(path: Path) -> str:
-    """Read a text file to be evaluated, as ``fetch`` would: any usual encoding, newlines normalised."""
-    from gptcli.fetch.text import decode_file
-
-    return decode_file(path)

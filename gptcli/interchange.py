@@ -105,7 +105,7 @@ def _rows(config: ModelConfig, module: str, total: int) -> list[int]:
 def from_transformers(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Return the state dict of ``GPT(config)`` for one of ``GPT2LMHeadModel`` or ``Qwen3ForCausalLM``, in float32.
 
-    Tensors that need no change are shared, not copied. With ``bias: false`` the biases of a GPT-2 have to be zero;
+    The tensors are copies. With ``bias: false`` the biases of a GPT-2 have to be zero;
     a tied ``lm_head.weight`` may be there and has to equal the embedding. Raises ``FormatError`` that lists every
     tensor missing, too many or of another shape.
     """
@@ -126,7 +126,7 @@ def take_from_transformers(theirs: dict[str, Tensor], config: ModelConfig) -> di
         parts = [theirs.pop(their).to(torch.float32) for their in source.names]
         if _kept(name, config):
             joined = [part.t() if source.transposed else part for part in parts]
-            ours[name] = (torch.cat(joined) if len(joined) > 1 else joined[0]).contiguous()
+            ours[name] = torch.cat(joined)  # a copy: theirs may be mapped from a file
     return ours
 
 

@@ -22,17 +22,17 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     """Return AdamW's learning rate for the update number ``step``, counted from 0.
 
     Rises linearly over ``warmup_steps``, then stays and falls linearly over the last ``decay_fraction`` (wsd),
-    follows half a cosine, or stays constant. The last update has ``min_lr`` unless the schedule is constant.
+    follows half a cosine, or stays constant. A decay would reach ``min_lr`` one update after the last, so that with
+    ``min_lr`` 0 no update is wasted.
     """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
     if config.schedule == "constant":
         return config.learning_rate
-    last = config.max_steps - 1
     start = config.warmup_steps
     if config.schedule == "wsd":
         start = max(start, round(config.max_steps * (1 - config.decay_fraction)))
-    progress = min(1.0, max(0.0, (step - start) / max(1, last - start)))
+    progress = min(1.0, max(0.0, (step - start) / max(1, config.max_steps - start)))
     share = 1 - progress if config.schedule == "wsd" else 0.5 * (1 + math.cos(math.pi * progress))
     return config.min_lr + share * (config.learning_rate - config.min_lr)
 

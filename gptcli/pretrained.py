@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 GPT2_VOCAB_SIZE = 50_257
 GPT2_GIGABYTES = {"gpt2": 0.5, "gpt2-medium": 1.5, "gpt2-large": 3.2, "gpt2-xl": 6.4}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "qwen3": "Qwen3ForCausalLM"}  # by the model_type of config.json
+MAX_SHOWN = 10
 Notice = Callable[[str], None]
 
 
@@ -52,57 +54,69 @@ def load_pretrained(
 def load_folder(folder: Path) -> GPT:
     """Load only the weights of a local folder; for models whose vocabulary gptcli has no tokenizer for."""
     settings = _read_config(folder)
-    from safetensors import SafetensorError
-
     try:
         with _quiet():
-            return _load(str(folder), settings, local=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            theirs = _from_pretrained(str(folder), settings["model_type"], local=True)
+    except Exception as error:  # a damaged file can raise anything inside transformers
         raise FormatError(
-            f"{folder}: the weights cannot be read ({_first_line(error)})",
-            "Expected model.safetensors beside config.json, as save_pretrained writes them.",
+            f"{folder}: the model cannot be read ({_in_a_line(error)}).",
+            "Expected config.json and model.safetensors, as save_pretrained writes them.",
         ) from error
+    return _ours(theirs, str(folder))
 
 
 def _load_published(name: str, on_notice: Notice) -> GPT:
     """Load a published GPT-2 from the cache, where it may lie under its old name too, else from the network."""
     repository = f"openai-community/{name}"
-    settings = {"model_type": "gpt2"}
     for cached in (repository, name):
+        found = None
         if not Path(cached).exists():  # transformers would prefer a folder of this name
-            with contextlib.suppress(OSError), _quiet():
-                return _load(cached, settings, local=True)
+            with contextlib.suppress(Exception), _quiet():
+                found = _from_pretrained(cached, "gpt2", local=True)
+        if found is not None:
+            return _ours(found, cached)
     on_notice(f"Downloading {name} (about {GPT2_GIGABYTES[name]} GB).")
     try:
         with _quiet(bars=sys.stderr.isatty()):
-            return _load(repository, settings, local=False)
-    except OSError as error:
+            theirs = _from_pretrained(repository, "gpt2", local=False)
+    except Exception as error:  # transformers lets the errors of its HTTP client of the day through
         raise RunError(
             f"The weights of {name} are neither in the local cache nor to be had from the network "
-            f"({_first_line(error)})",
+            f"({_in_a_line(error)}).",
             f"Connect once, or copy the cache of a machine that has {repository} and set HF_HOME to it, "
             "or give the path of a local folder written by save_pretrained.",
         ) from error
+    return _ours(theirs, repository)
 
 
-def _load(where: str, settings: dict[str, Any], *, local: bool) -> GPT:
-    """Load with transformers, refusing weights that are missing: it would draw them at random."""
+def _from_pretrained(where: str, kind: str, *, local: bool) -> tuple[Any, dict[str, Any]]:
+    """Return transformers' model and what it says about the tensors it found."""
     import transformers
 
-    theirs = getattr(transformers, CLASSES[settings["model_type"]])
-    model, info = theirs.from_pretrained(
+    model, info = getattr(transformers, CLASSES[kind]).from_pretrained(
         where,
         local_files_only=local,
         use_safetensors=True,
         dtype=torch.float32,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the info, by name
     )
-    if bad := sorted(map(str, [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]])):
-        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise FormatError(f"{where}: tensors are missing, not known or of another shape: {', '.join(bad[:10])}{more}.")
+    return model, info
+
+
+def _ours(theirs: tuple[Any, dict[str, Any]], where: str) -> GPT:
+    """Turn transformers' model into ours, refusing missing tensors: it has drawn those at random."""
+    model, info = theirs
+    bad = [f"{name} is missing" for name in sorted(info["missing_keys"])]
+    bad += [f"{name} is not known" for name in sorted(info["unexpected_keys"])]
+    mismatched = (item if isinstance(item, str) else item[0] for item in info["mismatched_keys"])  # differs by version
+    bad += [f"{name} is of another shape" for name in sorted(mismatched)]
+    if bad:
+        more = f", and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
+        raise FormatError(f"{where}: the weights do not fit config.json: {', '.join(bad[:MAX_SHOWN])}{more}.")
     config = model_config_from_transformers(model.config)
     state = dict(model.state_dict())
-    del model
+    model.to_empty(device="meta")  # so that each of its tensors goes when it has been taken out of the state
     return _build(config, state)
 
 
@@ -130,14 +144,18 @@ def _model_folder(name: str) -> Path:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a folder by transformers, and check that it names a class we know."""
+    """Read the config.json that save_pretrained wrote, and check that it names a class we know."""
     settings = _read_object(folder / "config.json")
-    found = (settings.get("architectures") or [settings.get("model_type")])[0]
-    if settings.get("model_type") not in CLASSES:
+    kind, vocab_size = settings.get("model_type"), settings.get("vocab_size", GPT2_VOCAB_SIZE)
+    if not isinstance(kind, str) or kind not in CLASSES:
+        found = settings.get("architectures") or kind
         raise FormatError(
-            f"{folder}: a model of class {found} was found; gptcli reads {' and '.join(CLASSES.values())}.",
+            f"{folder}: a model of class {found[0] if isinstance(found, list) else found} was found; "
+            f"gptcli reads {' and '.join(CLASSES.values())}.",
             f"Give the folder of one of these, or one of {', '.join(GPT2_NAMES)}.",
         )
+    if not isinstance(vocab_size, int):
+        raise FormatError(f"{folder / 'config.json'} is damaged: vocab_size should be a number, found {vocab_size!r}.")
     return settings
 
 
@@ -146,7 +164,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} cannot be read ({_first_line(error)})") from error
+        raise FormatError(f"{path} cannot be read ({_in_a_line(error)})") from error
     if not isinstance(value, dict):
         raise FormatError(f"{path} is damaged: a JSON object was expected, found {type(value).__name__}.")
     return value
@@ -158,7 +176,7 @@ def _folder_tokenizer(folder: Path, settings: dict[str, Any]) -> Tokenizer:
     Tokens of visible ASCII stand for themselves in such files; when all of those agree, so do the rest.
     """
     vocabulary = _vocabulary(folder)
-    size = int(settings.get("vocab_size", GPT2_VOCAB_SIZE)) if vocabulary is None else len(vocabulary)
+    size: int = settings.get("vocab_size", GPT2_VOCAB_SIZE) if vocabulary is None else len(vocabulary)
     if size == GPT2_VOCAB_SIZE:
         tokenizer = gpt2_tokenizer()
         ours = {tokenizer.token_bytes(token_id).decode("latin-1"): token_id for token_id in range(size - 1)}
@@ -184,7 +202,7 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
     else:
         return None
     if not isinstance(vocabulary, dict):
-        raise FormatError(f"{folder / 'tokenizer.json'} has no vocabulary of tokens and their ids.")
+        raise FormatError(f"{folder / 'tokenizer.json'} is damaged: it has no vocabulary of tokens and their ids.")
     return vocabulary
 
 
@@ -206,6 +224,7 @@ def _quiet(*, bars: bool = False) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
-    """Return what an error says in one line, for the middle of a sentence."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _in_a_line(error: Exception) -> str:
+    """Return what an error says, short and without line ends, for the middle of a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return textwrap.shorten(text, 160, placeholder=" ...").rstrip(".")

@@ -121,7 +121,8 @@ def split_documents(documents: Iterable[Document], plan: SplitPlan) -> Iterator[
         if plan.mode == "document":
             yield side, item
             continue
-        if plan.cut_at is not None:
+        if plan.mode == "position":
+            assert plan.cut_at is not None
             cut = min(max(plan.cut_at - offset, 0), size)
         else:
             cut = _paragraph_cut(item.text, place, plan.lengths.get(ordinal, size), 1 - plan.val_fraction)

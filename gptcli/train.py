@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,9 @@ class StopRequest:
     reason: Literal["interrupted", "terminated"] | None = None
 
 
-def train(run: RunDir, *, device: str | None = None, stop: StopRequest | None = None) -> Iterator[TrainEvent]:
+def train(
+    run: RunDir, *, device: str | None = None, stop: StopRequest | None = None
+) -> Generator[TrainEvent, None, None]:
     """Train a run to its last step, from its newest checkpoint if there is one, and yield what happens.
 
     The weights, the optimizer, the random state, the order of the data and the metrics of an interrupted and
@@ -43,7 +45,7 @@ def train(run: RunDir, *, device: str | None = None, stop: StopRequest | None = 
             yield event
 
 
-def _events(trainer: Trainer, stop: StopRequest) -> Iterator[TrainEvent]:
+def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:
     """The loop itself."""
     config, state = trainer.profile.train, trainer.state
     yield trainer.started()

@@ -91,7 +91,7 @@ class Trainer:
             compiled = loss_function(self.model, self.setup, compiled=True)
             with torch.random.fork_rng(enabled=self.profile.model.dropout > 0):
                 tokens = np.zeros((self.profile.train.batch_size, self.profile.model.block_size), np.int64)
-                compiled(*self._to_device(Batch(tokens, tokens))).backward()
+                compiled(*self._to_device(Batch(tokens, tokens))).backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and training can do without
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self._pending.append(f"torch.compile does not work here, so the run goes on without it ({reason}).")

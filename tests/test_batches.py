@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcli.batches import Batch, BatchStream, eval_batches
@@ -34,6 +34,7 @@ def as_lists(batch: Batch) -> tuple[list[list[int]], list[list[int]]]:
     return batch.inputs.tolist(), batch.targets.tolist()
 
 
+@settings(deadline=None)
 @given(
     n_tokens=st.integers(2, 300),
     block_size=st.integers(1, 40),
@@ -123,6 +124,7 @@ def test_a_position_outside_the_tokens_is_refused(tokens: TokenReader) -> None:
         stream(tokens, epoch=2, index=1000)
 
 
+@settings(deadline=None)
 @given(
     n_tokens=st.integers(2, 200),
     block_size=st.integers(1, 40),

@@ -8,14 +8,16 @@ import pytest
 from gptcli.budget import dry_run, fit_budget
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
+from gptcli.profiles import build_profile
 from gptcli.shards import TokenDataset
 
 
 def test_a_budget_becomes_steps_that_are_written_into_the_profile(
     tiny_dataset: TokenDataset, tiny_profile: RunProfile
 ) -> None:
-    short, _ = fit_budget(tiny_profile, tiny_dataset, 10)
-    long, sentence = fit_budget(tiny_profile, tiny_dataset, 40)
+    profile = build_profile(tiny_profile.model_dump(mode="json"), ["compile=false"])
+    short, _ = fit_budget(profile, tiny_dataset, 10)
+    long, sentence = fit_budget(profile, tiny_dataset, 4000)
     assert 0 < short.train.max_steps < long.train.max_steps
     assert long.train.eval_interval == long.train.max_steps // 10
     assert f"{long.train.max_steps:,} steps" in sentence

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcli.errors import CorpusError, FormatError
 from gptcli.files import sha256_file, write_json
 from gptcli.shards import (
+    ArrayTokens,
     DatasetManifest,
     DtypeName,
     ShardWriter,
@@ -99,6 +100,7 @@ def test_an_id_that_would_wrap_around_is_refused(tmp_path: Path, ids: list[int],
         writer.write(np.array(ids))
 
 
+@settings(deadline=None)
 @given(data=st.data(), sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6), shard_tokens=st.integers(1, 30))
 def test_any_read_over_shard_borders_gives_the_tokens_as_written(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, sizes: list[int], shard_tokens: int
@@ -118,6 +120,16 @@ def test_any_read_over_shard_borders_gives_the_tokens_as_written(
     assert read.tolist() == ids[start : start + count].tolist()
 
 
+def test_tokens_in_memory_read_as_those_on_disk_do(tmp_path: Path) -> None:
+    ids = np.arange(50, dtype=np.uint16)
+    on_disk = TokenReader(tmp_path, write(tmp_path, ids, shard_tokens=7).shards, "uint16")
+    in_memory = ArrayTokens(ids)
+    assert (len(in_memory), in_memory.nbytes) == (len(on_disk), on_disk.nbytes) == (50, 100)
+    assert in_memory.read(5, 30).tolist() == on_disk.read(5, 30).tolist()
+    assert in_memory.read(50, 0).tolist() == on_disk.read(50, 0).tolist() == []
+
+
+@settings(deadline=None)
 @given(data=st.data())
 def test_any_flipped_byte_of_a_small_file_is_found(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -102,7 +102,7 @@ def test_a_run_that_dies_between_checkpoints_goes_on_from_the_last_one(new_run: 
     for event in events:
         if isinstance(event, StepLogged) and event.step == 10:
             break
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     with killed.metrics_path.open("ab") as file:
         file.write(b'{"event": "step_logged", "st')  # the line a crash cut off
     finish(killed)
@@ -124,10 +124,10 @@ def test_events_come_in_order_and_are_all_in_the_metrics_file(new_run: Callable[
 
 
 def test_training_learns_and_best_points_at_the_lowest_val_loss(new_run: Callable[..., RunDir]) -> None:
-    run = new_run("r", "max_steps=60", "eval_interval=10", "learning_rate=0.02", "muon_learning_rate=0.05")
+    run = new_run("r", "max_steps=60", "eval_interval=10", "learning_rate=0.05")
     events = finish(run)
     losses = {e.step: e.val_loss for e in events if isinstance(e, Evaluated)}
-    assert losses[60] < losses[10] - 0.2
+    assert losses[60] < losses[10] - 0.1
     best = min(losses, key=losses.__getitem__)
     assert checkpoint_path(run, "best").name == f"step_{best:06d}"
     assert checkpoint_path(run, "latest").name == "step_000060"
@@ -165,7 +165,7 @@ def test_non_finite_gradients_never_reach_the_weights(new_run: Callable[..., Run
     trainer = Trainer(new_run("r"), None)
     trainer.update()
     with torch.no_grad():
-        trainer.model.norm.weight[0] = math.inf  # type: ignore[index, operator]
+        trainer.model.norm.weight[0] = math.inf  # type: ignore[operator]
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.update()
     assert trainer.state.skipped_steps == 1
@@ -179,6 +179,7 @@ def test_non_finite_gradients_never_reach_the_weights(new_run: Callable[..., Run
 def test_float16_halves_its_scale_on_overflow_and_goes_on(new_run: Callable[..., RunDir]) -> None:
     trainer = Trainer(new_run("r"), None)
     trainer.setup = Setup(torch.device("cpu"), torch.float16, compile=False, reason="float16 on a CPU, for this test")
+    trainer._loss = trainer._loss_function()
     trainer.state.loss_scale = 2.0**100
     for _ in range(101):
         trainer.update()
@@ -208,10 +209,12 @@ def test_training_a_finished_run_again_does_nothing(new_run: Callable[..., RunDi
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler
 @pytest.mark.skipif(not detect().compiler, reason="needs a C++ compiler")
 def test_a_compiled_run_has_the_losses_of_an_eager_one(new_run: Callable[..., RunDir]) -> None:
     eager = finish(new_run("eager", "compile=false", "dtype=float32"))
     compiled = finish(new_run("compiled", "compile=true", "dtype=float32"))
+    assert [event.text for event in compiled if isinstance(event, Notice)] == []
     for a, b in zip(eager, compiled, strict=True):
         if isinstance(a, StepLogged) and isinstance(b, StepLogged):
             assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)

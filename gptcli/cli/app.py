@@ -1,0 +1,83 @@
+"""The ``gptcli`` command: its sub-commands, ``--version``, and the way through them for a newcomer.
+
+Nothing slow is imported here; each command imports what it runs.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from gptcli import __version__
+from gptcli.cli.common import EXIT_TERMINATED
+from gptcli.cli.corpora import corpora_app
+from gptcli.cli.eval import eval_command
+from gptcli.cli.fetch import fetch_command
+from gptcli.cli.prepare import prepare_command
+from gptcli.cli.profiles import profiles_app
+from gptcli.cli.runs import runs_app
+from gptcli.cli.sample import sample_command
+from gptcli.cli.train import train_command
+
+OVERVIEW = """\
+gptcli trains a small GPT on your own text and writes with it.
+
+  gptcli fetch book.txt            a text becomes a corpus
+  gptcli prepare book              a corpus becomes tokens
+  gptcli train book                tokens become a model
+  gptcli sample --prompt "It was"  the model writes
+
+No text at hand? Type: gptcli train
+gptcli --help lists all commands, gptcli COMMAND --help their options.
+"""
+
+app = typer.Typer(
+    name="gptcli",
+    help="Train a small GPT on your own text and write with it.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_show_locals=False,
+)
+app.command("fetch")(fetch_command)
+app.command("prepare")(prepare_command)
+app.command("train")(train_command)
+app.command("sample")(sample_command)
+app.command("eval")(eval_command)
+app.add_typer(profiles_app, name="profiles")
+app.add_typer(corpora_app, name="corpora")
+app.add_typer(runs_app, name="runs")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gptcli {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def overview(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - the callback answers it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train a small GPT on your own text and write with it: fetch, prepare, train, sample."""
+    if context.invoked_subcommand is None:
+        typer.echo(OVERVIEW, nl=False)
+
+
+def main() -> None:
+    """Run the command line: UTF-8 on every console, and SIGTERM as an orderly end with exit code 143."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    signal.signal(signal.SIGTERM, _terminate)
+    app()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal passes
+    sys.exit(EXIT_TERMINATED)

@@ -1,0 +1,183 @@
+"""What the commands share: options, the answer to errors, and the two streams.
+
+stdout carries data only; notes, progress and errors go to stderr. Knows no command and no procedure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 130, 141, 143
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", show_default=False),
+]
+CheckpointOption = Annotated[
+    Literal["best", "latest"], typer.Option(help="The checkpoint with the lowest val_loss, or the last one.")
+]
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn what a user can cause into a message on stderr and an exit code: 1, 130 for Ctrl-C, 141 for a closed pipe.
+
+    Stands inside ``app.command``, so that tests through typer's runner see the same as a shell. Bugs pass through.
+    """
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except GptcliError as error:
+            _fail(error.message, error.hint)
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            _leave_broken_pipe()
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            _fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.")
+
+    return guarded
+
+
+def _fail(message: str, hint: str = "") -> NoReturn:
+    show_error(message, hint)
+    raise typer.Exit(EXIT_ERROR)
+
+
+def _leave_broken_pipe() -> NoReturn:
+    """End quietly: whoever read us has what it wanted, and Python must not try to flush into the closed pipe."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(EXIT_BROKEN_PIPE)
+
+
+def show_error(message: str, hint: str = "") -> None:
+    """Print an error and its hint on stderr."""
+    from rich.text import Text
+
+    from gptcli.display import stderr_console, visible
+
+    console = stderr_console()
+    console.print(Text.assemble(("Error: ", "bold red"), visible(message)), soft_wrap=True)
+    if hint:
+        console.print(Text(visible(hint)), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Print one line for a person on stderr."""
+    from rich.text import Text
+
+    from gptcli.display import stderr_console, visible
+
+    stderr_console().print(Text(visible(text)), soft_wrap=True)
+
+
+def silent(text: str) -> None:
+    """Print nothing, where ``--quiet`` asks for that."""
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows what is going on: one line kept up to date in a terminal, plain lines elsewhere."""
+    from rich.text import Text
+
+    from gptcli.display import stderr_console, visible
+
+    console = stderr_console()
+    if not console.is_interactive:
+        yield note
+        return
+    with console.status(Text("")) as status:
+        yield lambda text: status.update(Text(visible(text), overflow="ellipsis", no_wrap=True))
+
+
+def emit(value: dict[str, Any], line: str, *, as_json: bool) -> None:
+    """Print the result of a command on stdout: ``value`` as one JSON object, or ``line`` (nothing when it is empty)."""
+    if as_json:
+        write_stdout(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False) + "\n")
+    elif line:
+        write_stdout(line + "\n")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return ``value`` with paths as text and numbers that JSON does not have as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_stdout(text: str) -> None:
+    """Write data to stdout at once: exact UTF-8 to a pipe or a file, control characters made visible to a terminal."""
+    if sys.stdout.isatty():
+        from gptcli.display import visible
+
+        sys.stdout.write(visible(text))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
+
+
+def read_stdin(what: str) -> str:
+    """Read UTF-8 text from stdin; ``what`` names it in the error ("the prompt")."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{what[0].upper()}{what[1:]} on stdin is not UTF-8 text (byte {error.start}).",
+            "Convert it first: iconv -f cp1252 -t utf-8",
+        ) from error
+
+
+def wrong_options(error: ValidationError, hint: str) -> ProfileError:
+    """Make one error of all values that a section of the profile refused when options were laid over it."""
+    problems = []
+    for item in error.errors():
+        message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        found = "" if item["type"] == "value_error" else f", found {item['input']!r}"
+        problems.append(f"--{str(item['loc'][0]).replace('_', '-')}: {message}{found}")
+    return ProfileError("These options cannot be:", hint, tuple(problems))
+
+
+def check_device(device: str | None) -> None:
+    """Raise ``DeviceError`` for a word that is no device; whether the machine has it is found out later."""
+    if device is None:
+        return
+    from pydantic import ValidationError
+
+    from gptcli.config import TrainConfig
+
+    try:
+        TrainConfig(device=device)
+    except ValidationError as error:
+        raise DeviceError(
+            f"{device!r} is not a device; choose auto, cpu, cuda, cuda:N or mps.",
+            "Leave --device out to take the best.",
+        ) from error

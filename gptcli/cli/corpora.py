@@ -1,0 +1,109 @@
+"""``gptcli corpora``: which corpora have been fetched, which recipes there are, and what is in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptcli.cli.common import JsonOption, emit, reports_errors
+from gptcli.errors import CorpusError, GptcliError
+
+if TYPE_CHECKING:
+    from gptcli.fetch.recipes import RecipeFile
+
+CORPORA = Path("corpora")
+corpora_app = typer.Typer(help="Corpora: list them and the recipes, show one.", no_args_is_help=True)
+
+
+def corpus_names(corpora_dir: Path = CORPORA) -> list[str]:
+    """Return the names of the fetched corpora, the newest first."""
+    found = [path for path in corpora_dir.glob("*/source.json") if not path.parent.name.startswith(".")]
+    return [path.parent.name for path in sorted(found, key=lambda path: (-path.stat().st_mtime, path))]
+
+
+def choose_corpus(wanted: str | None, of_profile: str | None) -> str:
+    """Return the corpus a command means: the one it names, else the profile's, else the newest, else python-docs."""
+    newest = next(iter(corpus_names()), None)
+    return wanted or of_profile or newest or "python-docs"
+
+
+@corpora_app.command("list")
+@reports_errors
+def list_command(as_json: JsonOption = False) -> None:
+    """List the fetched corpora, the newest first, and the recipes that gptcli fetch knows by name."""
+    from gptcli.fetch.recipes import recipes
+
+    fetched = [{"name": name, "fetched": True, **_facts_or_problem(name)} for name in corpus_names()]
+    names = {row["name"] for row in fetched}
+    known = [
+        {"name": file.name, "fetched": False, "builtin": file.builtin, **_recipe_facts(file)}
+        for file in recipes()
+        if file.name not in names
+    ]
+    width = max((len(str(row["name"])) for row in (*fetched, *known)), default=0)
+    lines = [f"{row['name']!s:<{width}}  {_summary(row)}" for row in fetched]
+    lines += [f"{row['name']!s:<{width}}  recipe: {row['description']}" for row in known]
+    emit({"corpora": [*fetched, *known]}, "\n".join(lines), as_json=as_json)
+
+
+@corpora_app.command("show")
+@reports_errors
+def show_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="CORPUS", help="Name of a fetched corpus; the newest if none is given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where a corpus came from, how large it is, and which tokens have been prepared."""
+    names = corpus_names()
+    name = name or next(iter(names), None)
+    if name is None:
+        raise CorpusError(f"There is no corpus in {CORPORA} yet.", "Fetch one: gptcli fetch FILE, or a recipe's name.")
+    if name not in names:
+        raise CorpusError(
+            f"There is no corpus called {name!r} in {CORPORA}.", f"gptcli corpora list shows them; gptcli fetch {name}"
+        )
+    facts = {"name": name, "folder": CORPORA / name, **_facts(name)}
+    emit(facts, "\n".join(f"{key}: {_inline(value)}" for key, value in facts.items()), as_json=as_json)
+
+
+def _facts(name: str) -> dict[str, Any]:
+    """Return what source.json says, and the names of the folders of tokens."""
+    from gptcli.fetch.corpus import read_source
+
+    source = read_source(CORPORA / name)
+    tokens = sorted(path.parent.name for path in (CORPORA / name).glob("tokens/*/manifest.json"))
+    return {**source, "tokens": tokens}
+
+
+def _facts_or_problem(name: str) -> dict[str, Any]:
+    """A list says which corpus is damaged and goes on with the others."""
+    try:
+        return _facts(name)
+    except GptcliError as error:
+        return {"problem": error.message}
+
+
+def _recipe_facts(file: RecipeFile) -> dict[str, Any]:
+    from gptcli.fetch.recipes import load_recipe
+
+    try:
+        recipe = load_recipe(file.path)
+    except GptcliError as error:
+        return {"description": error.message, "licence": ""}
+    return {"description": recipe.description, "licence": recipe.licence}
+
+
+def _summary(row: dict[str, Any]) -> str:
+    if "problem" in row:
+        return str(row["problem"])
+    tokens = ", ".join(row["tokens"]) or "none yet"
+    return f"{row['documents']:,} documents, {row['bytes']:,} bytes, tokens: {tokens}"
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

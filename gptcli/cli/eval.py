@@ -1,0 +1,64 @@
+"""``gptcli eval``: how well a run predicts a text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptcli.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    check_device,
+    emit,
+    note,
+    read_stdin,
+    reports_errors,
+)
+
+
+@reports_errors
+def eval_command(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Name of a run; the newest if none is given.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Score this text (- is stdin) instead of the run's val split."),
+    ] = None,
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a run on its val split, or on any text; prints val_loss, its standard error, and bits_per_byte.
+
+    Losses are in nats a token. bits_per_byte compares runs with different tokenizers.
+    """
+    from gptcli.runs import find_run
+
+    check_device(device)
+    found = find_run(run)
+    if run is None:
+        note(f"The newest run is {found.name}.")
+    content = _read_text(text)
+    from gptcli.evaluate import evaluate_run
+
+    result = evaluate_run(found, text=content, which=checkpoint, device=device)
+    line = (
+        f"val_loss={result.val_loss:.4f} val_loss_stderr={result.val_loss_stderr:.4f} "
+        f"perplexity={result.perplexity:.4g} bits_per_byte={result.bits_per_byte:.4f} n_tokens={result.n_tokens}"
+    )
+    emit({"run": found.name, "checkpoint": checkpoint, "text": text, **asdict(result)}, line, as_json=as_json)
+
+
+def _read_text(name: str | None) -> str | None:
+    if name is None:
+        return None
+    if name == "-":
+        return read_stdin("the text")
+    from gptcli.fetch.text import decode_file
+
+    return decode_file(Path(name))

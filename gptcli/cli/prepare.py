@@ -1,0 +1,168 @@
+"""``gptcli prepare``: a corpus becomes tokens, with a report and the findings of the corpus doctor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from gptcli.cli.common import JsonOption, emit, note, progress, reports_errors, wrong_options
+from gptcli.cli.corpora import choose_corpus
+from gptcli.cli.profiles import all_profiles
+from gptcli.errors import FormatError
+
+if TYPE_CHECKING:
+    from gptcli.config import DataConfig, RunProfile
+    from gptcli.doctor import Finding
+    from gptcli.prepare import PrepareResult
+    from gptcli.shards import DatasetManifest
+
+# Above this many train tokens a run of ten minutes has use for them.
+MORE_THAN_A_MINUTE = 1_000_000
+
+
+@reports_errors
+def prepare_command(
+    corpus: Annotated[
+        str | None, typer.Argument(metavar="CORPUS", help="A fetched corpus or a recipe; else the newest.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="char, gpt2, bpe:N (such as bpe:512) or auto.")
+    ] = None,
+    split: Annotated[
+        Literal["auto", "document", "paragraph"] | None,
+        typer.Option(help="Set whole documents apart for val, or the last tenth of each."),
+    ] = None,
+    split_at: Annotated[
+        float | None, typer.Option(metavar="FRACTION", help="Cut the whole text here instead: 0.9 is nanoGPT's split.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Prepare as this run profile says, and diagnose for it.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make the tokens again even if they are there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a corpus into tokens for training; prints their folder. Fetches a recipe that has not been fetched yet.
+
+    Says on stderr what came out, and what the corpus and a profile will do to each other.
+    """
+    from gptcli.corpora import is_fetched
+    from gptcli.doctor import diagnose
+    from gptcli.prepare import ensure_tokens, prepare
+
+    config = _load(profile)
+    data = _data(config, tokenizer, split, split_at)
+    name = choose_corpus(corpus, data.corpus)
+    if is_fetched(name):
+        with progress() as show:
+            result = prepare(name, data, force=force, on_progress=show)
+    else:
+        result = ensure_tokens(name, data, on_notice=note)
+    profile_name, chosen = (profile, config) if config else _suggest(result.manifest)
+    findings = diagnose(result.manifest, chosen)
+    _show(result, findings, profile_name)
+    report = {
+        "folder": result.folder,
+        **_report(result),
+        "tokenizer_reason": result.tokenizer_reason,
+        "reused": result.reused,
+        "notes": result.notes,
+        "profile": profile_name,
+        "findings": [{"level": finding.level, "text": finding.text} for finding in findings],
+    }
+    emit(report, str(result.folder), as_json=as_json)
+
+
+def _load(profile: str | None) -> RunProfile | None:
+    if profile is None:
+        return None
+    from gptcli.profiles import find_profile, load_profile
+
+    return load_profile(find_profile(profile).path)
+
+
+def _data(config: RunProfile | None, tokenizer: str | None, split: str | None, split_at: float | None) -> DataConfig:
+    """Return the profile's data section with the options laid over it; every wrong option is named at once."""
+    from pydantic import ValidationError
+
+    from gptcli.config import DataConfig
+
+    given = {"tokenizer": tokenizer, "split": split, "split_at": split_at}
+    base = config.data.model_dump() if config else {}
+    try:
+        return DataConfig.model_validate({**base, **{key: value for key, value in given.items() if value is not None}})
+    except ValidationError as error:
+        raise wrong_options(error, "gptcli prepare --help explains them.") from error
+
+
+def _suggest(manifest: DatasetManifest) -> tuple[str | None, RunProfile | None]:
+    """Choose the profile to diagnose for: one made for this corpus, else one by the size of the text."""
+    known = {file.name: profile for file, profile, _ in all_profiles() if profile is not None}
+    own = [name for name, profile in known.items() if profile.data.corpus == manifest.corpus]
+    by_size = ["laptop-10min"] if manifest.train.tokens > MORE_THAN_A_MINUTE else []
+    for name in (*own, *by_size, "quickstart"):
+        if name in known:
+            return name, known[name]
+    return None, None
+
+
+def _report(result: PrepareResult) -> dict[str, Any]:
+    """Return the figures of the report, as JSON has them."""
+    manifest = result.manifest
+    tokens = manifest.train.tokens + manifest.val.tokens
+    size = manifest.train.bytes + manifest.val.bytes
+    return {
+        "corpus": manifest.corpus,
+        "tokenizer": manifest.tokenizer,
+        "vocab_size": manifest.vocab_size,
+        "documents": _count_documents(result),
+        "bytes": size,
+        "tokens": tokens,
+        "bytes_per_token": size / max(1, tokens),
+        "duplicates_removed": manifest.duplicates_removed,
+        "train_tokens": manifest.train.tokens,
+        "val_tokens": manifest.val.tokens,
+        "train_documents": manifest.train.documents,
+        "val_documents": manifest.val.documents,
+        "dtype": manifest.dtype,
+        "split": manifest.split,
+        "split_reason": manifest.split_reason,
+    }
+
+
+def _count_documents(result: PrepareResult) -> int:
+    """Count the documents that became tokens; one that is cut in two stands in both splits."""
+    from gptcli.fetch.corpus import read_source
+
+    train, val = result.manifest.train.documents, result.manifest.val.documents
+    if result.manifest.split == "document":
+        return train + val
+    try:
+        return int(read_source(result.folder.parents[1])["documents"]) - result.manifest.duplicates_removed
+    except FormatError:  # a corpus made by hand
+        return max(train, val)
+
+
+def _show(result: PrepareResult, findings: tuple[Finding, ...], profile_name: str | None) -> None:
+    """Print the report as a small table on stderr, then the findings."""
+    from gptcli.display import print_facts, stderr_console
+
+    for text in result.notes:
+        note(text)
+    facts = _report(result)
+    rows = {
+        "corpus": facts["corpus"],
+        "documents": f"{facts['documents']:,}, {facts['duplicates_removed']:,} duplicates removed",
+        "text": f"{facts['bytes']:,} bytes",
+        "tokenizer": f"{facts['tokenizer']}, {facts['vocab_size']:,} tokens: {result.tokenizer_reason}",
+        "tokens": f"{facts['tokens']:,} ({facts['dtype']}), {facts['bytes_per_token']:.2f} bytes per token",
+        "train": f"{facts['train_tokens']:,} tokens, documents: {facts['train_documents']:,}",
+        "val": f"{facts['val_tokens']:,} tokens, documents: {facts['val_documents']:,}",
+        "split": f"{facts['split']}: {facts['split_reason']}",
+        "folder": f"{result.folder}{' (there already)' if result.reused else ''}",
+    }
+    console = stderr_console()
+    print_facts(console, list(rows.items()))
+    if findings:
+        note(f"\nWith the profile {profile_name}:" if profile_name else "\nOf this corpus:")
+        print_facts(console, [(finding.level, finding.text) for finding in findings])

@@ -1,0 +1,84 @@
+"""``gptcli runs``: which runs there are, and how far each has come."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptcli.cli.common import JsonOption, emit, reports_errors
+
+if TYPE_CHECKING:
+    from gptcli.runs import RunDir
+
+runs_app = typer.Typer(help="Runs: list them, show one.", no_args_is_help=True)
+
+
+@runs_app.command("list")
+@reports_errors
+def list_command(as_json: JsonOption = False) -> None:
+    """List all runs, the newest first: step, best val_loss, corpus."""
+    from gptcli.runs import find_run, run_names
+
+    rows = [_facts(find_run(name)) for name in run_names()]
+    width = max((len(row["run"]) for row in rows), default=0)
+    lines = [
+        f"{row['run']:<{width}}  step {row['step']}/{row['max_steps']}  val_loss {_loss(row)}  {row['corpus']}"
+        for row in rows
+    ]
+    emit({"runs": rows}, "\n".join(lines), as_json=as_json)
+
+
+@runs_app.command("show")
+@reports_errors
+def show_command(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Name of a run; the newest if none is given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a run has come and its best val_loss; --json adds its whole profile."""
+    from gptcli.runs import find_run
+
+    found = find_run(run)
+    facts = _facts(found)
+    lines = [f"{key}: {value}" for key, value in facts.items() if value is not None]
+    profile = found.profile().model_dump(mode="json")
+    emit({**facts, "profile": profile}, "\n".join(lines), as_json=as_json)
+
+
+def _facts(run: RunDir) -> dict[str, Any]:
+    """Sum a run up from its profile and its metrics."""
+    profile = run.profile()
+    facts: dict[str, Any] = {
+        "run": run.name,
+        "folder": str(run.path),
+        "corpus": profile.data.corpus,
+        "tokenizer": profile.data.tokenizer,
+        "step": 0,
+        "max_steps": profile.train.max_steps,
+        "best_step": None,
+        "best_val_loss": None,
+        "bits_per_byte": None,
+    }
+    for event in _metrics(run):
+        facts["step"] = max(facts["step"], event.get("step", 0))
+        if event.get("event") == "evaluated" and event.get("best"):
+            facts.update(best_step=event["step"], best_val_loss=event["val_loss"], bits_per_byte=event["bits_per_byte"])
+    return facts
+
+
+def _metrics(run: RunDir) -> Iterator[dict[str, Any]]:
+    """Yield the events of a run; a last line that is only half there is left out."""
+    if not run.metrics_path.is_file():
+        return
+    with run.metrics_path.open("rb") as file, contextlib.suppress(ValueError):
+        for line in file:
+            yield json.loads(line)
+
+
+def _loss(row: dict[str, Any]) -> str:
+    return "-" if row["best_val_loss"] is None else f"{row['best_val_loss']:.4f} at step {row['best_step']}"

@@ -1,0 +1,252 @@
+"""``gptcli sample``: a model writes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptcli.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    check_device,
+    emit,
+    note,
+    read_stdin,
+    reports_errors,
+    write_stdout,
+    wrong_options,
+)
+from gptcli.errors import SourceError
+
+if TYPE_CHECKING:
+    from gptcli.config import SampleConfig
+    from gptcli.model import GPT
+    from gptcli.runs import RunDir
+    from gptcli.sample import Piece
+    from gptcli.tokenizer import Tokenizer
+
+
+@dataclass(slots=True)
+class _Text:
+    """One sample as it comes."""
+
+    seed: int
+    parts: list[str] = field(default_factory=list)
+    tokens: int = 0
+    finish_reason: str | None = None
+
+
+def _option(help_text: str, metavar: str) -> Any:  # noqa: ANN401 - what typer.Option returns
+    return typer.Option(help=help_text, metavar=metavar, show_default=False)
+
+
+@reports_errors
+def sample_command(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="A run, or gpt2, gpt2-medium, gpt2-large, gpt2-xl; else the newest run."),
+    ] = None,
+    stdin: Annotated[str | None, typer.Argument(metavar="-", help="Read the prompt from stdin.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Text to go on from.", show_default=False)
+    ] = None,
+    prompt_file: Annotated[
+        str | None, _option("Read the prompt from a file, without its last line end; - is stdin.", "FILE")
+    ] = None,
+    max_new_tokens: Annotated[int | None, _option("Tokens to draw at most.", "N")] = None,
+    temperature: Annotated[float | None, _option("0 takes the likeliest token, 1 draws as trained.", "X")] = None,
+    top_k: Annotated[int | None, _option("Draw among the k likeliest tokens.", "K")] = None,
+    top_p: Annotated[
+        float | None, _option("Draw among the likeliest that together have this probability.", "P")
+    ] = None,
+    min_p: Annotated[
+        float | None, _option("Leave out what is less likely than this share of the likeliest.", "P")
+    ] = None,
+    repetition_penalty: Annotated[float | None, _option("Above 1: repeat less.", "X")] = None,
+    stop: Annotated[list[str] | None, _option("End before this text. May be repeated.", "TEXT")] = None,
+    seed: Annotated[int | None, _option("The same seed gives the same text.", "N")] = None,
+    num_samples: Annotated[int | None, _option("Texts to draw.", "N")] = None,
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a model write; prints the prompt and what follows it. Defaults stand in the run's profile under sample.
+
+    Without a prompt a new text begins. Several samples are separated by a line of three dashes.
+    """
+    check_device(device)
+    run, text = _read_prompt(run, stdin, prompt, prompt_file)
+    found, name = _find(run)
+    values = {
+        "prompt": text,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": tuple(stop) if stop else None,
+        "seed": seed,
+        "num_samples": num_samples,
+    }
+    config = _sample_config(found, values)
+    model, tokenizer, step = _load(found, name, checkpoint, device)
+    from gptcli.sample import generate
+
+    pieces = generate(model, tokenizer, config.prompt, config)
+    begin = time.perf_counter()
+    texts = _collect(pieces, config) if as_json else _write(pieces, config)
+    rate = sum(sample.tokens for sample in texts) / max(1e-9, time.perf_counter() - begin)
+    if as_json:
+        samples = [
+            {
+                "prompt": config.prompt,
+                "text": "".join(sample.parts),
+                "finish_reason": sample.finish_reason,
+                "seed": sample.seed,
+                "tokens": sample.tokens,
+            }
+            for sample in texts
+        ]
+        emit({"run": name, "step": step, "samples": samples, "tokens_per_second": rate}, "", as_json=True)
+
+
+def _read_prompt(
+    run: str | None, stdin: str | None, prompt: str | None, prompt_file: str | None
+) -> tuple[str | None, str | None]:
+    """Sort the two arguments out (``-`` may be the only one) and read the one prompt that was given."""
+    if run == "-" and stdin is None:
+        run, stdin = None, "-"
+    if stdin not in (None, "-"):
+        raise typer.BadParameter(f'{stdin!r} is one word too many; a prompt is written --prompt "..."')
+    given = [
+        name
+        for name, value in (("-", stdin), ("--prompt", prompt), ("--prompt-file", prompt_file))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} both give a prompt; choose one.")
+    if stdin == "-" or prompt_file == "-":
+        return run, read_stdin("the prompt").removesuffix("\n")
+    if prompt_file is not None:
+        from gptcli.fetch.text import decode_file
+
+        return run, decode_file(Path(prompt_file)).removesuffix("\n")
+    if prompt is not None and not _is_utf8(prompt):
+        raise SourceError("The prompt is not UTF-8 text.", "Put it into a file: gptcli sample --prompt-file FILE")
+    return run, prompt
+
+
+def _is_utf8(text: str) -> bool:
+    """Bytes of the command line that are not UTF-8 arrive as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _find(name: str | None) -> tuple[RunDir | None, str]:
+    """Find a run by name, then a published GPT-2 or a local folder of one (None and its name)."""
+    from gptcli.runs import find_run, run_names
+
+    if name is None:
+        found = find_run()
+        note(f"The newest run is {found.name}.")
+        return found, found.name
+    published = name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+    if name not in run_names() and (published or (Path(name) / "config.json").is_file()):
+        return None, name
+    found = find_run(name)
+    return found, found.name
+
+
+def _sample_config(run: RunDir | None, values: dict[str, Any]) -> SampleConfig:
+    """Lay the options over the run's own sample section; every impossible value is named at once."""
+    from pydantic import ValidationError
+
+    from gptcli.config import SampleConfig
+
+    base = run.profile().sample.model_dump() if run else {}
+    try:
+        return SampleConfig.model_validate(
+            {**base, **{key: value for key, value in values.items() if value is not None}}
+        )
+    except ValidationError as error:
+        raise wrong_options(error, "gptcli sample --help explains them.") from error
+
+
+def _load(run: RunDir | None, name: str, checkpoint: str, device: str | None) -> tuple[GPT, Tokenizer, int | None]:
+    """Load the weights onto the best device, in float32."""
+    from gptcli.config import TrainConfig
+    from gptcli.device import choose_setup, detect
+
+    setup = choose_setup(TrainConfig(device=device or "auto", dtype="float32", compile=False), detect())
+    if run is None:
+        from gptcli.pretrained import load_pretrained
+
+        return *load_pretrained(name, device=setup.device, on_notice=note), None
+    from gptcli.checkpoints import load_model
+
+    return load_model(run, "latest" if checkpoint == "latest" else "best", setup.device)
+
+
+def _collect(pieces: Iterator[Piece], config: SampleConfig) -> list[_Text]:
+    """Draw all samples to their ends."""
+    texts = [_Text(config.seed + sample) for sample in range(config.num_samples)]
+    for _ in _follow(pieces, texts):
+        pass
+    return texts
+
+
+def _follow(pieces: Iterator[Piece], texts: list[_Text]) -> Iterator[Piece]:
+    """Put every piece into its text on its way."""
+    for piece in pieces:
+        text = texts[piece.sample]
+        text.parts.append(piece.text)
+        text.tokens += 1
+        text.finish_reason = piece.finish_reason or text.finish_reason
+        yield piece
+
+
+def _write(pieces: Iterator[Piece], config: SampleConfig) -> list[_Text]:
+    """Write one sample as it comes, or several one after the other, each whole."""
+    texts = [_Text(config.seed + sample) for sample in range(config.num_samples)]
+    if config.num_samples == 1:
+        _stream(_follow(pieces, texts), config.prompt)
+        return texts
+    written = 0
+    for _ in _follow(pieces, texts):
+        while written < len(texts) and texts[written].finish_reason is not None:
+            if written:
+                _separate()
+            _stream(iter(()), config.prompt + "".join(texts[written].parts))
+            written += 1
+    return texts
+
+
+def _stream(pieces: Iterator[Piece], begin: str) -> None:
+    """Write a text as it comes and end its last line, also when it is cut short."""
+    last = begin[-1:]
+    try:
+        write_stdout(begin)
+        for piece in pieces:
+            if piece.text:
+                write_stdout(piece.text)
+                last = piece.text[-1]
+    finally:
+        if last != "\n":
+            write_stdout("\n")
+
+
+def _separate() -> None:
+    """Write the line between two samples: a dim rule in a terminal, three dashes anywhere else."""
+    if not sys.stdout.isatty():
+        write_stdout("---\n")
+        return
+    from rich.console import Console
+
+    Console().rule(style="dim")

@@ -1,0 +1,107 @@
+"""A fetched corpus as the later stages see it: found by name or path, with what is known of its text.
+
+Fetching, splitting and tokenising are not known here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gptcli.errors import CorpusError, FormatError
+from gptcli.fetch.corpus import DOCUMENTS, SOURCE, corpora, read_source
+from gptcli.fetch.recipes import recipes
+from gptcli.files import sha256_file
+
+CORPORA = Path("corpora")
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A corpus on disk; ``sha256`` is that of its documents as they are now, ``n_bytes`` about their size.
+
+    ``tokenizer`` and ``split_at`` are what its recipe asks for, if it has one that does.
+    """
+
+    name: str
+    folder: Path
+    sha256: str
+    n_bytes: int
+    licence: str
+    tokenizer: str | None
+    split_at: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def documents(self) -> Path:
+        """The file of its documents."""
+        return self.folder / DOCUMENTS
+
+
+def locate_corpus(corpus: str, corpora_dir: Path = CORPORA) -> tuple[str, Path]:
+    """Return name and parent folder of a corpus given by name or, as ``gptcli fetch`` prints it, by path."""
+    path = Path(corpus)
+    if path.name not in (corpus, "", ".."):
+        return path.name, path.parent
+    return corpus, corpora_dir
+
+
+def is_fetched(corpus: str, corpora_dir: Path = CORPORA) -> bool:
+    """Say whether there is a corpus of this name or path."""
+    name, parent = locate_corpus(corpus, corpora_dir)
+    return name not in ("", ".", "..") and (parent / name / DOCUMENTS).is_file()
+
+
+def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
+    """Find a fetched corpus by name or path; its text is hashed only when it is newer than ``source.json``.
+
+    A folder with documents and no readable ``source.json`` is a corpus too, made by hand. Raises ``CorpusError``
+    that lists what there is for anything else.
+    """
+    if not is_fetched(corpus, corpora_dir):
+        raise unknown_corpus(corpus, corpora_dir)
+    name, parent = locate_corpus(corpus, corpora_dir)
+    folder = parent / name
+    changed = (folder / DOCUMENTS).stat()
+    source, trusted = _source(folder, changed.st_mtime_ns)
+    known = source.get("sha256", "")
+    sha256 = known if trusted else sha256_file(folder / DOCUMENTS)
+    edited = bool(known) and sha256 != known
+    tokenizer, split_at = source.get("tokenizer"), source.get("split_at")
+    return Corpus(
+        name=name,
+        folder=folder,
+        sha256=sha256,
+        n_bytes=changed.st_size if edited or not known else source["bytes"],
+        licence=source.get("licence", ""),
+        tokenizer=tokenizer if isinstance(tokenizer, str) and tokenizer != "auto" else None,
+        split_at=split_at if isinstance(split_at, float) and 0 < split_at < 1 else None,
+        notes=(f"{folder / DOCUMENTS} was changed after it was fetched.",) if edited else (),
+    )
+
+
+def unknown_corpus(corpus: str, corpora_dir: Path = CORPORA) -> CorpusError:
+    """Return the error for a name that is not a fetched corpus: what there is, and the nearest name."""
+    name, parent = locate_corpus(corpus, corpora_dir)
+    fetched = list(corpora(parent))
+    by_name = [recipe.name for recipe in recipes(parent)]
+    if name in by_name:
+        return CorpusError(f"The corpus {name!r} is not fetched yet.", f"gptcli fetch {name}")
+    nearest = difflib.get_close_matches(name, [*fetched, *by_name], n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]}? " if nearest else ""
+    return CorpusError(
+        f"There is no corpus called {corpus!r}. Fetched: {', '.join(fetched) or 'none'}; "
+        f"recipes: {', '.join(by_name) or 'none'}.",
+        f"{hint}gptcli fetch SOURCE --name NAME makes a corpus.",
+    )
+
+
+def _source(folder: Path, changed_ns: int) -> tuple[dict[str, Any], bool]:
+    """Return what ``source.json`` says, and whether the documents are no newer than it."""
+    try:
+        source = read_source(folder)
+        return source, changed_ns <= (folder / SOURCE).stat().st_mtime_ns
+    except (OSError, FormatError):
+        return {}, False

@@ -1,0 +1,32 @@
+"""The text that every Python carries: the topics of its ``help()``, one document each. Needs no network."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+from gptcli.documents import Document, document
+from gptcli.errors import SourceError
+from gptcli.fetch.source import Source
+
+PYTHON_DOCS = "python:pydoc_data.topics"
+LICENCE = "PSF-2.0"
+
+
+def open_python_docs() -> Source:
+    """Open the help topics of the running Python; raises ``SourceError`` where a distribution has removed them."""
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise SourceError(
+            "This Python has no help topics (pydoc_data.topics).",
+            "Install your system's Python documentation, or fetch another text: gptcli fetch FILE",
+        ) from error
+    source = Source("embedded", "python-docs", PYTHON_DOCS, _documents(topics), licence=LICENCE)
+    source.notes.append(f"The text is the help of {platform.python_implementation()} {platform.python_version()}.")
+    return source
+
+
+def _documents(topics: dict[str, str]) -> Iterator[Document]:
+    for topic in sorted(topics):
+        yield document(topics[topic], title=topic, licence=LICENCE)

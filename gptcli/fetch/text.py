@@ -1,0 +1,212 @@
+"""Bytes to text: is a file text at all, in which encoding, and its characters in pieces.
+
+Files are read in pieces, so memory stays flat. Knows nothing of documents or of where a file came from.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gptcli.errors import SourceError
+
+CHUNK_BYTES = 1 << 20
+MAX_CONTROL_SHARE = 0.05
+
+# How files begin that people try to read as text.
+MAGIC = (
+    (b"%PDF-", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive (as docx, odt and epub files are)"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"{\\rtf", "an RTF file"),
+)
+_WIDE_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CONTROL_BYTES = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b\b") + b"\x7f"
+# How much worse than the best guess cp1252 may look and still be taken.
+_LEEWAY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoding:
+    """How a file is decoded; ``guessed`` when it is not UTF-8, has no mark, and nobody said what it is."""
+
+    name: str
+    errors: Literal["strict", "replace"] = "strict"
+    guessed: bool = False
+
+
+class _NotDecodableError(Exception):
+    """The byte at ``offset`` does not belong to the encoding."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+def choose_encoding(path: Path, encoding: str | None = None, *, label: str = "", declared: str = "") -> TextEncoding:
+    """Decide how to decode a file: UTF-8, else what its byte order mark says, else ``declared``, else a guess.
+
+    ``encoding`` insists on one. ``label`` names the file in errors, ``declared`` is what a server said. Raises
+    ``SourceError`` for a binary or unreadable file, an unknown encoding, and bytes the insisted one does not have.
+    """
+    label = label or str(path)
+    head = _read(path, 0, CHUNK_BYTES, label)
+    if encoding is not None:
+        return _insisted(path, encoding, label)
+    for mark, name in _WIDE_MARKS:
+        if head.startswith(mark):
+            return _insisted(path, name, label)
+    _refuse_binary(head, label)
+    failed_at = _first_failure(path, "utf-8-sig", label)
+    if failed_at is None:
+        return TextEncoding("utf-8")
+    start = max(failed_at - CHUNK_BYTES // 2, 0)
+    sample = _read(path, start, CHUNK_BYTES, label)
+    _refuse_binary(sample, label)
+    for name in (declared, _guess(sample), "cp1252"):
+        if _is_encoding(name) and _first_failure(path, name, label) is None:
+            return TextEncoding(codecs.lookup(name).name, guessed=name != declared)
+    return TextEncoding("cp1252", errors="replace", guessed=True)
+
+
+def decode_pieces(path: Path, encoding: TextEncoding, *, label: str = "") -> Iterator[str]:
+    r"""Yield the text of a file in pieces, newlines as ``\n`` and without a byte order mark.
+
+    Raises ``SourceError`` when the file cannot be read or has changed since its encoding was chosen.
+    """
+    label = label or str(path)
+    try:
+        yield from _decode(path, encoding.name, encoding.errors)
+    except OSError as error:
+        raise _unreadable(label, error) from error
+    except _NotDecodableError as error:
+        raise _not_in_encoding(label, encoding.name, error.offset) from error
+
+
+def decode_file(path: Path, encoding: str | None = None) -> str:
+    """Return the whole text of a file, decoded as ``fetch`` would; raises ``SourceError`` as ``choose_encoding``."""
+    return "".join(decode_pieces(path, choose_encoding(path, encoding)))
+
+
+def binary_kind(head: bytes) -> str:
+    """Say what the bytes at the start of a file are when they are not text ("a PDF"), or return nothing."""
+    for magic, kind in MAGIC:
+        if head.startswith(magic):
+            return kind
+    if any(head.startswith(mark) for mark, _ in _WIDE_MARKS):
+        return ""
+    controls = len(head) - len(head.translate(None, _CONTROL_BYTES))
+    return "binary data" if b"\0" in head or controls > MAX_CONTROL_SHARE * len(head) else ""
+
+
+class BinaryFileError(SourceError):
+    """A file that is not text; inside a folder it is passed over."""
+
+
+def _refuse_binary(head: bytes, label: str) -> None:
+    kind = binary_kind(head)
+    if not kind:
+        return
+    if kind == "binary data":
+        hint = "If it is text in an unusual encoding, name it: --encoding utf-16-le."
+    else:
+        hint = "Save it as plain text first, and fetch that."
+    raise BinaryFileError(f"{label} looks binary: it is {kind}, not text.", hint)
+
+
+def _insisted(path: Path, name: str, label: str) -> TextEncoding:
+    if not _is_encoding(name):
+        raise SourceError(
+            f"There is no text encoding called {name!r}.", "Usual ones are utf-8, cp1252, utf-16 and shift_jis."
+        )
+    failed_at = _first_failure(path, name, label)
+    if failed_at is not None:
+        raise _not_in_encoding(label, name, failed_at)
+    return TextEncoding(codecs.lookup(name).name)
+
+
+def _not_in_encoding(label: str, name: str, offset: int) -> SourceError:
+    return SourceError(
+        f"{label} is not {name}: the byte at offset {offset:,} cannot be decoded.",
+        "Without --encoding the encoding is detected.",
+    )
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        b" ".decode(name, "replace")
+        codecs.getincrementaldecoder(name)
+    except (LookupError, ValueError, UnicodeError):
+        return False
+    return bool(name)
+
+
+def _guess(sample: bytes) -> str:
+    """Return the likeliest encoding of bytes that are no UTF-8, or nothing."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample).best()
+    if best is None:
+        return ""
+    western = from_bytes(sample, cp_isolation=["cp1252"]).best()
+    if western is None:
+        return best.encoding
+    # On short texts in Latin script the detector cannot tell the code pages apart, and cp1252 is the common one.
+    near = western.chaos <= best.chaos + _LEEWAY and western.coherence >= best.coherence - _LEEWAY
+    return "cp1252" if near else best.encoding
+
+
+def _first_failure(path: Path, name: str, label: str) -> int | None:
+    """Return the offset of the first byte that is not in the encoding, or None: the whole file is read."""
+    try:
+        for _ in _decode(path, name, "strict"):
+            pass
+    except OSError as error:
+        raise _unreadable(label, error) from error
+    except _NotDecodableError as error:
+        return error.offset
+    return None
+
+
+def _decode(path: Path, name: str, errors: str) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder(name)(errors)
+    newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    consumed = 0
+    started = False
+    with path.open("rb") as file:
+        while True:
+            data = file.read(CHUNK_BYTES)
+            held = len(decoder.getstate()[0])
+            try:
+                text = newlines.decode(data, final=not data)
+            except UnicodeError as error:
+                raise _NotDecodableError(consumed - held + int(getattr(error, "start", 0))) from error
+            consumed += len(data)
+            if text and not started:
+                text, started = text.removeprefix("\ufeff"), True
+            if text:
+                yield text
+            if not data:
+                return
+
+
+def _read(path: Path, start: int, count: int, label: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(count)
+    except OSError as error:
+        raise _unreadable(label, error) from error
+
+
+def _unreadable(label: str, error: OSError) -> SourceError:
+    return SourceError(f"{label} cannot be read ({error.strerror or type(error).__name__}).")

@@ -1,0 +1,282 @@
+"""From a corpus to tokens: documents are split, encoded and written as shards with a manifest, or used again.
+
+Tokens of a corpus lie in ``corpora/<corpus>/tokens/<tokenizer>/`` and appear there all at once. It does not know how
+texts are fetched, what a profile's model looks like, or how anything is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from gptcli.config import DataConfig
+from gptcli.corpora import CORPORA, Corpus, find_corpus, is_fetched, locate_corpus, unknown_corpus
+from gptcli.documents import read_documents
+from gptcli.encode import encode_documents
+from gptcli.errors import CorpusError, FormatError
+from gptcli.fetch import fetch
+from gptcli.fetch.recipes import recipes
+from gptcli.files import atomic_folder, write_json
+from gptcli.shards import (
+    MANIFEST_NAME,
+    TOKENIZER_NAME,
+    DatasetManifest,
+    ShardWriter,
+    SplitName,
+    SplitSummary,
+    dtype_for,
+    open_dataset,
+    read_manifest,
+)
+from gptcli.split import SplitPlan, plan_split, split_documents
+from gptcli.tokenizer import (
+    Tokenizer,
+    char_tokenizer,
+    gpt2_tokenizer,
+    parse_name,
+    save_tokenizer,
+    suggest_tokenizer,
+    train_bpe,
+)
+
+REPORT_BYTES = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareResult:
+    """Tokens that are ready, whether they were ready before, and why this tokenizer."""
+
+    folder: Path
+    manifest: DatasetManifest
+    tokenizer_reason: str
+    reused: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Which tokens are wanted; ``manifest`` is that of tokens which can be used as they are, ``stale`` why none can.
+
+    ``earlier`` is the newest manifest of the corpus, whatever its tokenizer.
+    """
+
+    corpus: Corpus
+    data: DataConfig
+    folder: Path
+    tokenizer: str
+    tokenizer_reason: str
+    earlier: DatasetManifest | None
+    manifest: DatasetManifest | None
+    stale: str
+
+
+def prepare(
+    corpus: str,
+    data: DataConfig,
+    *,
+    corpora_dir: Path = CORPORA,
+    force: bool = False,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> PrepareResult:
+    """Make the tokens of a fetched corpus (a name, or the path of its folder), or find them made already.
+
+    Tokens are used again when text, tokenizer and split agree, unless ``force``. With ``split: auto`` and no
+    ``split_at`` every split agrees, and a corpus that was prepared before keeps its way of being split. Raises
+    ``CorpusError`` when there is no such corpus, no text, or a split without two tokens.
+    """
+    return _fill(_plan_order(corpus, data, corpora_dir), force=force, on_progress=on_progress)
+
+
+def ensure_tokens(
+    corpus: str, data: DataConfig, *, corpora_dir: Path = CORPORA, on_notice: Callable[[str], None]
+) -> PrepareResult:
+    """Do what ``prepare`` does, after fetching a missing corpus that has a recipe; say what is being done.
+
+    Raises ``CorpusError`` that lists what there is for a name that is neither a corpus nor a recipe.
+    """
+    name, parent = locate_corpus(corpus, corpora_dir)
+    if not is_fetched(corpus, corpora_dir):
+        if name not in {recipe.name for recipe in recipes(parent)}:
+            raise unknown_corpus(corpus, corpora_dir)
+        on_notice(f"The corpus {name} is not here yet: fetching it.")
+        for note in fetch(name, name=name, corpora_dir=parent).notes:
+            on_notice(note)
+    order = _plan_order(corpus, data, corpora_dir)
+    if order.manifest is None:
+        on_notice(f"Preparing {name} with {order.tokenizer}: {order.stale}.")
+    return _fill(order, force=False, on_progress=lambda _: None)
+
+
+def _plan_order(corpus: str, data: DataConfig, corpora_dir: Path) -> _Order:
+    """Decide which tokens are wanted, and whether they are there."""
+    found = find_corpus(corpus, corpora_dir)
+    manifests = _manifests(found.folder)
+    tokenizer, reason = _choose_tokenizer(found, data, manifests)
+    parse_name(tokenizer)
+    folder = found.folder / "tokens" / tokenizer.replace(":", "-")
+    manifest, stale = _usable(folder, found, data)
+    return _Order(found, data, folder, tokenizer, reason, manifests[0] if manifests else None, manifest, stale)
+
+
+def _manifests(folder: Path) -> list[DatasetManifest]:
+    """Return the manifests of all tokens of a corpus, the newest first; damaged ones are left out."""
+    found = []
+    for path in sorted(folder.glob(f"tokens/*/{MANIFEST_NAME}")):
+        with contextlib.suppress(FormatError):
+            found.append(read_manifest(path.parent))
+    return sorted(found, key=lambda manifest: manifest.created_at, reverse=True)
+
+
+def _choose_tokenizer(corpus: Corpus, data: DataConfig, manifests: list[DatasetManifest]) -> tuple[str, str]:
+    if data.tokenizer != "auto":
+        return data.tokenizer, "it was asked for"
+    for manifest in manifests:
+        if manifest.corpus_sha256 == corpus.sha256:
+            return manifest.tokenizer, "the corpus was last prepared with it"
+    if corpus.tokenizer is not None:
+        return corpus.tokenizer, "the recipe of the corpus asks for it"
+    return suggest_tokenizer(corpus.n_bytes)
+
+
+def _usable(folder: Path, corpus: Corpus, data: DataConfig) -> tuple[DatasetManifest | None, str]:
+    """Return the manifest of tokens that are what is asked for, or why there are none."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return None, "there are no tokens of this kind yet"
+    try:
+        dataset = open_dataset(folder)
+        dataset.tokenizer()
+    except FormatError as error:
+        return None, f"its tokens are damaged ({error.message.rstrip('.')})"
+    manifest = dataset.manifest
+    if manifest.corpus_sha256 != corpus.sha256:
+        return None, "its text has changed"
+    if manifest.corpus != corpus.name:
+        return None, f"its tokens were made for the corpus {manifest.corpus}"
+    if not _split_agrees(manifest, data):
+        return None, "its tokens were split in another way"
+    return manifest, ""
+
+
+def _split_agrees(manifest: DatasetManifest, data: DataConfig) -> bool:
+    if data.split_at is not None:
+        return manifest.split_at == data.split_at
+    if manifest.split == "position":
+        return data.split == "auto"
+    return data.split in ("auto", manifest.split) and manifest.val_fraction == data.val_fraction
+
+
+def _fill(order: _Order, *, force: bool, on_progress: Callable[[str], None]) -> PrepareResult:
+    """Return the tokens that are there, or make them."""
+    notes = order.corpus.notes
+    if order.manifest is not None and not force:
+        return PrepareResult(order.folder, order.manifest, order.tokenizer_reason, reused=True, notes=notes)
+    try:
+        manifest = _build(order, on_progress)
+    except OSError as error:
+        raise CorpusError(
+            f"The tokens of {order.corpus.name} cannot be written to {order.folder} ({error.strerror or error}).",
+            "Free some space or check the folder's permissions; nothing was changed.",
+        ) from error
+    if manifest.tokenizer.startswith("bpe:") and manifest.vocab_size < int(manifest.tokenizer[4:]):
+        notes += (f"The text has merges for a vocabulary of {manifest.vocab_size} tokens only.",)
+    return PrepareResult(order.folder, manifest, order.tokenizer_reason, reused=False, notes=notes)
+
+
+def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest:
+    """Make the tokens in three passes over the documents: survey, vocabulary, encoding."""
+    corpus = order.corpus
+    on_progress(f"Reading {corpus.name}.")
+    plan = _plan_split(order)
+    if not plan.characters:
+        raise CorpusError(f"The corpus {corpus.name} has no text in it.", "gptcli fetch SOURCE fetches another one.")
+    tokenizer = _make_tokenizer(order.tokenizer, corpus, plan, on_progress)
+    dtype = dtype_for(tokenizer.vocab_size)
+    with atomic_folder(order.folder) as folder:
+        with ShardWriter(folder, "train", dtype) as train, ShardWriter(folder, "val", dtype) as val:
+            documents = split_documents(read_documents(corpus.documents), plan)
+            report = _reporter(order, on_progress)
+            totals = encode_documents(documents, tokenizer, {"train": train, "val": val}, report)
+
+        def summary(split: SplitName, writer: ShardWriter) -> SplitSummary:
+            if writer.tokens < 2:
+                raise _too_short(corpus.name, split, writer.tokens, plan)
+            return SplitSummary(writer.tokens, totals[split].bytes, totals[split].documents, writer.shards)
+
+        manifest = DatasetManifest(
+            corpus=corpus.name,
+            corpus_sha256=corpus.sha256,
+            licence=corpus.licence,
+            tokenizer=order.tokenizer,
+            fingerprint=tokenizer.fingerprint,
+            vocab_size=tokenizer.vocab_size,
+            dtype=dtype,
+            split=plan.mode,
+            split_reason=plan.reason,
+            val_fraction=plan.val_fraction,
+            split_at=plan.split_at,
+            duplicates_removed=len(plan.duplicates),
+            created_at=datetime.now(timezone.utc).isoformat(),
+            train=summary("train", train),
+            val=summary("val", val),
+        )
+        save_tokenizer(tokenizer, folder / TOKENIZER_NAME)
+        write_json(folder / MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+def _plan_split(order: _Order) -> SplitPlan:
+    """Split as asked; left to us, as the corpus was split before, so that adding text never moves a document."""
+    data, earlier = order.data, order.earlier
+    split_at = data.split_at
+    left_to_us = data.split == "auto" and split_at is None
+    if left_to_us:
+        split_at = order.corpus.split_at if earlier is None else earlier.split_at
+    documents = read_documents(order.corpus.documents)
+    plan = plan_split(documents, mode=data.split, split_at=split_at, val_fraction=data.val_fraction)
+    # A corpus that has become one document cannot be split by document any more.
+    if left_to_us and earlier is not None and (earlier.split != "document" or plan.documents > 1):
+        plan = replace(plan, mode=earlier.split, reason=f"split by {earlier.split}, as the corpus was before")
+    return plan
+
+
+def _make_tokenizer(name: str, corpus: Corpus, plan: SplitPlan, on_progress: Callable[[str], None]) -> Tokenizer:
+    """Make a tokenizer: an alphabet of all documents, GPT-2's vocabulary, or merges learned from train alone."""
+
+    def texts(splits: Iterable[SplitName]) -> Iterator[str]:
+        return (item.text for split, item in split_documents(read_documents(corpus.documents), plan) if split in splits)
+
+    kind, size = parse_name(name)
+    if kind == "gpt2":
+        return gpt2_tokenizer()
+    if size is None:
+        on_progress("Collecting the characters.")
+        return char_tokenizer(texts(("train", "val")), end_of_text=plan.documents > 1)
+    on_progress(f"Learning a vocabulary of {size:,} tokens.")
+    return train_bpe(texts(("train",)), size, total_bytes=corpus.n_bytes)
+
+
+def _reporter(order: _Order, on_progress: Callable[[str], None]) -> Callable[[int], None]:
+    """Return a function that takes the bytes encoded so far and reports them now and then."""
+    on_progress(f"Encoding with {order.tokenizer}.")
+    reported = 0
+
+    def report(n_bytes: int) -> None:
+        nonlocal reported
+        if n_bytes - reported >= REPORT_BYTES:
+            reported = n_bytes
+            on_progress(
+                f"Encoding with {order.tokenizer}: {n_bytes / 1e6:,.0f} of {order.corpus.n_bytes / 1e6:,.0f} MB."
+            )
+
+    return report
+
+
+def _too_short(corpus: str, split: SplitName, n_tokens: int, plan: SplitPlan) -> CorpusError:
+    count = "1 token" if n_tokens == 1 else f"{n_tokens} tokens"
+    advice = "Add text to the corpus, or cut it elsewhere: --split-at 0.5"
+    if plan.mode == "document":
+        advice = f"gptcli prepare {corpus} --split paragraph cuts each document instead."
+    return CorpusError(f"The {split} split of {corpus} has {count}; at least 2 are needed ({plan.reason}).", advice)

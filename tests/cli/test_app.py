@@ -1,0 +1,69 @@
+"""The front door: help, version, what is imported on the way, and how errors leave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gptcli
+from tests.cli.conftest import Cli, start_cli
+
+COMMANDS = ("fetch", "prepare", "train", "sample", "eval", "profiles", "corpora", "runs")
+
+
+def test_without_arguments_the_way_through_is_shown(cli: Cli) -> None:
+    done = cli()
+    assert done.code == 0
+    places = [done.stdout.index(f"  gptcli {name}") for name in ("fetch", "prepare", "train", "sample")]
+    assert places == sorted(places)
+    assert "gptcli --help" in done.stdout
+
+
+def test_help_names_every_command(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.code == 0
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(cli: Cli, command: str) -> None:
+    assert cli(command, "-h").code == 0
+
+
+def test_version(cli: Cli) -> None:
+    assert cli("--version").stdout == f"gptcli {gptcli.__version__}\n"
+
+
+def test_unknown_command_is_a_usage_error(cli: Cli) -> None:
+    assert cli("tarin").code == 2
+
+
+def test_starting_up_imports_nothing_slow() -> None:
+    code = "import json, sys, gptcli.cli.app; print(json.dumps(sorted(sys.modules)))"
+    root = Path(gptcli.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, encoding="utf-8", check=True)
+    slow = {"torch", "numpy", "pydantic", "rich", "yaml", "httpx", "tokenizers", "tiktoken", "transformers"}
+    assert not slow & set(json.loads(done.stdout))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX pipe")
+def test_reader_that_leaves_early_causes_no_traceback(folder: Path) -> None:
+    process = start_cli(folder, "profiles", "list")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+    process.stderr.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folder permissions are POSIX's")
+def test_file_where_a_folder_belongs_is_an_error_with_its_name(folder: Path, cli: Cli) -> None:
+    (folder / "corpora").write_text("a file", "utf-8")
+    done = cli("fetch", "docs.txt")
+    assert done.code == 1
+    assert "corpora" in done.stderr

@@ -1,0 +1,114 @@
+"""``gptcli sample``: where the prompt comes from, what reaches stdout, and which values cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ROOT, run_cli
+
+
+def test_prompt_comes_from_option_file_or_stdin(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("The for\n", "utf-8")
+    wanted = run_cli(trained, "sample", "tiny", "-p", "The for").stdout
+    assert wanted.startswith("The for")
+    assert run_cli(trained, "sample", "tiny", "--prompt-file", str(file)).stdout == wanted
+    assert run_cli(trained, "sample", "tiny", "--prompt-file", "-", stdin="The for\n").stdout == wanted
+    assert run_cli(trained, "sample", "tiny", "-", stdin="The for").stdout == wanted
+    assert run_cli(trained, "sample", "-", stdin="The for").stdout == wanted
+
+
+def test_without_run_the_newest_is_taken_and_named_on_stderr(trained: Path) -> None:
+    done = run_cli(trained, "sample", "-p", "The for")
+    assert done.code == 0
+    assert "tiny" in done.stderr
+    assert done.stdout == run_cli(trained, "sample", "tiny", "-p", "The for").stdout
+
+
+def test_defaults_come_from_the_profile_of_the_run(trained: Path) -> None:
+    (sample,) = run_cli(trained, "sample", "tiny", "--json").json()["samples"]
+    assert (sample["tokens"], sample["seed"], sample["prompt"]) == (12, 7, "")
+
+
+def test_streamed_text_is_that_of_json(trained: Path) -> None:
+    (sample,) = run_cli(trained, "sample", "tiny", "-p", "é", "--json").json()["samples"]
+    text = sample["prompt"] + sample["text"]
+    assert run_cli(trained, "sample", "tiny", "-p", "é").stdout == text + ("" if text.endswith("\n") else "\n")
+
+
+def test_several_samples_are_whole_and_separated(trained: Path) -> None:
+    args = ("sample", "tiny", "-p", "The ", "--num-samples", "3")
+    texts = [sample["prompt"] + sample["text"] for sample in run_cli(trained, *args, "--json").json()["samples"]]
+    lines = [text if text.endswith("\n") else text + "\n" for text in texts]
+    assert run_cli(trained, *args).stdout == "---\n".join(lines)
+
+
+def test_stop_string_ends_the_text_and_is_left_out(trained: Path) -> None:
+    args = ("sample", "tiny", "-p", "The ", "--max-new-tokens", "60", "--json")
+    (free,) = run_cli(trained, *args).json()["samples"]
+    stop = free["text"][5:8]
+    (stopped,) = run_cli(trained, *args, "--stop", stop, "--stop", "\u2603").json()["samples"]
+    assert stopped["finish_reason"] == "stop"
+    assert free["text"].startswith(stopped["text"])
+    assert stop not in stopped["text"]
+
+
+def test_same_seed_same_text_and_greedy_needs_none(trained: Path) -> None:
+    def text(*args: str) -> str:
+        return run_cli(trained, "sample", "tiny", "-p", "The ", *args).stdout
+
+    assert text("--seed", "3") == text("--seed", "3") != text("--seed", "4")
+    assert text("--temperature", "0", "--seed", "3") == text("--temperature", "0", "--seed", "4")
+
+
+def test_all_impossible_values_are_named_at_once(trained: Path) -> None:
+    done = run_cli(
+        trained, "sample", "tiny", "--temperature", "-1", "--top-p", "3", "--min-p", "nan", "--num-samples", "0",
+        "--top-k", "0", "--repetition-penalty", "0", "--max-new-tokens", "-5", "--stop", "",
+    )  # fmt: skip
+    assert done.code == 1
+    for name in ("temperature", "top-p", "min-p", "num-samples", "top-k", "repetition-penalty", "max-new-tokens"):
+        assert f"--{name}: " in done.stderr
+    assert "a stop string must not be empty" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("tiny", "Once upon a time"),
+        ("tiny", "-", "-p", "x"),
+        ("-p", "x", "--prompt-file", "y"),
+        ("--temperature", "hot"),
+    ],
+)
+def test_wrong_usage_is_code_2(trained: Path, args: tuple[str, ...]) -> None:
+    assert run_cli(trained, "sample", *args, stdin="x").code == 2
+
+
+def test_prompt_that_is_not_utf8_is_refused(trained: Path, tmp_path: Path) -> None:
+    assert "not UTF-8" in run_cli(trained, "sample", "tiny", "-", stdin=b"caf\xe9").stderr
+    done = run_cli(trained, "sample", "tiny", "-p", "caf\udce9")
+    assert (done.code, "not UTF-8" in done.stderr) == (1, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_terminal_sees_controls_that_a_pipe_gets_exactly(trained: Path) -> None:
+    command = [sys.executable, "-m", "gptcli", "sample", "tiny", "-p", "\x1b]52;c;eA==\x07[red]\u202e"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    piped = subprocess.run(command, cwd=trained, env=env, capture_output=True, check=True).stdout
+    assert piped.decode().startswith("\x1b]52;c;eA==\x07[red]\u202e")
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run(command, cwd=trained, env=env, stdout=theirs, stderr=subprocess.DEVNULL, check=True)
+        shown = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert shown.startswith("\u241b]52;c;eA==\u2407[red]<U+202E>")
+    assert "\x1b" not in shown

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gptcli.errors import CorpusError, FormatError, SourceError
+from gptcli.fetch import fetch
+from gptcli.fetch.corpus import check_name, corpora, read_source, slug
+from gptcli.files import sha256_file
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("the first text")
+    return tmp_path
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_same_text_again_leaves_every_file_untouched() -> None:
+    first = fetch("a.txt")
+    before = state(first.folder)
+    again = fetch("a.txt")
+    assert state(first.folder) == before
+    assert again.notes == ("The text of a is the same as before.",)
+    assert again.source["fetched_at"] == first.source["fetched_at"]
+
+
+def test_the_same_text_from_elsewhere_keeps_the_documents_and_renews_their_origin(here: Path) -> None:
+    folder = fetch("a.txt").folder
+    documents = state(folder)["documents.jsonl"]
+    (here / "else").mkdir()
+    shutil.copy("a.txt", "else/a.txt")
+    fetch("else/a.txt", name="a")
+    assert state(folder)["documents.jsonl"] == documents
+    assert read_source(folder)["source"] == "else/a.txt"
+
+
+def test_changed_text_replaces_the_old_and_keeps_the_tokens(here: Path) -> None:
+    folder = fetch("a.txt").folder
+    (folder / "tokens").mkdir()
+    (here / "a.txt").write_text("the second text")
+    result = fetch("a.txt")
+    assert result.notes[0].startswith("The text of a has changed since it was fetched on 20")
+    assert (folder / "tokens").is_dir()
+    assert read_source(folder)["sha256"] == sha256_file(folder / "documents.jsonl") == result.source["sha256"]
+    assert sorted(path.name for path in folder.iterdir()) == ["documents.jsonl", "source.json", "tokens"]
+
+
+def test_a_corpus_of_another_source_is_replaced_with_a_note(here: Path) -> None:
+    fetch("a.txt")
+    (here / "b.txt").write_text("other")
+    assert fetch("b.txt", name="a").notes == ("The corpus a held the text of a.txt before; it was replaced.",)
+
+
+def test_a_fetch_that_fails_leaves_the_old_corpus(here: Path) -> None:
+    folder = fetch("a.txt").folder
+    before = state(folder)
+    (here / "a.txt").write_bytes(b"\0")
+    with pytest.raises(SourceError):
+        fetch("a.txt")
+    assert state(folder) == before
+
+
+def test_documents_edited_by_hand_are_written_again(here: Path) -> None:
+    result = fetch("a.txt")
+    (result.folder / "documents.jsonl").write_text("spoiled")
+    assert fetch("a.txt").source["sha256"] == sha256_file(result.folder / "documents.jsonl")
+
+
+def test_a_damaged_record_is_told_and_the_next_fetch_repairs_it() -> None:
+    folder = fetch("a.txt").folder
+    for damage in ("{", '{"format_version": 2}', '{"format_version": 1, "name": "a"}'):
+        (folder / "source.json").write_text(damage)
+        with pytest.raises(FormatError, match=r"source\.json: the source of a corpus"):
+            read_source(folder)
+    fetch("a.txt")
+    assert read_source(folder)["name"] == "a"
+
+
+def test_between_its_two_renames_a_killed_fetch_is_still_one_whole_corpus(here: Path) -> None:
+    folder = fetch("a.txt").folder
+    old, old_record = (folder / "documents.jsonl").read_bytes(), (folder / "source.json").read_text()
+    (here / "a.txt").write_text("the second text")
+    new_record = json.dumps(fetch("a.txt").source)
+
+    (folder / "source.json").write_text(old_record)
+    (folder / ".source.next.json").write_text(new_record)
+    assert read_source(folder)["bytes"] == len("the second text")
+
+    (folder / "documents.jsonl").write_bytes(old)
+    assert read_source(folder)["bytes"] == len("the first text")
+
+    (folder / ".source.next.json").write_text("{")
+    assert read_source(folder)["bytes"] == len("the first text")
+    fetch("a.txt")
+    assert not (folder / ".source.next.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills with SIGKILL")
+def test_a_killed_fetch_leaves_the_old_corpus_or_the_new_one(here: Path) -> None:
+    for name in ("one", "two"):
+        (here / f"{name}.txt").write_text(f"{name} " * 50_000)
+    folder = fetch("one.txt", name="x").folder
+    loop = "from gptcli.fetch import fetch\nwhile True:\n    for n in ('one', 'two'): fetch(n + '.txt', name='x')"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    draw = random.Random(7)
+    for _ in range(4):
+        with subprocess.Popen([sys.executable, "-c", loop], env=environment) as child:
+            began = (folder / "documents.jsonl").stat().st_mtime_ns
+            while (folder / "documents.jsonl").stat().st_mtime_ns == began:
+                time.sleep(0.005)
+            time.sleep(draw.random() / 20)
+            child.send_signal(signal.SIGKILL)
+        record = read_source(folder)
+        assert record["sha256"] == sha256_file(folder / "documents.jsonl")
+        assert record["source"] in {"one.txt", "two.txt"}
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "c:", "a\nb", "x" * 101, " a", "what?", "\u202etxt"]
+)
+def test_a_name_that_cannot_be_a_folder_is_refused(here: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="cannot be the name of a corpus"):
+        fetch("a.txt", name=name)
+    assert not (here / "corpora").exists()
+
+
+@pytest.mark.parametrize("name", ["my-corpus", "Größe 2", "v1.2_final"])
+def test_other_names_are_taken_as_they_are(name: str) -> None:
+    assert fetch("a.txt", name=name).folder == Path("corpora") / name
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("My Book (2nd ed.)", "my-book-2nd-ed"), ("Émile", "emile"), ("本", "corpus"), ("..", "corpus"), ("a_b", "a_b")],
+)
+def test_names_from_sources_are_made_plain(name: str, expected: str) -> None:
+    assert slug(name) == expected
+
+
+def test_a_corpus_folder_that_cannot_be_written_is_an_error_of_ours(here: Path) -> None:
+    (here / "corpora").write_text("a file where a folder should be")
+    with pytest.raises(CorpusError, match="cannot be written"):
+        fetch("a.txt")
+
+
+def test_fetched_corpora_are_listed_by_name(here: Path) -> None:
+    assert list(corpora()) == []
+    fetch("a.txt", name="zebra")
+    fetch("a.txt", name="ant")
+    (here / "corpora" / "empty").mkdir()
+    assert list(corpora()) == ["ant", "zebra"]

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptcli.documents import read_documents
+from gptcli.errors import SourceError
+from gptcli.fetch import fetch
+from gptcli.fetch.recipes import find_recipe, load_recipe, recipes
+from tests.fetch.conftest import Page, Site
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpora").mkdir()
+    return tmp_path
+
+
+def test_every_built_in_recipe_can_be_read() -> None:
+    found = {file.name: load_recipe(file.path) for file in recipes()}
+    assert {"python-docs", "shakespeare"} <= set(found)
+    assert all(recipe.description.endswith(".") and recipe.licence for recipe in found.values())
+
+
+def test_the_shakespeare_recipe_names_the_bytes_of_tiny_shakespeare(shared_data: Path) -> None:
+    recipe = find_recipe("shakespeare")
+    assert recipe is not None
+    assert recipe.sha256 == hashlib.sha256((shared_data / "tinyshakespeare.txt").read_bytes()).hexdigest()
+
+
+def test_python_docs_needs_no_network_and_has_a_document_for_each_topic() -> None:
+    from pydoc_data.topics import topics
+
+    result = fetch("python-docs")
+    items = list(read_documents(result.folder / "documents.jsonl"))
+    assert [item.title for item in items] == sorted(topics)
+    assert {item.licence for item in items} == {result.source["licence"]} == {"PSF-2.0"}
+    assert 400_000 < result.bytes < 700_000
+    assert (result.source["kind"], result.source["recipe"]) == ("embedded", "python-docs")
+    assert f"{sys.version_info.major}.{sys.version_info.minor}." in result.notes[0]
+
+
+def test_a_recipe_of_the_working_directory_wins(here: Path) -> None:
+    (here / "mine.txt").write_text("my text")
+    recipe = "name: shakespeare\nsource: mine.txt\ntokenizer: bpe:512\nsplit_at: 0.8\n"
+    (here / "corpora" / "shakespeare.yaml").write_text(recipe)
+    result = fetch("shakespeare")
+    assert (result.bytes, result.source["tokenizer"], result.source["split_at"]) == (7, "bpe:512", 0.8)
+    assert [file.builtin for file in recipes() if file.name == "shakespeare"] == [False]
+
+
+def test_a_recipe_cleans_and_says_what_it_removed(site: Site, here: Path) -> None:
+    site.pages["/talk"] = Page(b"Chapter 1\nOne.  \n\n\n\nTwo.\nChapter 2\nThree.\n")
+    (here / "corpora" / "talk.yaml").write_text(
+        f"name: talk\nsource: {site.url}/talk\nlicence: CC0-1.0\n"
+        "cleaners: [strip_trailing_spaces, collapse_blank_lines]\ndrop_lines: ['^Chapter [0-9]+$']\n"
+    )
+    result = fetch("talk")
+    (item,) = read_documents(result.folder / "documents.jsonl")
+    assert item.text == "One.\n\nTwo.\nThree.\n"
+    assert item.licence == result.source["licence"] == "CC0-1.0"
+    assert result.source["dropped"] == {"lines with ^Chapter [0-9]+$": 2}
+
+
+def test_a_text_that_has_changed_at_its_source_is_refused(site: Site, here: Path) -> None:
+    text = b"what the recipe was written for"
+    site.pages["/a.txt"] = Page(text)
+    digest = hashlib.sha256(text).hexdigest()
+    (here / "corpora" / "a.yaml").write_text(f"name: a\nsource: {site.url}/a.txt\nsha256: {digest}\n")
+    assert fetch("a").bytes == len(text)
+    before = (here / "corpora" / "a" / "documents.jsonl").read_bytes()
+    site.pages["/a.txt"] = Page(b"something else")
+    with pytest.raises(SourceError) as caught:
+        fetch("a")
+    assert digest in caught.value.message
+    assert f"gptcli fetch {site.url}/a.txt" in caught.value.hint
+    assert (here / "corpora" / "a" / "documents.jsonl").read_bytes() == before
+
+
+def test_a_local_source_is_held_to_its_sha256_too(here: Path) -> None:
+    (here / "a.txt").write_text("text")
+    (here / "corpora" / "a.yaml").write_text(f"name: a\nsource: a.txt\nsha256: {'ab' * 32}\n")
+    with pytest.raises(SourceError, match="is not the one file with the SHA-256"):
+        fetch("a")
+
+
+def test_a_recipe_whose_text_is_missing_says_so(here: Path) -> None:
+    (here / "corpora" / "a.yaml").write_text("name: a\nsource: nowhere.txt\n")
+    with pytest.raises(SourceError, match=r"The recipe a reads nowhere\.txt, which is not there"):
+        fetch("a")
+
+
+def test_a_file_comes_before_a_recipe_of_the_same_name_and_a_note_says_so(here: Path) -> None:
+    (here / "shakespeare").mkdir()
+    (here / "shakespeare" / "a.txt").write_text("text")
+    result = fetch("shakespeare")
+    assert result.bytes == 4
+    assert result.notes == ("shakespeare is a folder here, so the recipe of that name was not used.",)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: other\nsource: x\n", "a.yaml:1: the name is 'other', but the file is a.yaml"),
+        ("name: a\n", "source: Field required"),
+        ("name: a\nsource: x\nlicense: MIT\n", "a.yaml:3: license: Extra inputs are not permitted"),
+        ("name: a\nsource: x\nsource: y\n", "a.yaml:3: the key 'source' is given twice"),
+        ("name: a\nsource: x\ncleaners: [polish]\n", "unknown cleaner 'polish'; there are strip_bom"),
+        ("name: a\nsource: x\ndrop_lines: ['(']\n", "'(' is not a regular expression"),
+        ("name: a\nsource: x\ntokenizer: words\n", "tokenizer 'words' is unknown"),
+        ("name: a\nsource: x\nsplit_at: 1.5\n", "a.yaml:3: split_at"),
+        ("name: a\nsource: x\nsha256: abc\n", "a.yaml:3: sha256"),
+        ("- a\n", "a mapping of keys to values was expected"),
+    ],
+)
+def test_a_wrong_recipe_is_told_with_its_line(here: Path, text: str, problem: str) -> None:
+    (here / "corpora" / "a.yaml").write_text(text)
+    with pytest.raises(SourceError) as caught:
+        fetch("a")
+    assert problem in caught.value.message
+
+
+def test_all_mistakes_of_a_recipe_are_told_at_once(here: Path) -> None:
+    (here / "corpora" / "a.yaml").write_text("name: a\nsource: 5\ncleaners: no\n")
+    with pytest.raises(SourceError) as caught:
+        fetch("a")
+    assert ":2: source" in caught.value.message
+    assert ":3: cleaners" in caught.value.message
+
+
+def test_a_recipe_that_is_no_text_is_an_error(here: Path) -> None:
+    (here / "corpora" / "a.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SourceError, match="not UTF-8"):
+        fetch("a")

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptcli.errors import SourceError
+from gptcli.fetch.text import TextEncoding, binary_kind, choose_encoding, decode_file, decode_pieces
+
+MakeFile = Callable[[bytes], Path]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MakeFile:
+    def make(data: bytes) -> Path:
+        path = tmp_path / "file.txt"
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("text") / "file.txt"
+
+
+@given(text=st.text())
+def test_any_utf8_comes_back_with_plain_newlines(scratch: Path, text: str) -> None:
+    scratch.write_bytes(("a" + text).encode())
+    if binary_kind(("a" + text).encode()):
+        return
+    assert decode_file(scratch) == ("a" + text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_decides_and_is_dropped(made: MakeFile, encoding: str) -> None:
+    path = made("Grüße, 世界 😀\r\nzwei\rdrei".encode(encoding))
+    assert decode_file(path) == "Grüße, 世界 😀\nzwei\ndrei"
+    assert not choose_encoding(path).guessed
+
+
+def test_characters_and_newlines_across_the_pieces_of_a_file_stay_whole(made: MakeFile) -> None:
+    text = "é\r\n" * 1_000_000
+    pieces = list(decode_pieces(made(b"a" + text.encode()), TextEncoding("utf-8")))
+    assert len(pieces) > 2
+    assert "".join(pieces) == "a" + text.replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Das ist ein schöner Tag für große Männer.", "cp1252"),
+        ("Größe", "cp1252"),
+        ("L\u2019été dernier, nous sommes allés à la plage.", "cp1252"),
+        ("El niño está aquí, ¿verdad? ¡Sí!", "cp1252"),
+        ("Příliš žluťoučký kůň úpěl ďábelské ódy. " * 4, "cp1250"),
+        ("Café, déjà vu, naïve résumé. It\u2019s what the \u201cwaiter\u201d said about it.", "cp1252"),
+        ("これは日本語の文章です。今日は天気がいいですね。" * 4, "cp932"),
+        ("Это русский текст, который нужно прочитать. " * 4, "cp1251"),
+        ("这是一段中文文本。用来测试编码检测。" * 4, "gb18030"),
+    ],
+)
+def test_other_encodings_are_detected(made: MakeFile, text: str, encoding: str) -> None:
+    path = made(text.encode(encoding))
+    assert choose_encoding(path) == TextEncoding(encoding, guessed=True)
+    assert decode_file(path) == text
+
+
+def test_a_book_in_cp1252_is_detected(made: MakeFile, shared_data: Path) -> None:
+    text = (shared_data / "gutenberg" / "863-0.txt").read_text("utf-8-sig")
+    path = made(text.encode("cp1252"))
+    assert choose_encoding(path).name == "cp1252"
+    assert decode_file(path) == text
+
+
+def test_the_first_strange_byte_may_stand_late(made: MakeFile) -> None:
+    path = made(b"plain words\n" * 200_000 + "Ein schöner Gruß für Männer.".encode("cp1252"))
+    assert decode_file(path).endswith("Ein schöner Gruß für Männer.")
+
+
+def test_what_no_encoding_has_is_read_as_cp1252_with_replacement(made: MakeFile) -> None:
+    data = "déjà vu ".encode("cp1252") * 20 + b"\x81 \x8d"
+    path = made(data)
+    chosen = choose_encoding(path)
+    assert chosen.guessed
+    assert len(decode_file(path)) == len(data)
+
+
+def test_a_servers_charset_is_believed_where_the_bytes_allow_it(made: MakeFile) -> None:
+    path = made("Příliš žluťoučký kůň".encode("iso8859_2"))
+    assert choose_encoding(path, declared="iso-8859-2") == TextEncoding("iso8859-2")
+    assert choose_encoding(made("Grüße".encode()), declared="iso-8859-1") == TextEncoding("utf-8")
+    assert choose_encoding(made(b"gr\xfc\xdfe"), declared="ascii").name == "cp1252"
+    assert choose_encoding(made(b"gr\xfc\xdfe"), declared="no-such-charset").name == "cp1252"
+
+
+def test_an_insisted_encoding_is_followed(made: MakeFile) -> None:
+    path = made("naïve".encode("utf-16-le"))
+    assert decode_file(path, "UTF-16-LE") == "naïve"
+    assert decode_file(made("é".encode()), "latin-1") == "Ã©"
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding", "offset"),
+    [
+        (b"abc\xff", "utf-8", "3"),
+        (b"x" * 2_000_000 + b"\xe9t\xe9", "ascii", "2,000,000"),
+        (b"x" * ((1 << 20) - 1) + b"\xe2\x82x", "utf-8", "1,048,575"),
+        (b"abc\xe2\x82", "utf-8", "3"),
+        (b"a\0b", "utf-16-le", "2"),
+    ],
+)
+def test_an_insisted_encoding_that_does_not_fit_names_the_byte(
+    made: MakeFile, data: bytes, encoding: str, offset: str
+) -> None:
+    with pytest.raises(SourceError, match=f"is not {encoding}: the byte at offset {offset} cannot be decoded"):
+        decode_file(made(data), encoding)
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "rot13", ""])
+def test_an_unknown_encoding_is_refused(made: MakeFile, encoding: str) -> None:
+    with pytest.raises(SourceError, match="no text encoding called"):
+        choose_encoding(made(b"abc"), encoding)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"%PDF-1.7\n...", "a PDF"),
+        (b"PK\x03\x04word/document.xml", "a ZIP archive"),
+        (b"\x1f\x8b\x08\x00", "a gzip archive"),
+        (b"{\\rtf1 text", "an RTF file"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary data"),
+        (b"text with a \0 in it", "binary data"),
+        (bytes(range(256)) * 10, "binary data"),
+        ("no mark".encode("utf-16-le"), "binary data"),
+    ],
+)
+def test_binary_files_are_refused(made: MakeFile, data: bytes, kind: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        decode_file(made(data))
+    assert f"looks binary: it is {kind}" in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_binary_tail_behind_text_is_noticed(made: MakeFile) -> None:
+    with pytest.raises(SourceError, match="looks binary"):
+        decode_file(made(b"header\n" * 300_000 + b"\xff\xd8\0\0\x01\x02" * 10_000))
+
+
+def test_colours_and_form_feeds_are_text() -> None:
+    assert binary_kind(b"\x1b[31mred\x1b[0m\f\n" * 3) == ""
+
+
+def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read"):
+        decode_file(tmp_path / "nothing.txt")

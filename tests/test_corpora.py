@@ -1,0 +1,92 @@
+"""A corpus is found by name or path, and what is said of it is true of its text as it is now."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gptcli.corpora import find_corpus, is_fetched
+from gptcli.errors import CorpusError
+from gptcli.fetch import fetch
+from gptcli.files import sha256_file
+
+
+@pytest.fixture
+def corpora_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpora"
+    (tmp_path / "hamlet.txt").write_text("To be, or not to be: that is the question.\n" * 20, "utf-8")
+    fetch(str(tmp_path / "hamlet.txt"), name="hamlet", corpora_dir=folder)
+    return folder
+
+
+def edit_source(folder: Path, **changes: object) -> None:
+    path = folder / "source.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
+
+
+def test_a_corpus_is_found_by_name_and_by_the_path_that_fetch_prints(corpora_dir: Path) -> None:
+    by_name = find_corpus("hamlet", corpora_dir)
+    assert by_name == find_corpus(str(corpora_dir / "hamlet"), Path("elsewhere"))
+    assert by_name.name == "hamlet"
+    assert by_name.sha256 == sha256_file(by_name.documents)
+    assert by_name.n_bytes == 43 * 20
+    assert by_name.notes == ()
+
+
+def test_what_the_recipe_asks_for_is_passed_on(corpora_dir: Path) -> None:
+    edit_source(corpora_dir / "hamlet", tokenizer="char", split_at=0.9, licence="public domain")
+    corpus = find_corpus("hamlet", corpora_dir)
+    assert (corpus.tokenizer, corpus.split_at, corpus.licence) == ("char", 0.9, "public domain")
+
+
+def test_a_corpus_edited_by_hand_is_seen_as_it_is_now(corpora_dir: Path) -> None:
+    before = find_corpus("hamlet", corpora_dir)
+    with before.documents.open("a", encoding="utf-8") as file:
+        file.write('{"id": "0", "text": "The rest is silence."}\n')
+    later = (corpora_dir / "hamlet" / "source.json").stat().st_mtime_ns + 10**9
+    os.utime(before.documents, ns=(later, later))
+    corpus = find_corpus("hamlet", corpora_dir)
+    assert corpus.sha256 == sha256_file(corpus.documents) != before.sha256
+    assert "was changed after it was fetched" in corpus.notes[0]
+
+
+def test_documents_that_are_newer_but_the_same_are_no_change(corpora_dir: Path) -> None:
+    before = find_corpus("hamlet", corpora_dir)
+    later = (corpora_dir / "hamlet" / "source.json").stat().st_mtime_ns + 10**9
+    os.utime(before.documents, ns=(later, later))
+    assert find_corpus("hamlet", corpora_dir) == before
+
+
+@pytest.mark.parametrize("content", [None, "{damaged", '{"format_version": 99}'])
+def test_a_corpus_without_a_readable_source_is_one_made_by_hand(corpora_dir: Path, content: str | None) -> None:
+    path = corpora_dir / "hamlet" / "source.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content, "utf-8")
+    corpus = find_corpus("hamlet", corpora_dir)
+    assert corpus.sha256 == sha256_file(corpus.documents)
+    assert (corpus.licence, corpus.notes) == ("", ())
+
+
+def test_an_unknown_name_gets_the_nearest_and_lists_what_there_is(corpora_dir: Path) -> None:
+    with pytest.raises(
+        CorpusError, match=r"no corpus called 'hamlte'\. Fetched: hamlet; recipes: .*python-docs"
+    ) as caught:
+        find_corpus("hamlte", corpora_dir)
+    assert caught.value.hint.startswith("Did you mean hamlet?")
+
+
+def test_a_recipe_that_is_not_fetched_is_answered_with_the_command(corpora_dir: Path) -> None:
+    with pytest.raises(CorpusError, match="'python-docs' is not fetched yet") as caught:
+        find_corpus("python-docs", corpora_dir)
+    assert caught.value.hint == "gptcli fetch python-docs"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "hamlet/tokens", "corpora/.."])
+def test_names_that_are_no_corpus_are_not_fetched(corpora_dir: Path, name: str) -> None:
+    assert not is_fetched(name, corpora_dir)
+    with pytest.raises(CorpusError, match="no corpus called"):
+        find_corpus(name, corpora_dir)

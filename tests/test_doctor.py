@@ -1,0 +1,161 @@
+"""The doctor's sentences: each names the fact, the key and the value that would change it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gptcli.batches import BatchStream
+from gptcli.config import ModelConfig, RunProfile, TrainConfig
+from gptcli.doctor import Finding, diagnose
+from gptcli.plan import count_parameters
+from gptcli.profiles import override_path
+from gptcli.shards import ArrayTokens, DatasetManifest, SplitSummary
+from gptcli.tokenizer import parse_name
+
+SAMPLE = np.arange(64, dtype=np.uint16)
+# The numbers of tiny Shakespeare, by characters.
+SHAKESPEARE = DatasetManifest(
+    corpus="shakespeare",
+    corpus_sha256="0" * 64,
+    licence="public domain",
+    tokenizer="char",
+    fingerprint="0" * 16,
+    vocab_size=65,
+    dtype="uint16",
+    split="position",
+    split_reason="the text is cut at character 1,003,854 of 1,115,394, as asked for",
+    val_fraction=0.1,
+    split_at=0.9,
+    duplicates_removed=0,
+    created_at="2026-11-20T12:00:00+00:00",
+    train=SplitSummary(1_003_854, 1_003_854, 1, ()),
+    val=SplitSummary(111_540, 111_540, 1, ()),
+)
+# nanoGPT's baby GPT for a CPU on it, and the one for a GPU.
+CPU = RunProfile(
+    model=ModelConfig(n_layer=4, n_head=4, n_embd=128, block_size=64),
+    train=TrainConfig(batch_size=12, max_steps=2000),
+)
+GPU = RunProfile(
+    model=ModelConfig(n_layer=6, n_head=6, n_embd=384, block_size=256),
+    train=TrainConfig(batch_size=64, max_steps=5000),
+)
+
+
+def manifest(*, train: int = 1_003_854, val: int = 111_540, **changes: Any) -> DatasetManifest:  # noqa: ANN401
+    return replace(SHAKESPEARE, train=SplitSummary(train, train, 1, ()), val=SplitSummary(val, val, 1, ()), **changes)
+
+
+def with_dropout(profile: RunProfile, dropout: float) -> RunProfile:
+    return profile.model_copy(update={"model": profile.model.model_copy(update={"dropout": dropout})})
+
+
+def with_steps(profile: RunProfile, max_steps: int) -> RunProfile:
+    return profile.model_copy(update={"train": profile.train.model_copy(update={"max_steps": max_steps})})
+
+
+def level(findings: tuple[Finding, ...], fragment: str) -> str:
+    """The level of the one finding that says ``fragment``."""
+    found = [finding for finding in findings if fragment in finding.text]
+    assert len(found) == 1, f"{fragment!r} in {findings}"
+    return found[0].level
+
+
+def test_a_short_run_on_shakespeare_needs_no_warning() -> None:
+    findings = diagnose(SHAKESPEARE, CPU)
+    assert "warning" not in {finding.level for finding in findings}
+    assert level(findings, "the train text is read 1.5 times") == "ok"
+    assert level(findings, "1,743 windows of model.block_size 64") == "ok"
+
+
+def test_tokens_per_parameter_are_counted_with_the_corpus_vocabulary() -> None:
+    parameters = count_parameters(CPU.model.model_copy(update={"vocab_size": 65}))
+    assert level(diagnose(SHAKESPEARE, CPU), f"1.2 for each of the model's {parameters:,} parameters") == "note"
+    assert level(diagnose(manifest(train=30 * parameters), CPU), "30 for each") == "ok"
+
+
+def test_82_epochs_without_dropout_are_warned_of_with_values_that_stay_below() -> None:
+    findings = diagnose(SHAKESPEARE, GPU)
+    text = "the train text is read 82 times without dropout; beyond 16 little is gained: set train.max_steps to 980"
+    assert level(findings, text) == "warning"
+    assert level(findings, "0.094 for each of the model's") == "warning"
+    assert "warning" not in {
+        finding.level for finding in diagnose(SHAKESPEARE, with_steps(with_dropout(GPU, 0.2), 980))
+    }
+    assert level(diagnose(SHAKESPEARE, with_steps(GPU, 980)), "the train text is read") == "note"
+
+
+def test_dropout_in_a_run_of_one_epoch_is_called_useless() -> None:
+    assert level(diagnose(SHAKESPEARE, with_dropout(CPU, 0.2)), "set model.dropout to 0.") == "note"
+
+
+def test_a_run_that_does_not_read_all_of_the_text_gets_the_steps_that_would() -> None:
+    findings = diagnose(SHAKESPEARE, with_steps(CPU, 200))
+    assert level(findings, "0.15 times, less than once: set train.max_steps to 1,307 to read all of it") == "note"
+
+
+@pytest.mark.parametrize("n_tokens", [64, 9, 2])
+def test_a_split_shorter_than_a_window_gets_a_block_size_that_works(n_tokens: int) -> None:
+    findings = diagnose(manifest(train=n_tokens), CPU)
+    assert level(findings, "not one window of model.block_size 64") == "warning"
+    block_size = int(findings[0].text.removesuffix(".").rsplit(" ", 1)[1])
+    BatchStream(ArrayTokens(SAMPLE[:n_tokens]), block_size=block_size, batch_size=2, seed=1).next_batch()
+    assert level(diagnose(manifest(val=n_tokens), CPU), "Val has") == "warning"
+
+
+def test_few_val_windows_are_warned_of() -> None:
+    few = manifest(val=1000, split="paragraph", split_at=None)
+    assert level(diagnose(few, CPU), "16 windows of model.block_size 64, so val_loss will have a large") == "warning"
+    assert level(diagnose(few, CPU), "set data.val_fraction to 0.2 or add text") == "warning"
+    assert level(diagnose(manifest(val=65), CPU), "a single window") == "warning"
+
+
+@pytest.mark.parametrize(("removed", "text"), [(1, "1 document was"), (1200, "1,200 documents were")])
+def test_duplicates_are_named(removed: int, text: str) -> None:
+    assert level(diagnose(manifest(duplicates_removed=removed), None), text) == "note"
+
+
+@pytest.mark.parametrize(
+    ("split", "split_at", "advice"),
+    [
+        ("document", None, "set data.split to paragraph"),
+        ("paragraph", None, "set data.split_at to 0.9"),
+        ("position", 0.9, "set data.split_at to another fraction"),
+    ],
+)
+def test_an_odd_share_of_val_is_noted(split: str, split_at: float | None, advice: str) -> None:
+    odd = manifest(train=700_000, val=300_000, split=split, split_at=split_at)
+    assert level(diagnose(odd, None), "Val holds 30.0% of the tokens where 10% was asked for: ") == "note"
+    assert level(diagnose(odd, None), advice) == "note"
+    assert not diagnose(manifest(train=900_000, val=100_000, split=split, split_at=split_at), None)
+
+
+def test_a_vocabulary_too_large_for_the_text_gets_a_smaller_one() -> None:
+    book = manifest(train=91_919, val=8_887, tokenizer="gpt2", vocab_size=50_257)
+    assert level(diagnose(book, None), "only 1.8 times on average, too rarely to learn them") == "warning"
+    assert parse_name(diagnose(book, None)[0].text.removesuffix(".").rsplit(" ", 1)[1]) == ("bpe", 512)
+
+
+def test_warnings_come_first_and_every_key_exists() -> None:
+    cases = [
+        (SHAKESPEARE, CPU),
+        (SHAKESPEARE, GPU),
+        (SHAKESPEARE, with_dropout(CPU, 0.1)),
+        (SHAKESPEARE, with_steps(CPU, 10)),
+        (manifest(train=50, val=10), CPU),
+        (manifest(val=700, split="document", split_at=None, tokenizer="gpt2", vocab_size=50_257), GPU),
+    ]
+    for corpus, profile in cases:
+        findings = diagnose(corpus, profile)
+        levels = [finding.level for finding in findings]
+        assert levels == sorted(levels, key=("warning", "note", "ok").index)
+        for finding in findings:
+            assert finding.text[0].isupper()
+            assert finding.text.endswith(".")
+            for word in finding.text.replace(",", " ").replace(";", " ").split():
+                if word.startswith(("model.", "data.", "train.")):
+                    override_path(word.rstrip("."))

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gptcli.config import ModelConfig
+from gptcli.errors import FormatError
+from gptcli.interchange import (
+    from_transformers,
+    model_config_from_transformers,
+    take_from_transformers,
+    to_transformers,
+    to_transformers_config,
+)
+from gptcli.model import GPT
+
+GPT2 = ModelConfig(family="gpt2", n_layer=2, n_head=2, n_embd=8, block_size=8, vocab_size=11, bias=True)
+MODERN = ModelConfig(n_layer=2, n_head=4, n_kv_head=2, n_embd=16, block_size=8, vocab_size=11)
+FAMILIES = pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])
+
+
+def random_state(config: ModelConfig) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(t.shape, generator=generator) for name, t in GPT(config).state_dict().items()}
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    assert not [name for name in expected if not torch.equal(found[name], expected[name])]
+
+
+modern_configs = st.builds(
+    lambda kv, shared, half, **values: ModelConfig(n_head=kv * shared, n_kv_head=kv, head_dim=2 * half, **values),
+    kv=st.integers(1, 3),
+    shared=st.integers(1, 3),
+    half=st.integers(1, 3),
+    n_layer=st.integers(1, 2),
+    n_embd=st.sampled_from([2, 6, 16]),
+    n_inner=st.none() | st.integers(1, 20),
+    vocab_size=st.integers(1, 20),
+    block_size=st.integers(1, 8),
+    tie_embeddings=st.booleans(),
+)
+gpt2_configs = st.builds(
+    lambda heads, width, **values: ModelConfig(family="gpt2", n_head=heads, n_embd=heads * width, **values),
+    heads=st.integers(1, 3),
+    width=st.integers(1, 4),
+    n_layer=st.integers(1, 2),
+    n_inner=st.none() | st.integers(1, 20),
+    vocab_size=st.integers(1, 20),
+    block_size=st.integers(1, 8),
+    bias=st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(modern_configs | gpt2_configs)
+def test_weights_of_any_shape_come_back_from_the_other_names_as_they_were(config: ModelConfig) -> None:
+    state = random_state(config)
+    theirs = to_transformers(state, config)
+    assert all(tensor.is_contiguous() for tensor in theirs.values())
+    assert_same(from_transformers(theirs, config), state)
+
+
+@settings(deadline=None, max_examples=40)
+@given(modern_configs | gpt2_configs)
+def test_configurations_come_back_with_the_same_shapes(config: ModelConfig) -> None:
+    back = model_config_from_transformers(to_transformers_config(config))
+    assert back.family == config.family
+    shapes = [{name: t.shape for name, t in GPT(c).state_dict().items()} for c in (back, config)]
+    if config.family == "gpt2":
+        shapes = [{name: shape for name, shape in s.items() if not name.endswith("bias")} for s in shapes]
+    assert shapes[0] == shapes[1]
+    assert (back.block_size, back.rope_theta, back.norm_eps) == (config.block_size, config.rope_theta, config.norm_eps)
+
+
+@FAMILIES
+def test_configuration_with_default_widths_comes_back_equal(config: ModelConfig) -> None:
+    config = config.model_copy(update={"dropout": 0.25})
+    assert model_config_from_transformers(to_transformers_config(config)) == config
+
+
+@FAMILIES
+def test_names_are_those_that_transformers_has(config: ModelConfig) -> None:
+    theirs: Any = transformers.GPT2LMHeadModel if config.family == "gpt2" else transformers.Qwen3ForCausalLM
+    state = theirs(to_transformers_config(config)).state_dict()
+    ours = to_transformers(random_state(config), config)
+    assert {name: tuple(t.shape) for name, t in ours.items()} == {
+        name: tuple(t.shape) for name, t in state.items() if name != "lm_head.weight"
+    }
+
+
+def test_every_misfit_is_listed() -> None:
+    theirs = to_transformers(random_state(MODERN), MODERN)
+    del theirs["model.norm.weight"]
+    theirs["model.layers.0.mlp.up_proj.weight"] = torch.zeros(3, 16)
+    theirs["model.layers.7.mlp.up_proj.weight"] = torch.zeros(3, 16)
+    with pytest.raises(FormatError) as caught:
+        from_transformers(theirs, MODERN)
+    assert caught.value.message.splitlines()[1:] == [
+        "  model.layers.0.mlp.up_proj.weight is (3, 16), expected (48, 16)",
+        "  model.norm.weight is missing, expected (16,)",
+        "  model.layers.7.mlp.up_proj.weight is not known",
+    ]
+
+
+def test_a_long_list_of_misfits_is_cut() -> None:
+    with pytest.raises(FormatError, match=r"(?s)wte.weight is missing.*and 8 more$"):
+        from_transformers({}, GPT2)
+
+
+def test_head_that_differs_from_a_tied_embedding_is_refused() -> None:
+    theirs = to_transformers(random_state(GPT2), GPT2)
+    head = theirs["transformer.wte.weight"].clone()
+    assert from_transformers({**theirs, "lm_head.weight": head}, GPT2).keys() == random_state(GPT2).keys()
+    head[0, 0] += 1
+    with pytest.raises(FormatError, match=r"lm_head.weight differs from the embedding"):
+        from_transformers({**theirs, "lm_head.weight": head}, GPT2)
+
+
+def test_biases_that_a_model_without_them_cannot_hold_are_refused() -> None:
+    theirs = to_transformers(random_state(GPT2), GPT2)
+    with pytest.raises(FormatError, match=r"transformer.h.1.attn.c_attn.bias is not zero, .* bias: false"):
+        from_transformers(theirs, GPT2.model_copy(update={"bias": False}))
+
+
+def test_masks_in_old_files_are_no_weights() -> None:
+    theirs = to_transformers(random_state(GPT2), GPT2)
+    theirs["transformer.h.0.attn.bias"] = torch.ones(1, 1, 8, 8)
+    theirs["transformer.h.1.attn.masked_bias"] = torch.tensor(-1e4)
+    assert_same(from_transformers(theirs, GPT2), random_state(GPT2))
+
+
+def test_half_precision_weights_become_float32() -> None:
+    state = random_state(MODERN)
+    theirs = {name: tensor.bfloat16() for name, tensor in to_transformers(state, MODERN).items()}
+    assert_same(from_transformers(theirs, MODERN), {name: t.bfloat16().float() for name, t in state.items()})
+
+
+def test_tensors_are_taken_out_so_that_memory_holds_each_once() -> None:
+    theirs = to_transformers(random_state(MODERN), MODERN)
+    take_from_transformers(theirs, MODERN)
+    assert not theirs
+
+
+def test_weights_of_another_model_are_not_given_to_transformers() -> None:
+    state = random_state(GPT2)
+    state["extra.weight"] = state.pop("wpe.weight")
+    with pytest.raises(FormatError, match=r"missing or not known: extra.weight, wpe.weight"):
+        to_transformers(state, GPT2)
+
+
+def test_another_class_is_named_and_refused() -> None:
+    config = transformers.LlamaConfig(architectures=["LlamaForCausalLM"])
+    with pytest.raises(FormatError, match=r"LlamaForCausalLM was found; .* GPT2LMHeadModel and Qwen3ForCausalLM"):
+        model_config_from_transformers(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "named"),
+    [
+        (GPT2, {"activation_function": "relu"}, "activation_function: 'relu'"),
+        (GPT2, {"tie_word_embeddings": False}, "tie_word_embeddings: False"),
+        (GPT2, {"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon: 1e-06"),
+        (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx: True"),
+        (MODERN, {"attention_bias": True}, "attention_bias: True"),
+        (MODERN, {"use_sliding_window": True}, "use_sliding_window: True"),
+        (MODERN, {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_type: 'linear'"),
+    ],
+)
+def test_setting_that_we_do_not_compute_is_named_and_refused(
+    config: ModelConfig, change: dict[str, Any], named: str
+) -> None:
+    theirs = to_transformers_config(config)
+    for key, value in change.items():
+        setattr(theirs, key, value)
+    with pytest.raises(FormatError) as caught:
+        model_config_from_transformers(theirs)
+    assert named in caught.value.message
+
+
+def test_shape_that_we_do_not_know_is_refused() -> None:
+    theirs = to_transformers_config(MODERN)
+    theirs.head_dim = 3
+    with pytest.raises(FormatError, match="even head width"):
+        model_config_from_transformers(theirs)
+
+
+def test_rotary_settings_of_transformers_4_are_read() -> None:
+    values = {**to_transformers_config(MODERN).to_dict(), "rope_theta": 5e5, "rope_scaling": None}
+    values.pop("rope_parameters", None)
+    theirs = SimpleNamespace(**values)
+    assert model_config_from_transformers(theirs).rope_theta == 5e5
+    theirs.rope_scaling = {"type": "yarn", "factor": 2.0}
+    with pytest.raises(FormatError, match="rope_type: 'yarn'"):
+        model_config_from_transformers(theirs)

@@ -415,7 +415,7 @@ class TrainView:
         """Draw the table and its progress bar, never taller than the terminal."""
         width, height = self._console.size
         columns = fitting_columns(width)
-        lines = [Text(line, style="dim") for line in heading_lines(columns)]
+        lines = [Text(line, style="dim", no_wrap=True, overflow="crop") for line in heading_lines(columns)]
         for row in self._table.tail(height - len(lines) - 3):
             style = "bold green" if row.best else "" if row.val_loss is not None else "dim"
             lines.append(Text(row_line(row, columns), style=style, no_wrap=True, overflow="crop"))

@@ -132,8 +132,12 @@ def _tokens_per_parameter(manifest: DatasetManifest, profile: RunProfile) -> Fin
     fact = f"Train has {n_tokens:,} tokens, {_few(ratio)} for each of the model's {parameters:,} parameters"
     if ratio >= TOKENS_PER_PARAMETER:
         return Finding("ok", f"{fact}: enough that it cannot learn them by heart (about {TOKENS_PER_PARAMETER} are).")
-    fact += f" where {TOKENS_PER_PARAMETER} would do, so it can learn them by heart"
-    if ratio < 1 and not profile.model.dropout and _epochs_of(manifest, profile) > GOOD_EPOCHS:
+    fact += f" where {TOKENS_PER_PARAMETER} would do"
+    epochs = _epochs_of(manifest, profile)
+    if epochs <= GOOD_EPOCHS:
+        return Finding("ok", f"{fact}; it reads them {_few(epochs)} times, too seldom to learn them by heart.")
+    fact += ", so it can learn them by heart"
+    if ratio < 1 and not profile.model.dropout:
         return Finding("warning", f"{fact}: set model.dropout to 0.1, or model.n_embd below {profile.model.n_embd}.")
     advice = "if val_loss rises while train_loss falls, raise model.dropout or lower model.n_embd."
     return Finding("note", f"{fact}: {advice}")

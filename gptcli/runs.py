@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,13 +105,11 @@ class RunDir:
                 f"(or gptcli eval {self.name} --text FILE, which needs no corpus).",
             )
         dataset = open_dataset(folder)
-        for what in ("fingerprint", "corpus_sha256"):
-            if getattr(dataset.manifest, what) != getattr(recorded, what):
-                raise CorpusError(
-                    f"{folder}: the tokens are not those the run {self.name!r} began with "
-                    f"({what} {getattr(dataset.manifest, what)}, the run has {getattr(recorded, what)}).",
-                    f"Start a new run on the new text: gptcli train {recorded.corpus}",
-                )
+        for what, now, then in _differences(dataset.manifest, recorded):
+            raise CorpusError(
+                f"{folder}: the tokens are not those the run {self.name!r} began with ({what} {now}, the run has {then}).",
+                f"Start a new run on the new tokens: gptcli train {recorded.corpus}",
+            )
         return dataset
 
 
@@ -244,6 +242,17 @@ def truncate_metrics(run: RunDir, step: int) -> None:
             kept.append(line)
     with atomic_write(run.metrics_path) as file:
         file.writelines(kept)
+
+
+def _differences(now: DatasetManifest, then: DatasetManifest) -> Iterator[tuple[str, str, str]]:
+    """Yield what differs between two manifests of what should be the same tokens."""
+    for what in ("fingerprint", "corpus_sha256"):
+        if getattr(now, what) != getattr(then, what):
+            yield what, getattr(now, what), getattr(then, what)
+    for split in ("train", "val"):
+        found, expected = (tuple(shard.sha256 for shard in getattr(m, split).shards) for m in (now, then))
+        if found != expected:
+            yield f"{split} split, cut by", now.split_reason, then.split_reason
 
 
 def _age_key(path: Path) -> tuple[float, str]:

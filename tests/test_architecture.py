@@ -29,6 +29,8 @@ ROOMS = {
     "gptcli.plan": "ground",
     "gptcli.documents": "data",
     "gptcli.split": "data",
+    "gptcli.vocabulary": "data",
+    "gptcli.bpe": "data",
     "gptcli.tokenizer": "data",
     "gptcli.shards": "data",
     "gptcli.batches": "data",
@@ -40,8 +42,11 @@ ROOMS = {
     "gptcli.model": "model",
     "gptcli.optim": "model",
     "gptcli.device": "model",
-    "gptcli.pretrained": "model",
+    "gptcli.interchange": "model",
+    "gptcli.pretrained": "procedures",
     "gptcli.train": "procedures",
+    "gptcli.trainer": "procedures",
+    "gptcli.budget": "procedures",
     "gptcli.evaluate": "procedures",
     "gptcli.sample": "procedures",
     "gptcli.checkpoints": "procedures",
@@ -76,7 +81,6 @@ ONLY_IN = {
 }
 TORCH = {"torch", "transformers"}
 TORCH_ROOMS = {"model", "procedures"}
-TORCH_MODULES = {"gptcli.batches"}
 SLOW_TO_IMPORT = {"torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"}
 
 MAX_FILE_LINES = 450
@@ -185,14 +189,14 @@ def test_package_is_imported_only_where_it_belongs(package: str) -> None:
 
 def test_ground_and_data_never_import_torch() -> None:
     def may(module: str) -> bool:
-        return module in TORCH_MODULES or room(module) in {*TORCH_ROOMS, "cli"}
+        return room(module) in {*TORCH_ROOMS, "cli"}
 
     assert not [str(found) for found in IMPORTS if found.target.split(".")[0] in TORCH and not may(found.module)]
 
 
 def test_slow_packages_are_imported_inside_functions() -> None:
     def may(found: Import) -> bool:
-        torch_module = found.module in TORCH_MODULES or room(found.module) in TORCH_ROOMS
+        torch_module = room(found.module) in TORCH_ROOMS
         return found.lazy or (torch_module and found.target.split(".")[0] == "torch")
 
     slow = [found for found in IMPORTS if found.target.split(".")[0] in SLOW_TO_IMPORT]

@@ -123,6 +123,14 @@ def test_tokens_that_are_gone_or_changed_are_named(
         run.dataset()
 
 
+def test_tokens_of_another_split_are_not_the_runs_own(run: RunDir, tiny_dataset: TokenDataset) -> None:
+    value = json.loads(run.dataset_path.read_text())
+    value["manifest"]["train"]["shards"][0]["sha256"] = "0" * 64
+    run.dataset_path.write_text(json.dumps(value))
+    with pytest.raises(CorpusError, match="train split, cut by the text is cut at character"):
+        run.dataset()
+
+
 def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(run: RunDir) -> None:
     lines = [{"event": "step_logged", "step": n} for n in (1, 2, 3)] + [{"event": "run_finished", "step": 2}]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "st')

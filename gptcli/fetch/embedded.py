@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator
 
 from gptcli.documents import Document, document
@@ -22,11 +23,21 @@ def open_python_docs() -> Source:
             "This Python has no help topics (pydoc_data.topics).",
             "Install your system's Python documentation, or fetch another text: gptcli fetch FILE",
         ) from error
-    source = Source("embedded", "python-docs", PYTHON_DOCS, _documents(topics), licence=LICENCE)
+    source = Source("embedded", "python-docs", PYTHON_DOCS, licence=LICENCE)
+    source.documents = _documents(topics, source)
     source.notes.append(f"The text is the help of {platform.python_implementation()} {platform.python_version()}.")
     return source
 
 
-def _documents(topics: dict[str, str]) -> Iterator[Document]:
-    for topic in sorted(topics):
-        yield document(topics[topic], title=topic, licence=LICENCE)
+def _documents(topics: dict[str, str], source: Source) -> Iterator[Document]:
+    """Yield each topic once: about a quarter are also sections of a longer one, and val would repeat train."""
+    # Headings of sections are underlined differently.
+    whole = [
+        (topic, " ".join(re.sub(r"^[*=~^-]+$", "", topics[topic], flags=re.M).split())) for topic in sorted(topics)
+    ]
+    for topic, text in whole:
+        longer = [other for other, within in whole if text in within and (len(within), topic) > (len(text), other)]
+        if longer:
+            source.dropped["topics that are sections of another"] += 1
+        else:
+            yield document(topics[topic], title=topic, licence=LICENCE)

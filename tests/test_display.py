@@ -1,0 +1,342 @@
+"""What a person sees: figures, rows that are whole at 80 columns, the live table, and hostile text made inert."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from gptcli.display import (
+    COLUMNS,
+    LossTable,
+    Row,
+    TrainView,
+    count_text,
+    duration_text,
+    fitting_columns,
+    header_facts,
+    heading_lines,
+    loss_error_text,
+    loss_text,
+    overfit_text,
+    print_facts,
+    promise_text,
+    row_line,
+    visible,
+)
+from gptcli.events import (
+    CheckpointSaved,
+    Evaluated,
+    Notice,
+    RunFinished,
+    RunStarted,
+    SampleDrawn,
+    StepLogged,
+    TrainEvent,
+)
+
+HOSTILE = "\x1b]52;c;eA==\x07\x1b[2J[bold red]\u202e\u2028\x9b\x7f:smile:"
+
+
+def started(**changes: object) -> RunStarted:
+    event = RunStarted(
+        run="r", folder="runs/r", corpus="python-docs", tokenizer="bpe:1024", train_tokens=1_003_854,
+        val_tokens=111_540, family="modern", n_params=895_248, n_layer=3, n_head=3, n_embd=144, block_size=128,
+        vocab_size=1024, tokens_per_step=2048, max_steps=1000, step=0, device="cpu",
+        device_reason="no GPU found, 2 threads; bfloat16 in hardware, attention in float32", expected_val_loss=3.1,
+        expected_minutes=1.0, best_val_loss=None,
+    )  # fmt: skip
+    return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
+
+
+def logged(step: int, train_loss: float = 2.5) -> StepLogged:
+    return StepLogged(
+        step=step, tokens_seen=2048 * step, epoch=0.1, train_loss=train_loss, learning_rate=3e-3, grad_norm=1.0,
+        tokens_per_second=33_333.0, mfu=None, skipped_steps=0, elapsed=step / 10, remaining=100 - step / 10,
+    )  # fmt: skip
+
+
+def evaluated(step: int, val_loss: float, *, best: bool = True) -> Evaluated:
+    return Evaluated(
+        step=step, tokens_seen=2048 * step, val_loss=val_loss, val_loss_stderr=0.0123, perplexity=12.0,
+        bits_per_byte=2.345, n_tokens=1000, best=best, elapsed=step / 10, remaining=100 - step / 10,
+    )  # fmt: skip
+
+
+def finished(**changes: object) -> RunFinished:
+    event = RunFinished(
+        reason="completed", run="r", step=1000, max_steps=1000, tokens_seen=2_048_000, epoch=2.0, best_val_loss=3.0,
+        best_val_loss_stderr=0.02, best_bits_per_byte=2.3, best_step=900, final_val_loss=3.01, final_train_loss=2.0,
+        tokens_per_second=33_333.0, expected_val_loss=3.1, elapsed=65.0,
+    )  # fmt: skip
+    return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
+
+
+def run_of(steps: int, every: int = 10, eval_every: int = 100) -> list[TrainEvent]:
+    events: list[TrainEvent] = [started(max_steps=steps)]
+    for step in range(every, steps + 1, every):
+        events.append(logged(step, 5.0 - step / steps))
+        if step % eval_every == 0:
+            events.append(evaluated(step, 5.0 - step / steps, best=True))
+            events.append(CheckpointSaved(step, f"runs/r/checkpoints/step_{step}", best=True))
+    return [*events, finished(step=steps, max_steps=steps)]
+
+
+def shown(events: list[TrainEvent], *, terminal: bool = False, width: int = 80, height: int = 24) -> str:
+    """Return what a console of this size gets; a terminal gets no colours, only what Live needs."""
+    file = io.StringIO()
+    console = Console(
+        file=file, width=width, height=height, markup=False, highlight=False, emoji=False, no_color=True,
+        force_terminal=terminal, _environ={"TERM": "xterm"},
+    )  # fmt: skip
+    with TrainView(console) as view:
+        for event in events:
+            view.show(event)
+    return file.getvalue()
+
+
+def screen(output: str) -> str:
+    """Return the lines a terminal is left with after cursor movements up and erased lines, without styles."""
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\n|\r|[^\x1b\n\r]+", output):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\r":
+            pass
+        elif part.startswith("\x1b["):
+            if part.endswith("A"):
+                row -= int(part[2:-1] or 1)
+            elif part == "\x1b[2K":
+                lines[row] = ""
+        else:
+            lines[row] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.00k"), (1234, "1.23k"), (12_345, "12.3k"), (99_960, "100k"), (999_499, "999k"),
+     (999_500, "1.00M"), (124_439_808, "124M"), (1_557_611_200, "1.56B")],
+)  # fmt: skip
+def test_large_numbers_have_three_digits(number: float, text: str) -> None:
+    assert count_text(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (-3, "0s"), (59.4, "59s"), (59.6, "1m 00s"), (65, "1m 05s"), (3600, "1h 00m"), (7620, "2h 07m"),
+     (100_000, "1d 03h"), (float("inf"), "0s"), (float("nan"), "0s")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_losses() -> None:
+    assert loss_text(1.23456) == "1.2346"
+    assert loss_text(10.825) == "10.825"
+    assert loss_text(float("nan")) == "nan"
+    assert loss_text(None) == ""
+    assert loss_error_text(1.4697, 0.0123) == "1.4697 \u00b1 0.0123"
+    assert loss_error_text(1.4697, None) == "1.4697"
+
+
+def test_visible_shows_what_could_command_a_terminal() -> None:
+    assert visible("a\x1b[31m\x07\r\x7f\x9b\u202e\u2028\u061c\u200f\ud800") == (
+        "a\u241b[31m\u2407\u240d\u2421<U+009B><U+202E><U+2028><U+061C><U+200F><U+D800>"
+    )
+
+
+@given(st.text())
+def test_visible_leaves_no_control_and_keeps_the_rest(text: str) -> None:
+    made = visible(text)
+    bidi = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    assert not [c for c in made if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} and c not in "\n\t"]
+    assert not [c for c in made if unicodedata.bidirectional(c) in bidi]
+    made.encode("utf-8")
+    if text.isprintable() and text.isascii():
+        assert made == text
+
+
+def test_whole_table_fits_80_columns_with_the_widest_cells() -> None:
+    row = Row(
+        9_999_999, 86_400 * 9.5, 86_400 * 9.5, train_loss=10.8251, learning_rate=1.25e-4, tokens_per_second=123_456.0,
+        val_loss=10.8251, val_loss_stderr=0.1234, bits_per_byte=12.345, best=True,
+    )  # fmt: skip
+    for column in COLUMNS:
+        assert len(column.cell(row)) <= column.width
+        assert max(map(len, column.heading)) <= column.width
+    assert fitting_columns(80) == COLUMNS
+    assert len(row_line(row, COLUMNS)) <= 80
+    assert all(len(line) <= 80 for line in heading_lines(COLUMNS))
+
+
+@pytest.mark.parametrize("width", [20, 40, 50, 60, 70, 79, 80, 200])
+def test_narrow_terminals_drop_columns_but_keep_the_losses(width: int) -> None:
+    columns = fitting_columns(width)
+    names = " ".join(heading_lines(columns))
+    assert all(name in names for name in ("step", "train_loss", "val_loss"))
+    assert len(heading_lines(columns)[-1]) <= max(width, 36)
+
+
+def test_reports_fold_into_the_row_of_their_evaluation() -> None:
+    table = LossTable()
+    for step in (10, 20, 30):
+        table.add_report(logged(step, 4.0))
+    assert [row.step for row in table.tail(10)] == [10, 20, 30]
+    table.add_evaluation(evaluated(30, 3.5))
+    (row,) = table.tail(10)
+    assert (row.step, row.train_loss, row.val_loss, row.best) == (30, 4.0, 3.5, True)
+    table.add_report(logged(40))
+    assert [row.step for row in table.tail(10)] == [30, 40]
+
+
+def test_only_one_row_is_the_best_and_it_stays_in_sight() -> None:
+    table = LossTable()
+    for step, loss in ((10, 3.0), (20, 2.0), (30, 2.5), (40, 2.6), (50, 2.7)):
+        table.add_evaluation(evaluated(step, loss, best=loss in (3.0, 2.0)))
+    assert [(row.step, row.best) for row in table.tail(3)] == [(20, True), (40, False), (50, False)]
+    assert [row.step for row in table.tail(1)] == [50]
+
+
+def test_off_a_terminal_rows_come_as_they_happen_and_plain() -> None:
+    file = io.StringIO()
+    view = TrainView(Console(file=file, width=80))
+    for event, words in (
+        (started(), "corpus  python-docs, 1,003,854 train and 111,540 val tokens"),
+        (logged(10), "     10     2.5000"),
+        (evaluated(10, 2.4), "2.4000 \u00b1 0.0123*  2.345"),
+        (Notice(10, "torch.compile does not work here"), "note: torch.compile does not work here"),
+        (SampleDrawn(10, "The ", "for loop"), "The for loop"),
+        (finished(), "next  gptcli sample r --prompt "),
+    ):
+        view.show(event)
+        assert words in file.getvalue()
+    assert "\x1b" not in file.getvalue()
+    rows = [line for line in file.getvalue().splitlines() if re.match(r" +10 ", line)]
+    assert [len(line) for line in rows] == [79, 79]
+
+
+def test_off_a_terminal_no_line_is_wrapped() -> None:
+    output = shown([started(folder="runs/" + "long-" * 30), logged(10), finished()], width=40)
+    assert f"runs/{'long-' * 30}\n" in output
+    assert len(max(output.splitlines(), key=len)) > 150
+
+
+def test_header_says_what_is_trained_on_what_and_why_there() -> None:
+    facts = dict(header_facts(started()))
+    assert facts["model"].startswith("modern, 895k parameters: n_layer 3")
+    assert facts["steps"] == "1,000 of 2,048 tokens each"
+    assert facts["device"].startswith("cpu (no GPU found")
+    assert facts["run"] == "runs/r"
+    assert facts["promises"].startswith("val_loss 3.1 in 1m 00s")
+    resumed = dict(header_facts(started(step=500, best_val_loss=3.2)))
+    assert resumed["resumes"] == "after step 500, best val_loss so far 3.2000"
+    assert "complete" in dict(header_facts(started(step=1000)))[""]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 12), (40, 10), (200, 60), (20, 6)])
+def test_live_table_is_never_taller_or_wider_than_the_terminal(width: int, height: int) -> None:
+    output = shown(run_of(2000), terminal=True, width=width, height=height)
+    moves = [int(n) for n in re.findall(r"\x1b\[(\d+)A", output)]
+    frames = re.findall(r"(?:\x1b\[1A\x1b\[2K)+", output)
+    tallest = max([*moves, *(frame.count("\x1b[1A") + 1 for frame in frames)])
+    assert 2 < tallest <= height
+    assert max(len(line) for line in screen(output).splitlines()) <= width
+
+
+def test_live_table_leaves_its_last_rows_once_and_no_progress_bar() -> None:
+    left = screen(shown(run_of(1000), terminal=True))
+    assert left.count("train_loss") == 1
+    assert len(re.findall(r"^ +\d+ .*\d\.\d{4} \u00b1 0\.0123", left, re.MULTILINE)) == 10
+    assert "left" not in left.split("train_loss")[1].replace("kept", "")
+    assert left.index("   1000 ") < left.index("r: done after 1m 05s")
+
+
+def test_live_frame_has_a_progress_bar_with_the_time_left() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, height=24, force_terminal=True, no_color=True, _environ={"TERM": "xterm"})
+    with TrainView(console) as view:
+        view.show(started())
+        view.show(logged(250))
+        view.stopping("Finishing the step, then saving.")
+        view.show(logged(260))
+        assert re.search(r"25% \S+ step 250/1,000, 1m 1[45]s left", screen(file.getvalue())) is None
+        now = screen(file.getvalue())
+    assert re.search(r"26% .*step 260/1,000, 1m 1[34]s left", now)
+    assert "Finishing the step, then saving." in now
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def colours() -> list[str]:
+        file = io.StringIO()
+        console = Console(file=file, width=80, force_terminal=True, markup=False, color_system="standard")
+        with TrainView(console) as view:
+            for event in run_of(200):
+                view.show(event)
+        return re.findall(r"\x1b\[[0-9;]*3[0-7]m", file.getvalue())
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert colours()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colours()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_hostile_text_is_inert(terminal: bool) -> None:
+    events: list[TrainEvent] = [
+        started(corpus=HOSTILE, folder=HOSTILE, device_reason=HOSTILE, tokenizer=HOSTILE),
+        Notice(1, HOSTILE),
+        SampleDrawn(1, HOSTILE, HOSTILE),
+        finished(run=HOSTILE),
+    ]
+    output = shown(events, terminal=terminal, width=200)
+    for mark in ("\x07", "\u202e", "\u2028", "\x9b", "\x7f", "\x1b]", "\x1b[2J"):
+        assert mark not in output
+    assert output.count("[bold red]") == 9
+    assert output.count(":smile:") == 9
+    assert ("\x1b" in output) == terminal
+
+
+def test_promise_is_reached_missed_or_none() -> None:
+    assert promise_text(finished()) == "val_loss 3.1: reached"
+    assert promise_text(finished(best_val_loss=3.15)) == "val_loss 3.1: not reached, missed by 0.0500"
+    assert "not yet" in promise_text(finished(best_val_loss=3.15, reason="interrupted"))
+    assert "promises no val_loss" in promise_text(finished(expected_val_loss=None))
+    assert promise_text(finished(best_val_loss=None)) == "val_loss 3.1: not reached"
+
+
+def test_overfitting_is_two_standard_errors_above_the_best_while_train_loss_fell() -> None:
+    assert overfit_text(finished(), 2.2) == "no"
+    assert overfit_text(finished(final_val_loss=3.05), 2.2).startswith("yes, val_loss rose to 3.0500 after step 900")
+    assert overfit_text(finished(final_val_loss=3.05), None).startswith("yes")
+    assert overfit_text(finished(final_val_loss=3.05), 1.9).startswith("no, val_loss and train_loss both rose")
+
+
+def test_interrupted_run_says_how_to_go_on() -> None:
+    output = shown([started(), finished(reason="interrupted", step=500)])
+    assert "r: interrupted after 1m 05s" in output
+    assert output.rstrip().endswith("next  gptcli train --resume --run r")
+    assert "not evaluated yet" in shown([finished(best_val_loss=None, best_step=None)])
+
+
+def test_next_command_repeats_only_a_prompt_that_a_shell_takes_as_it_is() -> None:
+    assert '--prompt "The for"' in shown([SampleDrawn(1, "The for", ""), finished()])
+    assert "--prompt" not in shown([SampleDrawn(1, "$(rm -r ~)\n", ""), finished()])
+
+
+def test_facts_are_wrapped_beside_their_label_in_a_terminal_only() -> None:
+    def printed(*, terminal: bool) -> str:
+        file = io.StringIO()
+        print_facts(Console(file=file, width=40, force_terminal=terminal, no_color=True), [("warning", "word " * 20)])
+        return file.getvalue()
+
+    assert printed(terminal=False) == f"warning  {'word ' * 20}\n"
+    assert printed(terminal=True).count("\n") > 2

@@ -32,7 +32,7 @@ def fit_budget(
 ) -> tuple[RunProfile, str]:
     """Return the profile with ``max_steps`` such that training, evaluating and saving take ``seconds`` here.
 
-    Times up to 50 steps (about 3 s) and one evaluation; what that takes is part of the budget. The warm-up is cut to
+    Times up to 50 steps (about 3 s), an evaluation and a save; what that takes is part of the budget. The warm-up is cut to
     a tenth of the steps, and intervals are set so that there are about ten evaluations. Also returns a sentence for
     the reader. Raises ``ProfileError`` when the budget is too short for a single step.
     """
@@ -52,13 +52,13 @@ def fit_budget(
         )
     sentence = (
         f"{seconds:.0f} s allow {max_steps:,} steps: a step takes {step_seconds * 1000:.0f} ms "
-        f"and an evaluation {eval_seconds:.1f} s here."
+        f"and an evaluation that is saved {eval_seconds:.1f} s here."
     )
     return _with_steps(profile, max_steps, compiled=trainer.setup.compile), sentence
 
 
 def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
-    """Return the seconds of a step and of an evaluation; the first step, which warms up, is not counted."""
+    """Return the seconds of a step, and of an evaluation that is saved; the first step warms up and is not counted."""
     trainer.update()
     begin, n_steps = time.perf_counter(), 0
     while n_steps < MAX_PROBE_STEPS and (n_steps < 3 or time.perf_counter() - begin < seconds):
@@ -66,6 +66,7 @@ def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
         n_steps += 1
     trained = time.perf_counter()
     trainer.evaluate()
+    trainer.save(best=True)
     return (trained - begin) / n_steps, time.perf_counter() - trained
 
 
@@ -77,7 +78,7 @@ def _with_steps(profile: RunProfile, max_steps: int, *, compiled: bool) -> RunPr
         "warmup_steps": min(train.warmup_steps, max_steps // 10),
         "eval_interval": interval,
         "log_interval": min(train.log_interval, interval),
-        "save_interval": min(train.save_interval, interval),
+        "save_interval": interval,
         "compile": compiled,
     }
     expects = profile.expects.model_copy(update={"val_loss": None, "minutes": None})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gptcli.errors import CorpusError, FormatError
 from gptcli.fetch.corpus import DOCUMENTS, SOURCE, corpora, read_source
@@ -22,7 +22,7 @@ CORPORA = Path("corpora")
 class Corpus:
     """A corpus on disk; ``sha256`` is that of its documents as they are now, ``n_bytes`` about their size.
 
-    ``tokenizer`` and ``split_at`` are what its recipe asks for, if it has one that does.
+    ``tokenizer``, ``split`` and ``split_at`` are what its recipe asks for, if it has one that does.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Corpus:
     n_bytes: int
     licence: str
     tokenizer: str | None
+    split: Literal["document", "paragraph"] | None
     split_at: float | None
     notes: tuple[str, ...]
 
@@ -69,7 +70,7 @@ def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
     known = source.get("sha256", "")
     sha256 = known if trusted else sha256_file(folder / DOCUMENTS)
     edited = bool(known) and sha256 != known
-    tokenizer, split_at = source.get("tokenizer"), source.get("split_at")
+    tokenizer, split, split_at = source.get("tokenizer"), source.get("split"), source.get("split_at")
     return Corpus(
         name=name,
         folder=folder,
@@ -77,6 +78,7 @@ def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
         n_bytes=changed.st_size if edited or not known else source["bytes"],
         licence=source.get("licence", ""),
         tokenizer=tokenizer if isinstance(tokenizer, str) and tokenizer != "auto" else None,
+        split=split if split in ("document", "paragraph") else None,
         split_at=split_at if isinstance(split_at, float) and 0 < split_at < 1 else None,
         notes=(f"{folder / DOCUMENTS} was changed after it was fetched.",) if edited else (),
     )

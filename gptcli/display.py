@@ -10,9 +10,7 @@ import contextlib
 import os
 import re
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
 from rich import box
@@ -23,197 +21,29 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gptcli.events import (
-    Evaluated,
-    Notice,
-    RunFinished,
-    RunStarted,
-    SampleDrawn,
-    StepLogged,
-    TrainEvent,
+from gptcli.events import Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged, TrainEvent
+from gptcli.figures import (
+    COLUMNS,
+    LossTable,
+    Row,
+    count_text,
+    duration_text,
+    fitting_columns,
+    heading_lines,
+    line_width,
+    loss_error_text,
+    loss_text,
+    row_line,
+    visible,
 )
 
-# Controls but newline and tab, marks that reorder or break lines, and halves of surrogate pairs (from file names).
-HOSTILE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN_PROMPT = re.compile(r"[A-Za-z0-9 .,:;?'-]{1,40}")
-KEPT_ROWS = 500
-
-
-def visible(text: str) -> str:
-    """Return ``text`` with every character that could command a terminal replaced by one that shows it.
-
-    C0 controls become their pictures (ESC is U+241B), C1 and bidi controls and line separators ``<U+202E>``.
-    Newlines and tabs stay.
-    """
-    return HOSTILE.sub(_picture, text)
-
-
-def _picture(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+Facts = list[tuple[str, str]]
 
 
 def stderr_console() -> Console:
     """Return a console on stderr that never reads markup; colours and width are the terminal's own."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
-
-
-def loss_text(loss: float | None) -> str:
-    """A loss in nats: 1.2345; three decimals from 10 on; empty when there is none."""
-    if loss is None:
-        return ""
-    return f"{loss:.4f}" if loss < 10 else f"{loss:.3f}"
-
-
-def loss_error_text(loss: float | None, stderr: float | None) -> str:
-    """A loss with its standard error: 1.2345 ± 0.0123."""
-    return loss_text(loss) if loss is None or stderr is None else f"{loss_text(loss)} ± {loss_text(stderr)}"
-
-
-def count_text(number: float) -> str:
-    """A large number in three digits: 999, 1.20k, 12.3k, 124M, 1.56B."""
-    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= 0.9995 * size:
-            return f"{number / size:#.3g}".rstrip(".") + unit
-    return f"{number:.0f}"
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds as 9s, 1m 05s, 2h 07m or 3d 04h."""
-    whole = max(0, round(seconds)) if seconds < 1e12 else 0
-    minutes, rest = divmod(whole, 60)
-    if whole < 60:
-        return f"{rest}s"
-    if whole < 3600:
-        return f"{minutes}m {rest:02d}s"
-    hours, minutes = divmod(minutes, 60)
-    if whole < 86_400:
-        return f"{hours}h {minutes:02d}m"
-    return f"{hours // 24}d {hours % 24:02d}h"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the loss table; ``val_loss`` is None for a training report."""
-
-    step: int
-    elapsed: float
-    remaining: float
-    train_loss: float | None = None
-    learning_rate: float | None = None
-    tokens_per_second: float | None = None
-    val_loss: float | None = None
-    val_loss_stderr: float | None = None
-    bits_per_byte: float | None = None
-    best: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: two lines of heading, its width in cells, and how a row fills it."""
-
-    heading: tuple[str, str]
-    width: int
-    cell: Callable[[Row], str]
-    drop: int
-    """Columns leave a narrow terminal in this order; 0 stays."""
-
-
-COLUMNS = (
-    Column(("", "step"), 7, lambda row: str(row.step), 0),
-    Column(("", "train_loss"), 10, lambda row: loss_text(row.train_loss), 0),
-    Column(
-        ("", "val_loss ± error "),
-        17,
-        lambda row: loss_error_text(row.val_loss, row.val_loss_stderr) + ("*" if row.best else " "),
-        0,
-    ),
-    Column(("bits/", "byte"), 6, lambda row: "" if row.bits_per_byte is None else f"{row.bits_per_byte:.3f}", 3),
-    Column(("learning", "rate"), 8, lambda row: "" if row.learning_rate is None else f"{row.learning_rate:.2e}", 2),
-    Column(("", "tokens/s"), 8, lambda row: count_text(row.tokens_per_second) if row.tokens_per_second else "", 4),
-    Column(("", "elapsed"), 7, lambda row: duration_text(row.elapsed), 1),
-    Column(("", "remaining"), 9, lambda row: duration_text(row.remaining), 5),
-)
-
-
-def fitting_columns(width: int) -> tuple[Column, ...]:
-    """Return the columns that a line of ``width`` cells can hold, the most telling ones kept longest."""
-    columns = list(COLUMNS)
-    for column in sorted((c for c in COLUMNS if c.drop), key=lambda column: column.drop):
-        if _line_width(columns) <= width:
-            break
-        columns.remove(column)
-    return tuple(columns)
-
-
-def _line_width(columns: Iterable[Column]) -> int:
-    return sum(column.width + 1 for column in columns) - 1
-
-
-def row_line(row: Row, columns: Sequence[Column]) -> str:
-    """Lay one row out, every cell right-aligned."""
-    return " ".join(column.cell(row).rjust(column.width) for column in columns).rstrip()
-
-
-def heading_lines(columns: Sequence[Column]) -> list[str]:
-    """Return the one or two lines above the rows."""
-    lines = (" ".join(column.heading[i].rjust(column.width) for column in columns).rstrip() for i in (0, 1))
-    return [line for line in lines if line]
-
-
-class LossTable:
-    """The rows of a run so far. Reports since the last evaluation stay until the next one folds them into its row."""
-
-    def __init__(self) -> None:
-        self.best: Row | None = None
-        self._rows: deque[Row] = deque(maxlen=KEPT_ROWS)
-        self._report: Row | None = None
-
-    def add_report(self, event: StepLogged) -> Row:
-        """Add a training report and return its row."""
-        row = Row(
-            event.step,
-            event.elapsed,
-            event.remaining,
-            train_loss=event.train_loss,
-            learning_rate=event.learning_rate,
-            tokens_per_second=event.tokens_per_second,
-        )
-        self._rows.append(row)
-        self._report = row
-        return row
-
-    def add_evaluation(self, event: Evaluated) -> Row:
-        """Fold the reports since the last evaluation into one row; a new best takes the mark from the old."""
-        report = self._report or Row(event.step, event.elapsed, event.remaining)
-        row = replace(
-            report,
-            step=event.step,
-            elapsed=event.elapsed,
-            remaining=event.remaining,
-            val_loss=event.val_loss,
-            val_loss_stderr=event.val_loss_stderr,
-            bits_per_byte=event.bits_per_byte,
-            best=event.best,
-        )
-        kept = [old for old in self._rows if old.val_loss is not None]
-        if row.best:
-            kept = [replace(old, best=False) for old in kept]
-            self.best = row
-        self._rows = deque((*kept, row), maxlen=KEPT_ROWS)
-        return row
-
-    def tail(self, height: int) -> list[Row]:
-        """Return the last ``height`` rows; the best one takes the place of the first when it would be out of sight."""
-        rows = list(self._rows)[-max(1, height) :]
-        if self.best is not None and len(rows) > 1 and rows[0].step > self.best.step:
-            rows[0] = self.best
-        return rows
-
-
-Facts = list[tuple[str, str]]
 
 
 def print_facts(console: Console, facts: Facts) -> None:
@@ -423,7 +253,7 @@ class TrainView:
             return Group(*lines)
         if self._stopping:
             lines.append(Text(self._stopping, style="yellow", no_wrap=True, overflow="ellipsis"))
-        return Group(*lines, self._progress(min(width, _line_width(COLUMNS))))
+        return Group(*lines, self._progress(min(width, line_width(COLUMNS))))
 
     def _progress(self, width: int) -> RenderableType:
         """Draw how far the run is; the time left counts down between events."""

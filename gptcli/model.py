@@ -109,6 +109,7 @@ class Attention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None) -> Tensor:
         """Scaled dot-product attention, (B, H, T, D); in float32 on a CPU, where bfloat16's backward is 7x slower."""
+        dtype = q.dtype
         n_past = cache.length if cache is not None else 0
         if cache is not None:
             k, v = cache.append(self.layer, k.to(cache.keys[0].dtype), v.to(cache.values[0].dtype))
@@ -119,7 +120,7 @@ class Attention(nn.Module):
         if q.device.type == "cpu":
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast(q.device.type, enabled=False):
-            return F.scaled_dot_product_attention(
+            y = F.scaled_dot_product_attention(
                 q,
                 k,
                 v,
@@ -128,6 +129,7 @@ class Attention(nn.Module):
                 is_causal=n_past == 0 and q.size(2) > 1,
                 enable_gqa=self.kv_heads != self.n_head,
             )
+        return y.to(dtype)
 
 
 class GeluMLP(nn.Module):
@@ -250,14 +252,16 @@ class GPT(nn.Module):
 
         gpt2: normal 0.02, projections into the residual stream divided by sqrt(2 n_layer) (Radford et al. 2019).
         modern: normal 1/sqrt(fan-in), projections into the residual stream and an untied head zero, so that every
-        block starts as the identity and the loss at ln(vocab_size).
+        block starts as the identity and the loss at ln(vocab_size). A tied head sees its own token's embedding then,
+        so that one is drawn small enough (1/n_embd) not to favour repeating it.
         """
         modern = self.config.family == "modern"
+        embedding = 1.0 if self.head is not None else 1 / self.config.n_embd if modern else 0.02
         for name, p in self.named_parameters():
             if p.dim() < 2:
                 p.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.startswith(("wte", "wpe")):
-                nn.init.normal_(p, std=0.02 if self.head is None else 1.0)
+                nn.init.normal_(p, std=embedding)
             elif modern and name.endswith(("proj.weight", "down.weight", "head.weight")):
                 p.zero_()
             elif modern:

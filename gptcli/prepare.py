@@ -91,7 +91,12 @@ def prepare(
 
 
 def ensure_tokens(
-    corpus: str, data: DataConfig, *, corpora_dir: Path = CORPORA, on_notice: Callable[[str], None]
+    corpus: str,
+    data: DataConfig,
+    *,
+    corpora_dir: Path = CORPORA,
+    on_notice: Callable[[str], None],
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> PrepareResult:
     """Do what ``prepare`` does, after fetching a missing corpus that has a recipe; say what is being done.
 
@@ -102,12 +107,12 @@ def ensure_tokens(
         if name not in {recipe.name for recipe in recipes(parent)}:
             raise unknown_corpus(corpus, corpora_dir)
         on_notice(f"The corpus {name} is not here yet: fetching it.")
-        for note in fetch(name, name=name, corpora_dir=parent).notes:
+        for note in fetch(name, name=name, corpora_dir=parent, on_progress=on_progress).notes:
             on_notice(note)
     order = _plan_order(corpus, data, corpora_dir)
     if order.manifest is None:
         on_notice(f"Preparing {name} with {order.tokenizer}: {order.stale}.")
-    return _fill(order, force=False, on_progress=lambda _: None)
+    return _fill(order, force=False, on_progress=on_progress)
 
 
 def _plan_order(corpus: str, data: DataConfig, corpora_dir: Path) -> _Order:
@@ -230,12 +235,13 @@ def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest
 def _plan_split(order: _Order) -> SplitPlan:
     """Split as asked; left to us, as the corpus was split before, so that adding text never moves a document."""
     data, earlier = order.data, order.earlier
-    split_at = data.split_at
-    left_to_us = data.split == "auto" and split_at is None
+    mode, split_at = data.split, data.split_at
+    left_to_us = mode == "auto" and split_at is None
     if left_to_us:
+        mode = order.corpus.split or mode
         split_at = order.corpus.split_at if earlier is None else earlier.split_at
     documents = read_documents(order.corpus.documents)
-    plan = plan_split(documents, mode=data.split, split_at=split_at, val_fraction=data.val_fraction)
+    plan = plan_split(documents, mode=mode, split_at=split_at, val_fraction=data.val_fraction)
     # A corpus that has become one document cannot be split by document any more.
     if left_to_us and earlier is not None and (earlier.split != "document" or plan.documents > 1):
         plan = replace(plan, mode=earlier.split, reason=f"split by {earlier.split}, as the corpus was before")

@@ -94,23 +94,25 @@ class RunDir:
     def dataset(self) -> TokenDataset:
         """Open the tokens the run is trained on; raises ``CorpusError`` when they are gone or are not the same."""
         value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
-        recorded = self.manifest()
-        folder = Path(value["folder"])
-        if not folder.is_dir():
-            folder = Path("corpora") / recorded.corpus / "tokens" / folder.name
-        if not folder.is_dir():
+        recorded, folder = self.manifest(), Path(value["folder"])
+        # The working directory comes first, so that a copied workspace uses its own tokens.
+        places = [Path("corpora") / recorded.corpus / "tokens" / folder.name, folder]
+        found = [open_dataset(place) for place in places if place.is_dir()]
+        for dataset in found:
+            if not list(_differences(dataset.manifest, recorded)):
+                return dataset
+        for dataset in found:
+            what, now, then = next(_differences(dataset.manifest, recorded))
             raise CorpusError(
-                f"The tokens of the run {self.name!r} are gone: {value['folder']} does not exist.",
-                f"Type: gptcli prepare {recorded.corpus} --tokenizer {recorded.tokenizer}   "
-                f"(or gptcli eval {self.name} --text FILE, which needs no corpus).",
-            )
-        dataset = open_dataset(folder)
-        for what, now, then in _differences(dataset.manifest, recorded):
-            raise CorpusError(
-                f"{folder}: the tokens are not those the run {self.name!r} began with ({what} {now}, the run has {then}).",
+                f"{dataset.folder}: the tokens are not those the run {self.name!r} began with "
+                f"({what} {now}, the run has {then}).",
                 f"Start a new run on the new tokens: gptcli train {recorded.corpus}",
             )
-        return dataset
+        raise CorpusError(
+            f"The tokens of the run {self.name!r} are gone: {folder} does not exist.",
+            f"Type: gptcli prepare {recorded.corpus} --tokenizer {recorded.tokenizer}   "
+            f"(or gptcli eval {self.name} --text FILE, which needs no corpus).",
+        )
 
 
 def create_run(

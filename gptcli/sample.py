@@ -56,7 +56,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Exclude all but the fewest tokens of ``logits`` (..., V) that together have probability ``p``.
+    """Exclude all but the fewest tokens of ``logits`` (..., V) that together have probability ``p`` (above 0).
 
     Nucleus sampling (Holtzman et al. 2020). The likeliest token always stays.
     """
@@ -65,7 +65,6 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     ordered, ids = logits.sort(descending=True, stable=True)
     probabilities = ordered.softmax(-1, dtype=torch.float64)
     before = probabilities.cumsum(-1) - probabilities
-    before[..., 0] = -1.0
     return torch.empty_like(logits).scatter(-1, ids, ordered.masked_fill(before >= p, -torch.inf))
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from gptcli.config import DataConfig, ModelConfig, RunProfile, SampleConfig, TrainConfig
 from gptcli.shards import TokenDataset, open_dataset
+
+# Before torch is imported, as the command line does it; see cli/app.py.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -25,9 +29,8 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
     """A few topics of Python's own documentation by characters, prepared for real: about 60 kB."""
     from pydoc_data.topics import topics
 
-    from gptcli.prepare import prepare
-
     from gptcli.fetch import fetch
+    from gptcli.prepare import prepare
 
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "texts").mkdir()

@@ -52,6 +52,7 @@ ROOMS = {
     "gptcli.checkpoints": "procedures",
     "gptcli.runs": "procedures",
     "gptcli.display": "display",
+    "gptcli.figures": "display",
     "gptcli.cli.": "cli",
     "gptcli.__main__": "cli",
 }

@@ -140,6 +140,7 @@ def test_masks_in_old_files_are_no_weights() -> None:
 def test_half_precision_weights_become_float32() -> None:
     state = random_state(MODERN)
     theirs = {name: tensor.bfloat16() for name, tensor in to_transformers(state, MODERN).items()}
+    assert {tensor.dtype for tensor in from_transformers(theirs, MODERN).values()} == {torch.float32}
     assert_same(from_transformers(theirs, MODERN), {name: t.bfloat16().float() for name, t in state.items()})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptcli.config import ModelConfig, SampleConfig
@@ -104,6 +104,7 @@ def test_context_moves_once_a_stride_of_half_a_block() -> None:
     stops=st.lists(st.text("ab|", min_size=1, max_size=4), max_size=3),
     cuts=st.lists(st.integers(0, 30), max_size=6),
 )
+@example(text="ab|bb", stops=["b|b", "|"], cuts=[])
 def test_stop_strings_end_the_text_at_the_same_place_however_it_is_cut(
     text: str, stops: list[str], cuts: list[int]
 ) -> None:
@@ -261,6 +262,16 @@ def test_end_of_text_ends_a_sample_and_is_not_written(bpe: Tokenizer) -> None:
     assert {piece.finish_reason for piece in pieces} == {None, "end_of_text"}
 
 
+def test_nothing_is_read_after_the_last_sample_has_ended(bpe: Tokenizer) -> None:
+    end, letter = bpe.end_of_text, int(bpe.encode("T")[0])
+    assert end is not None
+    model = biased_gpt({end: 1.0, letter: 1.0}, bpe.vocab_size)
+    read: list[int] = []
+    model.register_forward_hook(lambda *_: read.append(1))
+    pieces = write(model, bpe, "x", temperature=1.0, num_samples=2)
+    assert len(read) == max(len(ids(pieces, 0)), len(ids(pieces, 1))) < 256
+
+
 def test_half_a_character_at_the_end_is_shown_as_replaced(bpe: Tokenizer) -> None:
     first_byte = next(i for i in range(bpe.vocab_size) if bpe.token_bytes(i) == "日".encode()[:1])
     pieces = write(biased_gpt({first_byte: 30.0}, bpe.vocab_size), bpe, "x", max_new_tokens=1)
@@ -302,6 +313,13 @@ def test_empty_prompt_starts_a_text(with_end: bool, text: str, start: int) -> No
     pieces = write(model, tokenizer, "", temperature=0.0, max_new_tokens=1)
     assert ids(pieces) == [expected]
     assert joined(pieces) == tokenizer.decode([expected])
+
+
+def test_repetition_penalty_knows_what_was_drawn(chars: Tokenizer) -> None:
+    model = biased_gpt({2: 1.0, 3: 0.9}, chars.vocab_size)
+    assert ids(write(model, chars, "The", temperature=0.0, max_new_tokens=3)) == [2, 2, 2]
+    pieces = write(model, chars, "The", temperature=0.0, max_new_tokens=3, repetition_penalty=1.5)
+    assert ids(pieces) == [2, 3, 2]
 
 
 def test_unknown_character_in_the_prompt_is_refused_before_anything_is_drawn(chars: Tokenizer) -> None:

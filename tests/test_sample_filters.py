@@ -42,6 +42,7 @@ def test_top_p_keeps_the_fewest_that_reach_it() -> None:
     assert probabilities(keep_top_p(FLAT, 0.35)) == pytest.approx([0, 1, 0, 0])
     assert probabilities(keep_top_p(FLAT, 0.5)) == pytest.approx([0, 4 / 7, 3 / 7, 0])
     assert probabilities(keep_top_p(FLAT, 0.85)) == pytest.approx([0, 4 / 9, 3 / 9, 2 / 9])
+    assert probabilities(keep_top_p(torch.zeros(2), 0.5)) == [1, 0]
     assert keep_top_p(FLAT, 1.0) is FLAT
 
 

@@ -6,6 +6,7 @@ Nothing slow is imported here; each command imports what it runs.
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -72,6 +73,9 @@ def overview(
 
 def main() -> None:
     """Run the command line: UTF-8 on every console, and SIGTERM as an orderly end with exit code 143."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Threads that spin while they wait make a step 20 times slower when anything else needs a core.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")

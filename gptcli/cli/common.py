@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
 
@@ -78,7 +79,8 @@ def show_error(message: str, hint: str = "") -> None:
     """Print an error and its hint on stderr."""
     from rich.text import Text
 
-    from gptcli.display import stderr_console, visible
+    from gptcli.display import stderr_console
+    from gptcli.figures import visible
 
     console = stderr_console()
     console.print(Text.assemble(("Error: ", "bold red"), visible(message)), soft_wrap=True)
@@ -90,7 +92,8 @@ def note(text: str) -> None:
     """Print one line for a person on stderr."""
     from rich.text import Text
 
-    from gptcli.display import stderr_console, visible
+    from gptcli.display import stderr_console
+    from gptcli.figures import visible
 
     stderr_console().print(Text(visible(text)), soft_wrap=True)
 
@@ -99,19 +102,32 @@ def silent(text: str) -> None:
     """Print nothing, where ``--quiet`` asks for that."""
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is going on (``show``) and what stays to be read (``note``), so that neither spoils the other."""
+
+    show: Callable[[str], None]
+    note: Callable[[str], None]
+
+
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows what is going on: one line kept up to date in a terminal, plain lines elsewhere."""
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Show what is going on: one line kept up to date in a terminal, plain lines elsewhere, nothing when ``quiet``."""
     from rich.text import Text
 
-    from gptcli.display import stderr_console, visible
+    from gptcli.display import stderr_console
+    from gptcli.figures import visible
 
     console = stderr_console()
-    if not console.is_interactive:
-        yield note
+    if quiet or not console.is_interactive:
+        say = silent if quiet else note
+        yield Progress(say, say)
         return
     with console.status(Text("")) as status:
-        yield lambda text: status.update(Text(visible(text), overflow="ellipsis", no_wrap=True))
+        yield Progress(
+            lambda text: status.update(Text(visible(text), overflow="ellipsis", no_wrap=True)),
+            lambda text: console.print(Text(visible(text)), soft_wrap=True),
+        )
 
 
 def emit(value: dict[str, Any], line: str, *, as_json: bool) -> None:
@@ -136,7 +152,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def write_stdout(text: str) -> None:
     """Write data to stdout at once: exact UTF-8 to a pipe or a file, control characters made visible to a terminal."""
     if sys.stdout.isatty():
-        from gptcli.display import visible
+        from gptcli.figures import visible
 
         sys.stdout.write(visible(text))
     else:

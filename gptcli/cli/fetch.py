@@ -30,8 +30,8 @@ def fetch_command(
     """
     from gptcli.fetch import fetch
 
-    with progress() as show:
-        result = fetch(source, name=name, corpora_dir=Path("corpora"), encoding=encoding, on_progress=show)
+    with progress() as going_on:
+        result = fetch(source, name=name, corpora_dir=Path("corpora"), encoding=encoding, on_progress=going_on.show)
     for text in result.notes:
         note(text)
     documents = f"{result.documents:,} document{'' if result.documents == 1 else 's'}"

@@ -53,11 +53,11 @@ def prepare_command(
     config = _load(profile)
     data = _data(config, tokenizer, split, split_at)
     name = choose_corpus(corpus, data.corpus)
-    if is_fetched(name):
-        with progress() as show:
-            result = prepare(name, data, force=force, on_progress=show)
-    else:
-        result = ensure_tokens(name, data, on_notice=note)
+    with progress() as going_on:
+        if is_fetched(name):
+            result = prepare(name, data, force=force, on_progress=going_on.show)
+        else:
+            result = ensure_tokens(name, data, on_notice=going_on.note, on_progress=going_on.show)
     profile_name, chosen = (profile, config) if config else _suggest(result.manifest)
     findings = diagnose(result.manifest, chosen)
     _show(result, findings, profile_name)

@@ -42,37 +42,57 @@ class _Text:
     tokens: int = 0
     finish_reason: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the sample as ``--json`` has it."""
+        return {
+            "text": "".join(self.parts),
+            "finish_reason": self.finish_reason,
+            "seed": self.seed,
+            "tokens": self.tokens,
+        }
 
-def _option(help_text: str, metavar: str) -> Any:  # noqa: ANN401 - what typer.Option returns
-    return typer.Option(help=help_text, metavar=metavar, show_default=False)
+
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="A run, or gpt2, gpt2-medium, gpt2-large, gpt2-xl; else the newest run."),
+]
+StdinArgument = Annotated[str | None, typer.Argument(metavar="-", help="Read the prompt from stdin.")]
+Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="Text to go on from.")]
+PromptFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Read the prompt from a file, without its last line end; - is stdin.")
+]
+MaxNewTokens = Annotated[int | None, typer.Option(metavar="N", help="Tokens to draw at most.")]
+Temperature = Annotated[
+    float | None, typer.Option(metavar="X", help="0 takes the likeliest token, 1 draws as trained.")
+]
+TopK = Annotated[int | None, typer.Option(metavar="K", help="Draw among the k likeliest tokens.")]
+TopP = Annotated[
+    float | None, typer.Option(metavar="P", help="Draw among the likeliest that together have this probability.")
+]
+MinP = Annotated[
+    float | None, typer.Option(metavar="P", help="Leave out what is less likely than this share of the top.")
+]
+Penalty = Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")]
+Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text. May be repeated.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same text.")]
+NumSamples = Annotated[int | None, typer.Option(metavar="N", help="Texts to draw.")]
 
 
 @reports_errors
 def sample_command(
-    run: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="A run, or gpt2, gpt2-medium, gpt2-large, gpt2-xl; else the newest run."),
-    ] = None,
-    stdin: Annotated[str | None, typer.Argument(metavar="-", help="Read the prompt from stdin.")] = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="Text to go on from.", show_default=False)
-    ] = None,
-    prompt_file: Annotated[
-        str | None, _option("Read the prompt from a file, without its last line end; - is stdin.", "FILE")
-    ] = None,
-    max_new_tokens: Annotated[int | None, _option("Tokens to draw at most.", "N")] = None,
-    temperature: Annotated[float | None, _option("0 takes the likeliest token, 1 draws as trained.", "X")] = None,
-    top_k: Annotated[int | None, _option("Draw among the k likeliest tokens.", "K")] = None,
-    top_p: Annotated[
-        float | None, _option("Draw among the likeliest that together have this probability.", "P")
-    ] = None,
-    min_p: Annotated[
-        float | None, _option("Leave out what is less likely than this share of the likeliest.", "P")
-    ] = None,
-    repetition_penalty: Annotated[float | None, _option("Above 1: repeat less.", "X")] = None,
-    stop: Annotated[list[str] | None, _option("End before this text. May be repeated.", "TEXT")] = None,
-    seed: Annotated[int | None, _option("The same seed gives the same text.", "N")] = None,
-    num_samples: Annotated[int | None, _option("Texts to draw.", "N")] = None,
+    run: RunArgument = None,
+    stdin: StdinArgument = None,
+    prompt: Prompt = None,
+    prompt_file: PromptFile = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: Penalty = None,
+    stop: Stop = None,
+    seed: Seed = None,
+    num_samples: NumSamples = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -103,18 +123,9 @@ def sample_command(
     pieces = generate(model, tokenizer, config.prompt, config)
     begin = time.perf_counter()
     texts = _collect(pieces, config) if as_json else _write(pieces, config)
-    rate = sum(sample.tokens for sample in texts) / max(1e-9, time.perf_counter() - begin)
     if as_json:
-        samples = [
-            {
-                "prompt": config.prompt,
-                "text": "".join(sample.parts),
-                "finish_reason": sample.finish_reason,
-                "seed": sample.seed,
-                "tokens": sample.tokens,
-            }
-            for sample in texts
-        ]
+        rate = sum(sample.tokens for sample in texts) / max(1e-9, time.perf_counter() - begin)
+        samples = [{"prompt": config.prompt, **sample.to_json()} for sample in texts]
         emit({"run": name, "step": step, "samples": samples, "tokens_per_second": rate}, "", as_json=True)
 
 

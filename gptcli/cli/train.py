@@ -22,6 +22,7 @@ from gptcli.cli.common import (
     check_device,
     emit,
     note,
+    progress,
     reports_errors,
     silent,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gptcli.train import StopRequest
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+DEFAULT_PROFILE = "quickstart"
 Say = Callable[[str], None]
 
 
@@ -87,7 +89,7 @@ def train_command(
         _refuse_with_resume(corpus, profile, budget, dry_run)
         found = _find_resumed(run, overrides or [], say)
     else:
-        config, name, dataset = _settle(corpus, profile, run, overrides or [], say)
+        config, name, dataset = _settle(corpus, profile, run, overrides or [], quiet=quiet)
         if dry_run:
             _show_dry_run(config, dataset, device, as_json=as_json)
             return
@@ -121,12 +123,12 @@ def _find_resumed(run: str | None, overrides: list[str], say: Say) -> RunDir:
 
 
 def _settle(
-    corpus: str | None, profile: str | None, run: str | None, overrides: list[str], say: Say
+    corpus: str | None, profile: str | None, run: str | None, overrides: list[str], *, quiet: bool
 ) -> tuple[RunProfile, str, TokenDataset]:
     """Read the profile, then have its tokens: whatever is wrong with the command is found before any work is done."""
     from gptcli.profiles import find_profile, load_profile
 
-    file = find_profile(profile or "quickstart")
+    file = find_profile(profile or DEFAULT_PROFILE)
     config = load_profile(file.path, overrides)
     from gptcli.prepare import ensure_tokens
     from gptcli.runs import check_run_name
@@ -136,7 +138,10 @@ def _settle(
         check_run_name(run)
     if corpus is not None and (Path(corpus) / "manifest.json").is_file():
         return config, file.name, open_dataset(Path(corpus))  # what gptcli prepare prints
-    prepared = ensure_tokens(choose_corpus(corpus, config.data.corpus), config.data, on_notice=say)
+    # A profile that nobody chose has no say in what is read.
+    name = choose_corpus(corpus, config.data.corpus if profile is not None else None)
+    with progress(quiet=quiet) as going_on:
+        prepared = ensure_tokens(name, config.data, on_notice=going_on.note, on_progress=going_on.show)
     return config, file.name, open_dataset(prepared.folder)
 
 

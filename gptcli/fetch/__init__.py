@@ -59,7 +59,7 @@ def fetch(
     facts: dict[str, Any] = {"command": _command(source, name, encoding)}
     documents: Iterable[Document] = opened.documents
     if recipe is not None:
-        facts |= {"recipe": recipe.name, "tokenizer": recipe.tokenizer, "split_at": recipe.split_at}
+        facts |= {"recipe": recipe.name} | recipe.model_dump(include={"tokenizer", "split", "split_at"})
         opened.licence = recipe.licence or opened.licence
         documents = _cleaned(documents, recipe, opened)
     written, record = store_corpus(folder, opened, _with_text(documents, opened), facts)

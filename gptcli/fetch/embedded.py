@@ -33,7 +33,8 @@ def _documents(topics: dict[str, str], source: Source) -> Iterator[Document]:
     """Yield each topic once: about a quarter are also sections of a longer one, and val would repeat train."""
     # Headings of sections are underlined differently.
     whole = [
-        (topic, " ".join(re.sub(r"^[*=~^-]+$", "", topics[topic], flags=re.M).split())) for topic in sorted(topics)
+        (topic, " ".join(re.sub(r"^[*=~^-]+$", "", topics[topic], flags=re.MULTILINE).split()))
+        for topic in sorted(topics)
     ]
     for topic, text in whole:
         longer = [other for other, within in whole if text in within and (len(within), topic) > (len(text), other)]

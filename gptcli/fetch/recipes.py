@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -38,6 +38,8 @@ class Recipe(BaseModel):
     """SHA-256 of the source's bytes, where it is one file that never changes."""
     tokenizer: str | None = None
     """Tokenizer that suits this text."""
+    split: Literal["document", "paragraph"] | None = None
+    """How val is set apart, where the usual rule does not suit this text."""
     split_at: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Fraction at which the text is usually cut into train and val."""
 

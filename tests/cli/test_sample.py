@@ -97,6 +97,19 @@ def test_prompt_that_is_not_utf8_is_refused(trained: Path, tmp_path: Path) -> No
     assert (done.code, "not UTF-8" in done.stderr) == (1, True)
 
 
+def test_folder_of_a_published_model_writes_too(
+    trained: Path, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
+    GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=4, n_positions=32)).save_pretrained(tmp_path / "small")
+    done = run_cli(trained, "sample", str(tmp_path / "small"), "-p", "What is", "--max-new-tokens", "40", "--json")
+    assert done.code == 0, done.stderr
+    assert done.json()["samples"][0]["tokens"] == 40
+    assert done.json()["step"] is None
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_terminal_sees_controls_that_a_pipe_gets_exactly(trained: Path) -> None:
     command = [sys.executable, "-m", "gptcli", "sample", "tiny", "-p", "\x1b]52;c;eA==\x07[red]\u202e"]

@@ -125,7 +125,7 @@ def test_samples_drawn_while_training_are_shown(cli: Cli, corpus: None) -> None:
 
 @pytest.mark.slow
 def test_budget_fits_the_steps_to_the_clock(cli: Cli, corpus: None) -> None:
-    done = cli(*ARGS, "--budget", "10s", "--json", "--set", "log_interval=50")
+    done = cli(*ARGS, "--budget", "10s", "--json", "--set", "log_interval=50", "--set", "save_interval=500")
     assert done.code == 0, done.stderr
     assert "10 s allow" in done.stderr
     assert done.json()["step"] == done.json()["max_steps"]

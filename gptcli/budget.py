@@ -32,9 +32,9 @@ def fit_budget(
 ) -> tuple[RunProfile, str]:
     """Return the profile with ``max_steps`` such that training, evaluating and saving take ``seconds`` here.
 
-    Times up to 50 steps (about 3 s), an evaluation and a save; what that takes is part of the budget. The warm-up is cut to
-    a tenth of the steps, and intervals are set so that there are about ten evaluations. Also returns a sentence for
-    the reader. Raises ``ProfileError`` when the budget is too short for a single step.
+    Times up to 50 steps (about 3 s), an evaluation and a save; what that takes is part of the budget. The warm-up
+    is cut to a tenth of the steps, and intervals are set so that there are about ten evaluations. Also returns a
+    sentence for the reader. Raises ``ProfileError`` when the budget is too short for a single step.
     """
     begin = time.perf_counter()
     guess = {"max_steps": 10**9 if seconds >= COMPILE_SECONDS else profile.train.warmup_steps + 1}

@@ -90,6 +90,8 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, config.n_embd, bias=config.bias)
         self.dropout = config.dropout
         self.modern = config.family == "modern"
+        # The fused kernel of a CPU has no dropout inside: modern drops in the residual stream alone.
+        self.attention_dropout = 0.0 if self.modern else config.dropout
         if self.modern:
             self.q_norm = nn.RMSNorm(self.head_width, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(self.head_width, eps=config.norm_eps)
@@ -125,7 +127,7 @@ class Attention(nn.Module):
                 k,
                 v,
                 attn_mask=mask,
-                dropout_p=self.dropout if self.training else 0.0,
+                dropout_p=self.attention_dropout if self.training else 0.0,
                 is_causal=n_past == 0 and q.size(2) > 1,
                 enable_gqa=self.kv_heads != self.n_head,
             )

@@ -31,14 +31,15 @@ def open_python_docs() -> Source:
 
 def _documents(topics: dict[str, str], source: Source) -> Iterator[Document]:
     """Yield each topic once: about a quarter are also sections of a longer one, and val would repeat train."""
-    # Headings of sections are underlined differently.
-    whole = [
-        (topic, " ".join(re.sub(r"^[*=~^-]+$", "", topics[topic], flags=re.MULTILINE).split()))
-        for topic in sorted(topics)
-    ]
+    whole = [(topic, _words(topics[topic])) for topic in sorted(topics)]
     for topic, text in whole:
         longer = [other for other, within in whole if text in within and (len(within), topic) > (len(text), other)]
         if longer:
             source.dropped["topics that are sections of another"] += 1
         else:
             yield document(topics[topic], title=topic, licence=LICENCE)
+
+
+def _words(text: str) -> str:
+    """Return the words alone: the headings of sections are underlined differently."""
+    return " ".join(re.sub(r"^[*=~^-]+$", "", text, flags=re.MULTILINE).split())

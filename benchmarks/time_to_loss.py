@@ -10,6 +10,8 @@ copied into a temporary folder first, so that the checkout stays as it is.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import shutil
 import statistics
@@ -91,7 +93,8 @@ class NanoGPT:
         from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
         saved = torch.load(self.folder / "out-shakespeare-char" / "ckpt.pt", weights_only=True, map_location="cpu")
-        model = GPT(GPTConfig(**saved["model_args"]))
+        with contextlib.redirect_stdout(sys.stderr):
+            model = GPT(GPTConfig(**saved["model_args"]))
         model.load_state_dict(saved["model"])
         model.eval()
         # With targets nanoGPT gives the logits of all positions.
@@ -148,16 +151,24 @@ def main() -> None:
         for number in range(1, options.pairs + 1):
             theirs.append(nanogpt.run(number))
             ours.append(gptcli.run(number))
+            print(f"pair {number}: nanoGPT {theirs[-1]}, gptcli {ours[-1]}", file=sys.stderr)
     ratios = [a[0] / b[0] for a, b in zip(theirs, ours, strict=True)]
-    result = {
+    result: dict[str, Any] = {
         "nanogpt": summary(theirs),
         "gptcli": summary(ours),
         "times_faster": [round(f(ratios), 2) for f in (statistics.median, min, max)],
     }
     if options.json:
+        print(json.dumps(result))
         return
+    print(f"{'':12}{'seconds':>24}{'val loss':>30}")
     for side in ("nanogpt", "gptcli"):
-        result[side]
+        seconds, losses = (
+            f"{median} ({low} to {high})" for median, low, high in (result[side]["seconds"], result[side]["val_loss"])
+        )
+        print(f"{side:12}{seconds:>24}{losses:>30}")
+    median, low, high = result["times_faster"]
+    print(f"times faster: {median} ({low} to {high})")
 
 
 if __name__ == "__main__":

@@ -81,8 +81,7 @@ def _with_steps(profile: RunProfile, max_steps: int, *, compiled: bool) -> RunPr
         "save_interval": interval,
         "compile": compiled,
     }
-    expects = profile.expects.model_copy(update={"val_loss": None, "minutes": None})
-    return profile.model_copy(update={"train": train.model_copy(update=fitted), "expects": expects})
+    return profile.without_promise().model_copy(update={"train": train.model_copy(update=fitted)})
 
 
 def dry_run(profile: RunProfile, dataset: TokenDataset, *, device: str | None = None) -> dict[str, Any]:

@@ -266,3 +266,7 @@ class RunProfile(_Section):
     def tokens_per_step(self) -> int:
         """Tokens that one step learns from."""
         return self.train.batch_size * self.train.grad_accum_steps * self.model.block_size
+
+    def without_promise(self) -> RunProfile:
+        """Return the profile without the results it promises, which belong to its own text and its own values."""
+        return self.model_copy(update={"expects": self.expects.model_copy(update={"val_loss": None, "minutes": None})})

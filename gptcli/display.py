@@ -102,18 +102,17 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
         bits = "" if event.best_bits_per_byte is None else f", {event.best_bits_per_byte:.3f} bits/byte"
         loss = loss_error_text(event.best_val_loss, event.best_val_loss_stderr)
         facts.append(("best", f"val_loss {loss} at step {event.best_step:,}{bits}"))
-    facts.append(("promised", promise_text(event)))
+    if event.expected_val_loss is not None:
+        facts.append(("promised", promise_text(event, event.expected_val_loss)))
     if event.best_val_loss is not None:
         facts.append(("overfits", overfit_text(event, train_loss_at_best)))
     facts.append(("next", next_command(event, prompt)))
     return facts
 
 
-def promise_text(event: RunFinished) -> str:
+def promise_text(event: RunFinished, promised: float) -> str:
     """Say whether the val_loss that the profile promises was reached."""
-    promised, best = event.expected_val_loss, event.best_val_loss
-    if promised is None:
-        return "nothing; the profile promises no val_loss"
+    best = event.best_val_loss
     if best is not None and best <= promised:
         return f"val_loss {promised:g}: reached"
     if event.reason != "completed":

@@ -204,6 +204,7 @@ def change_run(run: RunDir, overrides: Sequence[str]) -> RunProfile:
             )
     new = build_profile(old.model_dump(mode="json"), overrides, where=str(run.profile_path))
     if new != old:
+        new = new if new.train == old.train else new.without_promise()
         write_profile(run.profile_path, new)
     return new
 

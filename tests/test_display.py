@@ -15,6 +15,7 @@ from gptcli.display import (
     overfit_text,
     print_facts,
     promise_text,
+    summary_facts,
 )
 from gptcli.events import (
     CheckpointSaved,
@@ -206,12 +207,13 @@ def test_hostile_text_is_inert(terminal: bool) -> None:
     assert ("\x1b" in output) == terminal
 
 
-def test_promise_is_reached_missed_or_none() -> None:
-    assert promise_text(finished()) == "val_loss 3.1: reached"
-    assert promise_text(finished(best_val_loss=3.15)) == "val_loss 3.1: not reached, missed by 0.0500"
-    assert "not yet" in promise_text(finished(best_val_loss=3.15, reason="interrupted"))
-    assert "promises no val_loss" in promise_text(finished(expected_val_loss=None))
-    assert promise_text(finished(best_val_loss=None)) == "val_loss 3.1: not reached"
+def test_promise_is_reached_or_missed_and_left_out_where_there_is_none() -> None:
+    assert promise_text(finished(), 3.1) == "val_loss 3.1: reached"
+    assert promise_text(finished(best_val_loss=3.15), 3.1) == "val_loss 3.1: not reached, missed by 0.0500"
+    assert "not yet" in promise_text(finished(best_val_loss=3.15, reason="interrupted"), 3.1)
+    assert promise_text(finished(best_val_loss=None), 3.1) == "val_loss 3.1: not reached"
+    assert "promised" in dict(summary_facts(finished(), None))
+    assert "promised" not in dict(summary_facts(finished(expected_val_loss=None), None))
 
 
 def test_overfitting_is_two_standard_errors_above_the_best_while_train_loss_fell() -> None:

@@ -73,6 +73,7 @@ def test_the_newest_run_is_found_without_a_name_and_others_by_theirs(
 def test_only_training_and_sampling_may_change_while_a_run_goes_on(run: RunDir) -> None:
     assert change_run(run, ["max_steps=99", "sample.temperature=0"]).train.max_steps == 99
     assert run.profile().train.max_steps == 99
+    assert run.profile().expects.val_loss is None, "what was promised belonged to the old number of steps"
     with pytest.raises(ProfileError, match=r"model\.n_layer cannot change while a run goes on"):
         change_run(run, ["n_layer=3"])
     assert run.profile().model.n_layer == 1

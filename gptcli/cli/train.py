@@ -140,6 +140,8 @@ def _settle(
         return config, file.name, open_dataset(Path(corpus))  # what gptcli prepare prints
     # A profile that nobody chose has no say in what is read.
     name = choose_corpus(corpus, config.data.corpus if profile is not None else None)
+    if overrides or name != config.data.corpus:
+        config = config.without_promise()
     with progress(quiet=quiet) as going_on:
         prepared = ensure_tokens(name, config.data, on_notice=going_on.note, on_progress=going_on.show)
     return config, file.name, open_dataset(prepared.folder)

@@ -71,7 +71,7 @@ def test_duration_that_is_none_names_the_forms(text: str) -> None:
 def test_stdout_has_the_run_and_stderr_the_story(cli: Cli, corpus: None) -> None:
     done = cli(*ARGS)
     assert done.stdout == f"{Path('runs/docs-tiny')}\n"
-    for words in ("corpus  docs", "bpe:300", "block_size 32", "cpu (asked for", "runs", "train_loss", "promised"):
+    for words in ("corpus  docs", "bpe:300", "block_size 32", "cpu (asked for", "runs", "train_loss", "overfits"):
         assert words in done.stderr
     assert "next  gptcli sample docs-tiny" in done.stderr
     assert "\x1b" not in done.stderr

@@ -42,6 +42,7 @@ def fit_budget(
         probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
         trainer = Trainer(create_run(probed, profile_name="probe", dataset=dataset, runs_dir=Path(folder)), device)
         step_seconds, eval_seconds = _time(trainer, min(PROBE_SECONDS, seconds / 10))
+        compiled = trainer.setup.compile and not list(trainer.notices())
     spent = time.perf_counter() - begin
     max_steps = int((seconds * PLANNED_SHARE - spent - EVALUATIONS * eval_seconds) / step_seconds)
     if max_steps < 1:
@@ -54,14 +55,14 @@ def fit_budget(
         f"{seconds:.0f} s allow {max_steps:,} steps: a step takes {step_seconds * 1000:.0f} ms "
         f"and an evaluation that is saved {eval_seconds:.1f} s here."
     )
-    return _with_steps(profile, max_steps, compiled=trainer.setup.compile), sentence
+    return _with_steps(profile, max_steps, compiled=compiled), sentence
 
 
 def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
     """Return the seconds of a step, and of an evaluation that is saved; the first step warms up and is not counted."""
     trainer.update()
     begin, n_steps = time.perf_counter(), 0
-    while n_steps < MAX_PROBE_STEPS and (n_steps < 3 or time.perf_counter() - begin < seconds):
+    while n_steps < MAX_PROBE_STEPS and (n_steps < 1 or time.perf_counter() - begin < seconds):
         trainer.update()
         n_steps += 1
     trained = time.perf_counter()
@@ -72,7 +73,7 @@ def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
 
 def _with_steps(profile: RunProfile, max_steps: int, *, compiled: bool) -> RunProfile:
     """Fit everything that hangs on the number of steps; what the profile promises belongs to its own number."""
-    train, interval = profile.train, max(1, max_steps // EVALUATIONS)
+    train, interval = profile.train, -(-max_steps // EVALUATIONS)
     fitted = {
         "max_steps": max_steps,
         "warmup_steps": min(train.warmup_steps, max_steps // 10),

@@ -8,6 +8,7 @@ bytes. How a state comes about is ``train``'s business.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ from gptcli.tokenizer import Tokenizer
 
 CHECKPOINT_VERSION = 1
 Which = Literal["best", "latest"]
+DAMAGED = "Another checkpoint may be whole: gptcli sample RUN --checkpoint latest (or best)."
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -41,6 +43,8 @@ class TrainState:
     """Sum of the token losses since the last report, and their number."""
     loss_tokens: int = 0
     skipped_steps: int = 0
+    evaluated_step: int = 0
+    sampled_step: int = 0
     best_val_loss: float | None = None
     best_val_loss_stderr: float | None = None
     best_bits_per_byte: float | None = None
@@ -70,6 +74,22 @@ def save_checkpoint(
     Nothing older is deleted before the new one is complete on disk.
     """
     path = run.checkpoints_path / f"step_{state.step:06d}"
+    try:
+        _write(path, model, optimizer, state)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{path}: the checkpoint cannot be saved ({error}).",
+            f"Earlier checkpoints are as they were. Make room, then type: gptcli train --resume --run {run.name}",
+        ) from error
+    # Best first: killed in between, the resumed run goes on from the old latest and makes this checkpoint again.
+    if best:
+        _point(run, "best", path.name)
+    _point(run, "latest", path.name)
+    prune_checkpoints(run, keep)
+    return path
+
+
+def _write(path: Path, model: GPT, optimizer: dict[str, Tensor], state: TrainState) -> None:
     with atomic_folder(path) as folder:
         save_file(_plain(model.state_dict()), folder / FILES[0])
         save_file(_plain(optimizer), folder / FILES[1])
@@ -78,37 +98,35 @@ def save_checkpoint(
             name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in FILES
         }
         write_json(folder / "manifest.json", {"format_version": CHECKPOINT_VERSION, "files": files})
-    _point(run, "latest", path.name)
-    if best:
-        _point(run, "best", path.name)
-    prune_checkpoints(run, keep)
-    return path
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint back, verified against its manifest; raises ``FormatError`` when any byte differs."""
     verify_checkpoint(path)
+    return Checkpoint(_load_tensors(path / FILES[0]), _load_tensors(path / FILES[1]), _load_state(path))
+
+
+def _load_state(path: Path) -> TrainState:
     value = read_json(path / "state.json", format_version=CHECKPOINT_VERSION, what="the state of a checkpoint")
     known = {field.name for field in fields(TrainState)}
     if set(value) - {"format_version"} != known:
         raise FormatError(f"{path / 'state.json'}: the state of a checkpoint does not have the keys expected.")
-    state = TrainState(**{key: value[key] for key in known})
-    return Checkpoint(_load_tensors(path / FILES[0]), _load_tensors(path / FILES[1]), state)
+    return TrainState(**{key: value[key] for key in known})
 
 
-def verify_checkpoint(path: Path) -> None:
-    """Compare size and SHA-256 of every file with the manifest; ``FormatError`` names the first that differs."""
+def verify_checkpoint(path: Path, names: Sequence[str] = FILES) -> None:
+    """Compare size and SHA-256 of files with the manifest; ``FormatError`` names the first that differs."""
     manifest = read_json(path / "manifest.json", format_version=CHECKPOINT_VERSION, what="a checkpoint's manifest")
     files = manifest.get("files")
     if not isinstance(files, dict) or sorted(files) != sorted(FILES):
         raise FormatError(f"{path / 'manifest.json'}: a checkpoint's manifest lists other files than expected.")
-    for name, expected in files.items():
+    for name in names:
         file = path / name
         if not file.is_file():
-            raise FormatError(f"{file}: this file of the checkpoint is missing.")
+            raise FormatError(f"{file}: this file of the checkpoint is missing.", DAMAGED)
         found = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-        if found != expected:
-            raise FormatError(f"{file}: the file is damaged (its size or SHA-256 is not the manifest's).")
+        if found != files[name]:
+            raise FormatError(f"{file}: the file is damaged (its size or SHA-256 is not the manifest's).", DAMAGED)
 
 
 def latest_checkpoint(run: RunDir) -> Path | None:
@@ -130,10 +148,10 @@ def checkpoint_path(run: RunDir, which: Which) -> Path:
 def load_model(run: RunDir, which: Which = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer, int]:
     """Return the run's model in evaluation mode, its tokenizer, and the step of the checkpoint."""
     path = checkpoint_path(run, which)
-    checkpoint = load_checkpoint(path)
+    verify_checkpoint(path, (FILES[0], FILES[2]))  # the optimizer's state is twice as large and not needed
     model = GPT(run.profile().model)
-    load_weights(model, checkpoint.model, str(path / FILES[0]))
-    return model.to(device).eval(), run.tokenizer(), checkpoint.state.step
+    load_weights(model, _load_tensors(path / FILES[0]), str(path / FILES[0]))
+    return model.to(device).eval(), run.tokenizer(), _load_state(path).step
 
 
 def load_weights(model: GPT, tensors: dict[str, Tensor], where: str) -> None:
@@ -155,9 +173,15 @@ def load_weights(model: GPT, tensors: dict[str, Tensor], where: str) -> None:
 def prune_checkpoints(run: RunDir, keep: int) -> None:
     """Delete all but the latest, the best and the ``keep`` newest others."""
     kept = {path for which in ("latest", "best") if (path := _pointed(run, which)) is not None}
-    others = sorted((path for path in run.checkpoints_path.glob("step_*") if path not in kept), reverse=True)
-    for path in others[keep:]:
+    others = sorted((path for path in run.checkpoints_path.glob("step_*") if path not in kept), key=_step, reverse=True)
+    leftovers = run.checkpoints_path.glob(".step_*")  # of saves that were killed
+    for path in (*others[keep:], *leftovers):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _step(path: Path) -> int:
+    digits = path.name.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else -1
 
 
 def rng_tensors(device: torch.device) -> dict[str, Tensor]:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from gptcli.config import TrainConfig
 from gptcli.errors import DeviceError
 
-# Dense bfloat16 (float16 where there is none) peak in FLOP/s, from the makers' data sheets; longest name first.
+# Dense bfloat16 (float16 where there is none) peak in FLOP/s, from the makers' data sheets, by a word of the name.
 PEAK_FLOPS = {
     "RTX PRO 6000": 503e12,
     "RTX 4090": 165e12,
@@ -72,16 +74,25 @@ def detect() -> Capabilities:
     """Ask torch and the system what there is."""
     has_cuda = torch.cuda.is_available()
     names = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if has_cuda else ()
-    find = getattr(torch.cpu, "get_capabilities", None)
-    flags = find() if find else {}
     return Capabilities(
         cuda=names,
         cuda_bf16=has_cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         mps=torch.backends.mps.is_available(),
-        cpu_bf16=any(flags.get(flag, False) for flag in ("amx_bf16", "avx512_bf16", "bf16", "arm_bf16")),
+        cpu_bf16=not _cpu_flags().isdisjoint({"amx_bf16", "avx512_bf16", "bf16", "arm_bf16"}),
         threads=torch.get_num_threads(),
         compiler=platform.system() != "Windows" and any(shutil.which(name) for name in ("c++", "g++", "clang++")),
     )
+
+
+def _cpu_flags() -> set[str]:
+    """Return what the processor can do, as torch says, or Linux where this torch does not."""
+    find = getattr(torch.cpu, "get_capabilities", None)
+    if find is not None:
+        return {name for name, there in find().items() if there is True}
+    try:
+        return set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return set()
 
 
 def choose_setup(config: TrainConfig, have: Capabilities, *, training_flops: float = 0.0) -> Setup:
@@ -96,7 +107,7 @@ def choose_setup(config: TrainConfig, have: Capabilities, *, training_flops: flo
     peak = None
     if device.type == "cuda" and dtype != torch.float32:
         name = have.cuda[device.index or 0]
-        peak = next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
+        peak = next((flops for key, flops in PEAK_FLOPS.items() if re.search(rf"\b{key}\b", name)), None)
     reason = "; ".join(part for part in (why, dtype_why, compile_why) if part)
     return Setup(device, dtype, compiled, reason, peak)
 

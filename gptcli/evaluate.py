@@ -34,7 +34,10 @@ class Evaluation:
 
     val_loss: float
     val_loss_stderr: float
-    """Standard error of the mean with windows as clusters, since losses inside a window depend on each other."""
+    """Standard error of the mean with windows as clusters, since losses inside a window depend on each other.
+
+    A text of one window has no second cluster; its tokens are taken as independent then.
+    """
     perplexity: float
     bits_per_byte: float
     """Bits spent on the text divided by the UTF-8 bytes behind the scored tokens; end-of-text counts 0 bytes."""
@@ -53,27 +56,31 @@ def evaluate(
     model.eval()
     block_size, vocab_size = model.config.block_size, model.config.vocab_size or 1
     batch_size = max(1, min(BATCH_TOKENS, BATCH_LOGITS // vocab_size) // block_size)
-    sums, counts, n_bytes = [], [], 0
+    sums, squares, counts, n_bytes = [], [], [], 0
     for inputs, targets in eval_batches(tokens, block_size=block_size, batch_size=batch_size, limit=limit):
         with setup.autocast():
             losses = model(
                 torch.from_numpy(inputs).to(setup.device), torch.from_numpy(targets).to(setup.device), reduction="none"
             )
-        sums.append(
-            losses.double().sum(dim=1).cpu() if setup.device.type != "mps" else losses.sum(dim=1).cpu().double()
-        )
+        exact = losses.float().cpu().double()
+        sums.append(exact.sum(dim=1))
+        squares.append(exact.square().sum(dim=1))
         scored = targets >= 0
         counts.append(torch.from_numpy(scored.sum(axis=1)))
         n_bytes += int(lengths[targets[scored]].sum())
     model.train(training)
-    return _summarise(torch.cat(sums), torch.cat(counts).double(), n_bytes)
+    return _summarise(torch.cat(sums), torch.cat(squares), torch.cat(counts).double(), n_bytes)
 
 
-def _summarise(sums: torch.Tensor, counts: torch.Tensor, n_bytes: int) -> Evaluation:
-    """Turn the loss sum and token count of each window into the figures; cluster-robust standard error."""
-    n_tokens = counts.sum()
+def _summarise(sums: torch.Tensor, squares: torch.Tensor, counts: torch.Tensor, n_bytes: int) -> Evaluation:
+    """Turn loss sum, sum of squares and token count of each window into the figures; cluster-robust standard error."""
+    n_tokens, n_windows = counts.sum(), len(sums)
     mean = sums.sum() / n_tokens
-    stderr = ((sums - counts * mean) ** 2).sum().sqrt() / n_tokens
+    if n_windows > 1:
+        variance = ((sums - counts * mean) ** 2).sum() * n_windows / (n_windows - 1)
+    else:
+        variance = (squares.sum() - n_tokens * mean**2).clamp_min(0.0) * n_tokens / (n_tokens - 1).clamp_min(1.0)
+    stderr = variance.sqrt() / n_tokens
     loss = float(mean)
     return Evaluation(
         val_loss=loss,

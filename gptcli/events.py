@@ -6,6 +6,7 @@ Losses are in nats a token, times in seconds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -127,8 +128,15 @@ TrainEvent = RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn
 
 
 def to_record(event: TrainEvent) -> dict[str, Any]:
-    """Return the event as one JSON-ready line of ``metrics.jsonl``: its fields behind an ``event`` name."""
-    return {"event": _NAMES[type(event)], **asdict(event)}
+    """Return the event as one JSON-ready line of ``metrics.jsonl``: its fields behind an ``event`` name.
+
+    Numbers that JSON does not have (NaN, infinities) become None.
+    """
+    fields = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(event).items()
+    }
+    return {"event": _NAMES[type(event)], **fields}
 
 
 _NAMES: dict[type[object], str] = {

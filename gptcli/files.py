@@ -71,8 +71,14 @@ def _replace_folder(new: Path, path: Path) -> None:
         return
     old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
     path.replace(old / path.name)
-    new.replace(path)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        new.replace(path)
+    except BaseException:
+        (old / path.name).replace(path)
+        raise
+    finally:
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

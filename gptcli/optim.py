@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gptcli.config import ModelConfig, TrainConfig
 
+ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
 # Quintic whose repeated application pushes all singular values towards 1 (Jordan et al. 2024, "Muon").
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -44,13 +45,14 @@ def orthogonalize(matrices: Tensor, iterations: int, dtype: torch.dtype) -> Tens
     the number format of the products.
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.to(dtype)
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    # Normalised before the cast: gradients of late training underflow in float16.
+    x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     for _ in range(iterations):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.to(matrices.dtype)
+    result: Tensor = x.to(matrices.dtype)
+    return result
 
 
 def matrix_rows(name: str, rows: int, config: ModelConfig) -> list[tuple[int, int]]:
@@ -170,18 +172,20 @@ class Optimizer:
         return tensors
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what ``state_tensors`` gave; raises ``KeyError`` or ``ValueError`` when it is not of this model."""
-        for name, p in self.parameters.items():
-            state = {
-                key: tensors[f"adamw.{key}.{name}"].to(torch.float32 if key == "step" else p)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"adamw.{key}.{name}" in tensors
-            }
+        """Take back what ``state_tensors`` gave; raises ``ValueError`` when it is not of this model and optimizer."""
+        states = {
+            name: {key: tensors[f"adamw.{key}.{name}"] for key in ADAMW_STATE if f"adamw.{key}.{name}" in tensors}
+            for name in self.parameters
+        }
+        for name, state in states.items():
             if state:
-                self.adamw.state[p] = state
-        if self.muon is not None:
-            for (rows, columns), momentum in self.muon.momentum.items():
-                saved = tensors[f"muon.momentum.{rows}x{columns}"]
-                if saved.shape != momentum.shape:
-                    raise ValueError(f"muon.momentum.{rows}x{columns}: {tuple(saved.shape)} != {tuple(momentum.shape)}")
-                momentum.copy_(saved)
+                p = self.parameters[name]
+                self.adamw.state[p] = {key: value.to(p.device, torch.float32) for key, value in state.items()}
+        expected = self.state_tensors()
+        if odd := sorted(set(expected) ^ set(tensors)):
+            raise ValueError(f"{odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")
+        for name, tensor in expected.items():
+            if tensors[name].shape != tensor.shape:
+                raise ValueError(f"{name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
+            if name.startswith("muon."):
+                tensor.copy_(tensors[name])

@@ -19,13 +19,15 @@ from pathlib import Path
 
 from gptcli import __version__
 from gptcli.config import RunProfile
-from gptcli.errors import CorpusError, ProfileError, RunError
+from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.files import atomic_folder, atomic_write, read_json, write_json
 from gptcli.profiles import build_profile, load_profile, override_path, write_profile
 from gptcli.shards import DatasetManifest, TokenDataset, open_dataset
 from gptcli.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 
 RUN_VERSION = 1
+# The order of the data and the optimizer's state hang on these.
+FIXED = {("train", "seed"), ("train", "optimizer")}
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -88,13 +90,11 @@ class RunDir:
 
     def manifest(self) -> DatasetManifest:
         """Return the manifest of the tokens the run is trained on, as it was when the run was created."""
-        value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
-        return DatasetManifest.from_json(value["manifest"], str(self.dataset_path))
+        return self._recorded()[1]
 
     def dataset(self) -> TokenDataset:
         """Open the tokens the run is trained on; raises ``CorpusError`` when they are gone or are not the same."""
-        value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
-        recorded, folder = self.manifest(), Path(value["folder"])
+        folder, recorded = self._recorded()
         # The working directory comes first, so that a copied workspace uses its own tokens.
         places = [Path("corpora") / recorded.corpus / "tokens" / folder.name, folder]
         found = [open_dataset(place) for place in places if place.is_dir()]
@@ -106,13 +106,21 @@ class RunDir:
             raise CorpusError(
                 f"{dataset.folder}: the tokens are not those the run {self.name!r} began with "
                 f"({what} {now}, the run has {then}).",
-                f"Start a new run on the new tokens: gptcli train {recorded.corpus}",
+                f"If the text is the same, type: {_prepare_command(recorded)}   "
+                f"Else start a new run: gptcli train {recorded.corpus}",
             )
         raise CorpusError(
             f"The tokens of the run {self.name!r} are gone: {folder} does not exist.",
-            f"Type: gptcli prepare {recorded.corpus} --tokenizer {recorded.tokenizer}   "
-            f"(or gptcli eval {self.name} --text FILE, which needs no corpus).",
+            f"Fetch the text again (gptcli fetch SOURCE --name {recorded.corpus}) and type: "
+            f"{_prepare_command(recorded)}   Without the corpus: gptcli eval {self.name} --text FILE",
         )
+
+    def _recorded(self) -> tuple[Path, DatasetManifest]:
+        value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
+        folder, manifest = value.get("folder"), value.get("manifest")
+        if not isinstance(folder, str) or not isinstance(manifest, dict):
+            raise FormatError(f"{self.dataset_path}: the dataset of a run is damaged: folder or manifest is missing.")
+        return Path(folder), DatasetManifest.from_json(manifest, str(self.dataset_path))
 
 
 def create_run(
@@ -149,7 +157,7 @@ def create_run(
 
 
 def resolve_profile(profile: RunProfile, dataset: TokenDataset) -> RunProfile:
-    """Return the profile with what the dataset decides filled in: ``vocab_size``, corpus and tokenizer."""
+    """Return the profile with what the dataset decides filled in: ``vocab_size`` and the whole ``data`` section."""
     manifest = dataset.manifest
     if profile.model.vocab_size not in (None, manifest.vocab_size):
         raise ProfileError(
@@ -157,7 +165,15 @@ def resolve_profile(profile: RunProfile, dataset: TokenDataset) -> RunProfile:
             f"{manifest.corpus!r} has {manifest.vocab_size} tokens.",
             "Leave model.vocab_size out of the profile.",
         )
-    data = profile.data.model_copy(update={"corpus": manifest.corpus, "tokenizer": manifest.tokenizer})
+    data = profile.data.model_copy(
+        update={
+            "corpus": manifest.corpus,
+            "tokenizer": manifest.tokenizer,
+            "split": "auto" if manifest.split == "position" else manifest.split,
+            "split_at": manifest.split_at,
+            "val_fraction": manifest.val_fraction,
+        }
+    )
     model = profile.model.model_copy(update={"vocab_size": manifest.vocab_size})
     return profile.model_copy(update={"data": data, "model": model})
 
@@ -165,12 +181,15 @@ def resolve_profile(profile: RunProfile, dataset: TokenDataset) -> RunProfile:
 def check_dataset_fits(profile: RunProfile, dataset: TokenDataset) -> None:
     """Raise ``CorpusError`` when a split has not one whole window of ``block_size`` tokens."""
     block_size = profile.model.block_size
-    for split, tokens in (("train", len(dataset.train)), ("val", len(dataset.val))):
+    sizes = {"train": len(dataset.train), "val": len(dataset.val)}
+    for split, tokens in sizes.items():
         if tokens < block_size + 1:
-            smaller = 1 << max(3, (tokens - 1).bit_length() - 1)
-            hint = f"Add text, or type --set block_size={min(smaller, max(1, tokens - 1))}"
+            fitting = min(sizes.values()) - 1
+            hint = (
+                f"Type --set block_size={1 << (fitting.bit_length() - 1)}, or add text" if fitting > 0 else "Add text"
+            )
             if split == "val":
-                hint += ", or give val more text: gptcli prepare ... --split-at 0.8"
+                hint += f", or give val more of it: gptcli prepare {dataset.manifest.corpus} --split-at 0.8"
             raise CorpusError(
                 f"The {split} split of {dataset.manifest.corpus!r} has {tokens:,} tokens, "
                 f"block_size {block_size} needs at least {block_size + 1:,}.",
@@ -193,20 +212,21 @@ def check_run_name(name: str, runs_dir: Path = Path("runs")) -> None:
 
 
 def change_run(run: RunDir, overrides: Sequence[str]) -> RunProfile:
-    """Apply ``--set`` overrides to a run that will be resumed; only ``train.*`` and ``sample.*`` may change."""
+    """Return the run's profile with ``--set`` overrides applied, for going on with it; nothing is written.
+
+    Only ``train.*`` and ``sample.*`` may change, and of those not what the steps so far hang on. Raises
+    ``ProfileError`` with all mistakes.
+    """
     old = run.profile()
-    for override in overrides:
-        path = override_path(override.partition("=")[0].strip())
-        if path[0] not in ("train", "sample"):
-            raise ProfileError(
-                f"--set {override}: {'.'.join(map(str, path))} cannot change while a run goes on.",
-                "Start a new run with it: gptcli train --run NEW_NAME --set ...",
-            )
     new = build_profile(old.model_dump(mode="json"), overrides, where=str(run.profile_path))
-    if new != old:
-        new = new if new.train == old.train else new.without_promise()
-        write_profile(run.profile_path, new)
-    return new
+    paths = [override_path(override.partition("=")[0].strip()) for override in overrides]
+    fixed = [".".join(map(str, path)) for path in paths if path[0] not in ("train", "sample") or path in FIXED]
+    if fixed:
+        raise ProfileError(
+            f"{', '.join(fixed)} cannot change while a run goes on.",
+            "Start a new run with it: gptcli train --run NEW_NAME --set ...",
+        )
+    return new if new.train == old.train else new.without_promise()
 
 
 def run_names(runs_dir: Path = Path("runs")) -> list[str]:
@@ -245,6 +265,12 @@ def truncate_metrics(run: RunDir, step: int) -> None:
             kept.append(line)
     with atomic_write(run.metrics_path) as file:
         file.writelines(kept)
+
+
+def _prepare_command(manifest: DatasetManifest) -> str:
+    """Return the command that makes these tokens again from the same text."""
+    how = f"--split-at {manifest.split_at}" if manifest.split_at is not None else f"--split {manifest.split}"
+    return f"gptcli prepare {manifest.corpus} --tokenizer {manifest.tokenizer} {how}"
 
 
 def _differences(now: DatasetManifest, then: DatasetManifest) -> Iterator[tuple[str, str, str]]:

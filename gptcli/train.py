@@ -12,7 +12,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
+from gptcli.config import RunProfile
 from gptcli.events import CheckpointSaved, RunFinished, TrainEvent, to_record
+from gptcli.profiles import write_profile
 from gptcli.runs import RunDir, truncate_metrics
 from gptcli.trainer import Trainer
 
@@ -25,16 +27,23 @@ class StopRequest:
 
 
 def train(
-    run: RunDir, *, device: str | None = None, stop: StopRequest | None = None
+    run: RunDir,
+    *,
+    profile: RunProfile | None = None,
+    device: str | None = None,
+    stop: StopRequest | None = None,
 ) -> Generator[TrainEvent, None, None]:
     """Train a run to its last step, from its newest checkpoint if there is one, and yield what happens.
 
     The weights, the optimizer, the random state, the order of the data and the metrics of an interrupted and
-    resumed run are those of an uninterrupted one, bit for bit on a CPU with the same number of threads. ``device``
-    overrules the profile. Events are appended to ``metrics.jsonl`` before they are yielded. Consume it under
+    resumed run are those of an uninterrupted one, bit for bit on a CPU with the same number of threads. ``profile``
+    is what ``change_run`` made of the run's own, and is written to the run once it is known to work; ``device``
+    overrules it. Events are appended to ``metrics.jsonl`` before they are yielded. Consume it under
     ``contextlib.closing``, so that an error in the consumer ends the run too.
     """
-    trainer = Trainer(run, device)
+    trainer = Trainer(run, device, profile)
+    if profile is not None and profile != run.profile():
+        write_profile(run.profile_path, profile)
     truncate_metrics(run, trainer.state.step)
     with run.metrics_path.open("ab") as metrics:
         for event in _events(trainer, stop or StopRequest()):
@@ -49,20 +58,29 @@ def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, 
     """The loop itself."""
     config, state = trainer.profile.train, trainer.state
     yield trainer.started()
+    yield from _due(trainer, stop)  # a run that was stopped before an evaluation makes up for it
     while state.step < config.max_steps and stop.reason is None:
         trainer.update()
         yield from trainer.notices()
-        last, best = state.step == config.max_steps, False
-        if last or state.step % config.log_interval == 0:
-            yield trainer.report()
-        if last or state.step % config.eval_interval == 0:
-            evaluated = trainer.evaluate()
-            best = evaluated.best
-            yield evaluated
-        if config.sample_interval and state.step % config.sample_interval == 0:
-            yield trainer.sample()
-        if best or last or stop.reason or state.step % config.save_interval == 0:
-            yield trainer.save(best=best)
+        yield from _due(trainer, stop)
     if trainer.saved_step != state.step:
         yield trainer.save(best=False)
-    yield trainer.finished(stop.reason or "completed")
+    done = state.step >= config.max_steps and state.evaluated_step == state.step
+    yield trainer.finished("completed" if done else stop.reason or "completed")
+
+
+def _due(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:
+    """Do what is due after this step and not done yet; a stop puts off all that takes time."""
+    config, state = trainer.profile.train, trainer.state
+    last, best = state.step == config.max_steps, False
+    if state.loss_tokens and (last or state.step % config.log_interval == 0):
+        yield trainer.report()
+    if state.evaluated_step < state.step and stop.reason is None and (last or state.step % config.eval_interval == 0):
+        evaluated = trainer.evaluate()
+        best = evaluated.best
+        yield evaluated
+    sampled = config.sample_interval and state.step % config.sample_interval == 0
+    if sampled and state.sampled_step < state.step and stop.reason is None:
+        yield trainer.sample()
+    if best or (trainer.saved_step != state.step and (last or stop.reason or state.step % config.save_interval == 0)):
+        yield trainer.save(best=best)

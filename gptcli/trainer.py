@@ -28,7 +28,7 @@ from gptcli.checkpoints import (
 )
 from gptcli.config import RunProfile
 from gptcli.device import Setup, choose_setup, detect
-from gptcli.errors import RunError
+from gptcli.errors import GptcliError, RunError
 from gptcli.evaluate import evaluate
 from gptcli.events import CheckpointSaved, Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged
 from gptcli.model import GPT
@@ -48,16 +48,15 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 class Trainer:
     """A run in the making: model, optimizer, data and state, and what can be done with them."""
 
-    def __init__(self, run: RunDir, device: str | None) -> None:
-        self.run, self.profile = run, run.profile()
+    def __init__(self, run: RunDir, device: str | None = None, profile: RunProfile | None = None) -> None:
+        self.run, self.profile = run, profile or run.profile()
         self.dataset, self.tokenizer = run.dataset(), run.tokenizer()
         self.setup = make_setup(self.profile, device)
         self.started_at = time.perf_counter()
         self.model, self.optimizer = build(self.profile, self.setup)
         self.state, self.saved_step = TrainState(), -1
-        if self.setup.dtype == torch.float16:
-            self.state.loss_scale = LOSS_SCALE_START
         self._restore()
+        self._fit_loss_scale()
         self.batches = open_batches(self.profile, self.dataset, self.state)
         self._pending: list[str] = []
         self._loss = self._loss_function()
@@ -72,15 +71,24 @@ class Trainer:
             return
         checkpoint = load_checkpoint(path)
         load_weights(self.model, checkpoint.model, str(path))
-        try:
-            self.optimizer.load_state_tensors(checkpoint.optimizer)
-        except (KeyError, ValueError) as error:
-            raise RunError(
-                f"{path}: the optimizer's state is not of this profile ({error}).",
-                "train.optimizer cannot change while a run goes on; start a new run with it.",
-            ) from error
+        optimizer = {name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith("rng.")}
+        if checkpoint.state.step:
+            try:
+                self.optimizer.load_state_tensors(optimizer)
+            except ValueError as error:
+                raise RunError(
+                    f"{path}: the optimizer's state is not of this profile ({error}).",
+                    "Start a new run with this optimizer: gptcli train --run NAME",
+                ) from error
         restore_rng(checkpoint.optimizer, self.setup.device)
         self.state, self.saved_step = checkpoint.state, checkpoint.state.step
+
+    def _fit_loss_scale(self) -> None:
+        """Begin or drop the scale where the run begins, or goes on in another number format."""
+        if self.setup.dtype != torch.float16:
+            self.state.loss_scale, self.state.loss_scale_steps = 1.0, 0
+        elif self.state.loss_scale == 1.0:
+            self.state.loss_scale = LOSS_SCALE_START
 
     def _loss_function(self) -> LossFunction:
         """Return the loss, compiled if that is wanted and works here."""
@@ -167,7 +175,8 @@ class Trainer:
         """Report the mean loss since the last report, and the pace."""
         state, config = self.state, self.profile.train
         loss = state.loss_sum / state.loss_tokens if state.loss_tokens else math.nan
-        state.last_train_loss, state.loss_sum, state.loss_tokens = loss, 0.0, 0
+        state.last_train_loss = loss if math.isfinite(loss) else None
+        state.loss_sum, state.loss_tokens = 0.0, 0
         rate = self._clock.tokens_per_second()
         peak = self.setup.peak_flops
         return StepLogged(
@@ -190,7 +199,8 @@ class Trainer:
         with self._clock.evaluating():
             result = evaluate(self.model, self.dataset.val, self._lengths, self.setup, limit=config.eval_tokens)
         best = math.isfinite(result.val_loss) and (state.best_val_loss is None or result.val_loss < state.best_val_loss)
-        state.last_val_loss = result.val_loss
+        state.evaluated_step = state.step
+        state.last_val_loss = result.val_loss if math.isfinite(result.val_loss) else None
         if best:
             state.best_val_loss, state.best_val_loss_stderr = result.val_loss, result.val_loss_stderr
             state.best_bits_per_byte, state.best_step = result.bits_per_byte, state.step
@@ -207,13 +217,15 @@ class Trainer:
             remaining=self._remaining(),
         )
 
-    def sample(self) -> SampleDrawn:
-        """Let the model write as it is now; its draws do not touch the random state of the training."""
+    def sample(self) -> SampleDrawn | Notice:
+        """Let the model write as it is now; its draws do not touch the random state, and a failure ends no run."""
         config = self.profile.sample.model_copy(update={"num_samples": 1})
-        self.model.eval()
-        pieces = generate(self.model, self.tokenizer, config.prompt, config)
-        text = "".join(piece.text for piece in pieces)
-        self.model.train()
+        self.state.sampled_step = self.state.step
+        try:
+            pieces = generate(self.model, self.tokenizer, config.prompt, config)
+            text = "".join(piece.text for piece in pieces)
+        except GptcliError as error:
+            return Notice(self.state.step, f"No sample could be drawn: {error.message}")
         return SampleDrawn(self.state.step, config.prompt, text)
 
     def save(self, *, best: bool) -> CheckpointSaved:
@@ -277,6 +289,8 @@ class Trainer:
 
     def _remaining(self) -> float:
         config, step = self.profile.train, self.state.step
+        if step == config.max_steps:
+            return 0.0
         evaluations = math.ceil(config.max_steps / config.eval_interval) - step // config.eval_interval
         return self._clock.remaining(config.max_steps - step, evaluations)
 

@@ -19,7 +19,7 @@ def test_a_budget_becomes_steps_that_are_written_into_the_profile(
     short, _ = fit_budget(profile, tiny_dataset, 10)
     long, sentence = fit_budget(profile, tiny_dataset, 4000)
     assert 0 < short.train.max_steps < long.train.max_steps
-    assert long.train.eval_interval == long.train.max_steps // 10
+    assert long.train.eval_interval == -(-long.train.max_steps // 10)
     assert f"{long.train.max_steps:,} steps" in sentence
     assert long.expects.val_loss is None, "the promise belonged to another number of steps"
 

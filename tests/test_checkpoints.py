@@ -69,6 +69,12 @@ def test_any_flipped_byte_is_noticed_and_the_file_named(trained: RunDir, name: s
         load_checkpoint(path)
 
 
+def test_a_model_is_read_without_its_optimizer(trained: RunDir) -> None:
+    path = checkpoint_path(trained, "best")
+    (path / "optimizer.safetensors").unlink()
+    assert load_model(trained)[2] == int(path.name[5:])
+
+
 def test_a_missing_file_and_a_missing_checkpoint_are_named(trained: RunDir, tmp_path: Path) -> None:
     path = checkpoint_path(trained, "latest")
     (path / "optimizer.safetensors").unlink()
@@ -106,6 +112,14 @@ def test_only_latest_best_and_those_asked_for_are_kept(tmp_path: Path) -> None:
         save_checkpoint(run, model, {}, TrainState(step=step), best=step == 2, keep=2)
     assert sorted(p.name for p in run.checkpoints_path.glob("step_*")) == [f"step_00000{n}" for n in (2, 5, 6, 7)]
     assert checkpoint_path(run, "best").name == "step_000002"
+
+
+def test_what_killed_saves_left_is_cleared_away_and_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
+    run, model = RunDir(tmp_path / "run"), GPT(MODEL)
+    (run.checkpoints_path / ".step_000001.x.tmp").mkdir(parents=True)
+    for step in (999_999, 1_000_000, 1_000_001):
+        save_checkpoint(run, model, {}, TrainState(step=step), best=False, keep=1)
+    assert sorted(p.name for p in run.checkpoints_path.iterdir()) == ["latest", "step_1000000", "step_1000001"]
 
 
 def test_the_best_model_is_loaded_ready_to_write(trained: RunDir) -> None:

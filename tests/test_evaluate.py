@@ -55,7 +55,7 @@ def test_the_standard_error_is_that_of_window_means(model: GPT, tiny_dataset: To
     with torch.no_grad():
         losses = model(ids[:-1].view(100, 16), ids[1:].view(100, 16), reduction="none").double().mean(1)
     assert whole.n_tokens == 1600
-    assert whole.val_loss_stderr == pytest.approx(float(losses.std(correction=0)) / 10, rel=1e-5)
+    assert whole.val_loss_stderr == pytest.approx(float(losses.std(correction=1)) / 10, rel=1e-5)
 
 
 def test_evaluating_twice_is_bitwise_equal_and_leaves_the_model_training(
@@ -65,3 +65,11 @@ def test_evaluating_twice_is_bitwise_equal_and_leaves_the_model_training(
     model.train()
     assert evaluate(model, tiny_dataset.val, lengths, CPU) == evaluate(model, tiny_dataset.val, lengths, CPU)
     assert model.training
+
+
+def test_one_window_still_has_a_standard_error(model: GPT, tiny_dataset: TokenDataset) -> None:
+    result = evaluate(model, tiny_dataset.val, byte_lengths(tiny_dataset.tokenizer()), CPU, limit=16)
+    ids = torch.from_numpy(np.asarray(tiny_dataset.val.read(0, 17)).astype(np.int64))
+    with torch.no_grad():
+        losses = model(ids[None, :-1], ids[None, 1:], reduction="none").double()
+    assert result.val_loss_stderr == pytest.approx(float(losses.std(correction=1)) / 4, rel=1e-5)

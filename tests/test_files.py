@@ -75,3 +75,22 @@ def test_a_damaged_or_unknown_json_file_is_named(tmp_path: Path, content: bytes,
 def test_a_missing_json_file_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"gone\.json: a test file cannot be read"):
         read_json(tmp_path / "gone.json", format_version=1, what="a test file")
+
+
+def test_a_folder_that_cannot_take_the_old_ones_place_leaves_it_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename = tmp_path / "tokens", Path.replace
+    with atomic_folder(path) as folder:
+        (folder / "one").write_bytes(b"1")
+
+    def interrupted(source: Path, target: Path) -> Path:
+        if target == path and source.suffix == ".tmp":
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with contextlib.suppress(KeyboardInterrupt), atomic_folder(path) as folder:
+        (folder / "two").write_bytes(b"2")
+    assert [p.name for p in path.iterdir()] == ["one"]
+    assert os.listdir(tmp_path) == ["tokens"]  # noqa: PTH208 - hidden files count

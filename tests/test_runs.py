@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gptcli.config import RunProfile
-from gptcli.errors import CorpusError, ProfileError, RunError
+from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.profiles import build_profile
 from gptcli.runs import RunDir, change_run, check_run_name, create_run, find_run, run_names, truncate_metrics
 from gptcli.shards import TokenDataset, open_dataset
@@ -25,7 +25,7 @@ def test_a_new_run_holds_the_resolved_profile_the_tokenizer_and_its_dataset(
 ) -> None:
     profile = run.profile()
     assert profile.model.vocab_size == tiny_dataset.manifest.vocab_size
-    assert (profile.data.corpus, profile.data.tokenizer) == ("tiny", "char")
+    assert (profile.data.corpus, profile.data.tokenizer, profile.data.split_at) == ("tiny", "char", 0.9)
     assert run.tokenizer().fingerprint == tiny_dataset.manifest.fingerprint
     assert run.manifest() == tiny_dataset.manifest
     assert json.loads(run.environment_path.read_text())["torch"]
@@ -70,13 +70,17 @@ def test_the_newest_run_is_found_without_a_name_and_others_by_theirs(
         find_run(None, runs_dir / "none")
 
 
-def test_only_training_and_sampling_may_change_while_a_run_goes_on(run: RunDir) -> None:
-    assert change_run(run, ["max_steps=99", "sample.temperature=0"]).train.max_steps == 99
-    assert run.profile().train.max_steps == 99
-    assert run.profile().expects.val_loss is None, "what was promised belonged to the old number of steps"
-    with pytest.raises(ProfileError, match=r"model\.n_layer cannot change while a run goes on"):
-        change_run(run, ["n_layer=3"])
-    assert run.profile().model.n_layer == 1
+def test_only_training_and_sampling_may_change_while_a_run_goes_on_and_nothing_is_written(run: RunDir) -> None:
+    before = run.profile_path.read_bytes()
+    changed = change_run(run, ["max_steps=99", "sample.temperature=0"])
+    assert (changed.train.max_steps, changed.sample.temperature) == (99, 0)
+    assert changed.expects.val_loss is None, "what was promised belonged to the old number of steps"
+    with pytest.raises(ProfileError, match=r"model\.n_layer, train\.seed, train\.optimizer cannot change while a run"):
+        change_run(run, ["n_layer=3", "train.seed=4", "optimizer=adamw"])
+    with pytest.raises(ProfileError) as caught:
+        change_run(run, ["dropoutt=3", "max_iters=4"])
+    assert len(caught.value.problems) == 2, "all mistakes at once"
+    assert run.profile_path.read_bytes() == before
 
 
 @pytest.mark.parametrize(("split", "block_size"), [("train", 200_000), ("val", 20_000)])
@@ -113,7 +117,7 @@ def test_tokens_that_are_gone_or_changed_are_named(
     run.dataset_path.write_text(json.dumps({**value, "folder": str(tmp_path / "gone" / "char")}))
     with pytest.raises(CorpusError, match="are gone") as caught:
         run.dataset()
-    assert "gptcli prepare tiny --tokenizer char" in caught.value.hint
+    assert "gptcli prepare tiny --tokenizer char --split-at 0.9" in caught.value.hint
     shutil.copytree(tiny_dataset.folder, tmp_path / "corpora" / "tiny" / "tokens" / "char")
     assert run.dataset().manifest == tiny_dataset.manifest, (
         "the corpora folder of the working directory is looked at too"
@@ -129,6 +133,13 @@ def test_tokens_of_another_split_are_not_the_runs_own(run: RunDir, tiny_dataset:
     value["manifest"]["train"]["shards"][0]["sha256"] = "0" * 64
     run.dataset_path.write_text(json.dumps(value))
     with pytest.raises(CorpusError, match="train split, cut by the text is cut at character"):
+        run.dataset()
+
+
+@pytest.mark.parametrize("content", ['{"format_version": 1}', '{"format_version": 1, "folder": 3, "manifest": {}}'])
+def test_a_damaged_dataset_file_is_named(run: RunDir, content: str) -> None:
+    run.dataset_path.write_text(content)
+    with pytest.raises(FormatError, match=r"dataset\.json"):
         run.dataset()
 
 

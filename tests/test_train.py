@@ -13,6 +13,7 @@ import torch
 from gptcli.checkpoints import checkpoint_path, latest_checkpoint
 from gptcli.config import RunProfile
 from gptcli.device import Setup, detect
+from gptcli.errors import RunError
 from gptcli.events import (
     CheckpointSaved,
     Evaluated,
@@ -24,7 +25,7 @@ from gptcli.events import (
     TrainEvent,
 )
 from gptcli.profiles import build_profile
-from gptcli.runs import RunDir, create_run
+from gptcli.runs import RunDir, change_run, create_run
 from gptcli.shards import TokenDataset
 from gptcli.train import StopRequest, train
 from gptcli.trainer import Trainer
@@ -93,6 +94,71 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     finish(parts)
     assert checkpoint_bytes(parts) == checkpoint_bytes(whole)
     assert metrics(parts) == metrics(whole)
+
+
+def test_a_stop_puts_off_the_evaluation_and_the_resumed_run_makes_up_for_it(new_run: Callable[..., RunDir]) -> None:
+    overrides = ("log_interval=1", "sample_interval=8")
+    whole, parts = new_run("whole", *overrides), new_run("parts", *overrides)
+    finish(whole)
+    first = interrupt(parts, 8)  # step 8 has an evaluation and a sample
+    assert [event.step for event in first if isinstance(event, Evaluated | SampleDrawn)] == [4]
+    finish(parts)
+    assert checkpoint_bytes(parts) == checkpoint_bytes(whole)
+    assert metrics(parts) == metrics(whole)
+
+
+def test_a_run_is_complete_when_its_last_step_is_evaluated(new_run: Callable[..., RunDir]) -> None:
+    before, after = new_run("before", "log_interval=1"), new_run("after", "log_interval=1")
+    stopped = interrupt(before, 12)[-1]
+    assert isinstance(stopped, RunFinished)
+    assert stopped.reason == "interrupted"
+    assert [event.step for event in finish(before) if isinstance(event, Evaluated)] == [12], "made up for"
+    stop = StopRequest()
+    with contextlib.closing(train(after, stop=stop)) as events:
+        for event in events:
+            if isinstance(event, Evaluated) and event.step == 12:
+                stop.reason = "interrupted"
+    assert isinstance(event, RunFinished)
+    assert event.reason == "completed", "there is nothing left to go on with"
+
+
+def test_a_sample_that_cannot_be_drawn_ends_no_run(new_run: Callable[..., RunDir]) -> None:
+    events = finish(new_run("r", "sample_interval=4", "sample.prompt=Ω"))
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert len(notices) == 3
+    assert "No sample could be drawn: The char tokenizer knows" in notices[0]
+    assert isinstance(events[-1], RunFinished)
+
+
+def test_a_run_that_diverges_is_saved_and_its_metrics_are_json(new_run: Callable[..., RunDir]) -> None:
+    run = new_run("r", "family=gpt2", "optimizer=adamw", "learning_rate=1e37", "warmup_steps=0", "grad_clip=0")
+    events = finish(run)
+    assert isinstance(events[-1], RunFinished)
+    assert any(isinstance(event, Notice) and "was left out" in event.text for event in events)
+    assert latest_checkpoint(run) is not None
+    assert "NaN" not in run.metrics_path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("first", "second"), [("muon", "adamw"), ("adamw", "muon")])
+def test_another_optimizer_cannot_take_over(new_run: Callable[..., RunDir], first: str, second: str) -> None:
+    run = new_run("r", f"optimizer={first}")
+    interrupt(run, 3)
+    other = build_profile(run.profile().model_dump(mode="json"), [f"optimizer={second}"])
+    before = run.profile_path.read_bytes()
+    with pytest.raises(RunError, match="the optimizer's state is not of this profile"):
+        list(train(run, profile=other))
+    assert run.profile_path.read_bytes() == before
+
+
+def test_a_longer_run_is_written_into_the_profile(new_run: Callable[..., RunDir]) -> None:
+    run = new_run("r")
+    finish(run)
+    longer = change_run(run, ["max_steps=16"])
+    with contextlib.closing(train(run, profile=longer)) as events:
+        last = list(events)[-1]
+    assert isinstance(last, RunFinished)
+    assert last.step == 16
+    assert run.profile().train.max_steps == 16
 
 
 def test_a_run_that_dies_between_checkpoints_goes_on_from_the_last_one(new_run: Callable[..., RunDir]) -> None:

@@ -23,7 +23,7 @@ demo: $(VENV)/.installed ## train a small GPT on the Python documentation and le
 	  'A GPT trained on this machine wrote the text above. What to type next:' \
 	  '  source $(BIN)/activate && cd demo' \
 	  '  gptcli sample --prompt "A class" --temperature 0.7' \
-	  '  gptcli fetch YOUR-TEXT.txt --name mine && gptcli train mine --profile quickstart' \
+	  '  gptcli fetch YOUR-TEXT.txt --name mine && gptcli train mine --budget 2m' \
 	  '  gptcli --help'
 
 test: $(VENV)/.installed-dev ## run the tests

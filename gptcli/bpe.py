@@ -18,6 +18,8 @@ from gptcli.documents import well_formed
 from gptcli.errors import TokenizerError
 from gptcli.vocabulary import Ids, Vocabulary, fingerprint
 
+# The version of the JSON of every tokenizer.
+FORMAT_VERSION = 1
 # How GPT-2 cuts a text into words before it merges bytes (openai/gpt-2, src/encoder.py), in tiktoken's faster form.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 # 256 bytes and end-of-text.
@@ -73,7 +75,7 @@ class BpeTokenizer:
     def to_json(self) -> dict[str, Any]:
         """Return the whole tokenizer, tokens included, so that it can be rebuilt without any network."""
         content = self._content()
-        return {"format_version": 1, "name": self.name, **content, "fingerprint": self.fingerprint}
+        return {"format_version": FORMAT_VERSION, "name": self.name, **content, "fingerprint": self.fingerprint}
 
     def _content(self) -> dict[str, Any]:
         return {
@@ -116,7 +118,7 @@ def gpt2_tokenizer() -> BpeTokenizer:
             "GPT-2's vocabulary (vocab.bpe and encoder.json, 1.5 MB) is not on this machine and could not be "
             f"downloaded ({type(error).__name__}).",
             f"Connect once, or put tiktoken's cache files in {cache or 'a folder'} and set TIKTOKEN_CACHE_DIR to it; "
-            "--tokenizer bpe:1024 and --tokenizer char need no download.",
+            "the tokenizers bpe:1024 and char need no download.",
         ) from error
     return BpeTokenizer("gpt2", [encoding.decode_single_token_bytes(rank) for rank in range(encoding.n_vocab - 1)])
 

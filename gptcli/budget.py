@@ -22,7 +22,9 @@ PROBE_SECONDS = 3.0
 MAX_PROBE_STEPS = 50
 # Share of the budget that is planned for; the rest is for saving, sampling and a machine that slows down.
 PLANNED_SHARE = 0.93
+# Evaluations planned for, fewer where they would take more than this share of the budget.
 EVALUATIONS = 10
+EVALUATION_SHARE = 0.2
 # Below this compiling does not pay.
 COMPILE_SECONDS = 300.0
 
@@ -33,8 +35,8 @@ def fit_budget(
     """Return the profile with ``max_steps`` such that training, evaluating and saving take ``seconds`` here.
 
     Times up to 50 steps (about 3 s), an evaluation and a save; what that takes is part of the budget. The warm-up
-    is cut to a tenth of the steps, and intervals are set so that there are about ten evaluations. Also returns a
-    sentence for the reader. Raises ``ProfileError`` when the budget is too short for a single step.
+    is cut to a tenth of the steps, and there are up to ten evaluations that take a fifth of the time at most. Also
+    returns a sentence for the reader. Raises ``ProfileError`` when the budget is too short for a single step.
     """
     begin = time.perf_counter()
     guess = {"max_steps": 10**9 if seconds >= COMPILE_SECONDS else profile.train.warmup_steps + 1}
@@ -44,18 +46,19 @@ def fit_budget(
         step_seconds, eval_seconds = _time(trainer, min(PROBE_SECONDS, seconds / 10))
         compiled = trainer.setup.compile and not list(trainer.notices())
     spent = time.perf_counter() - begin
-    max_steps = int((seconds * PLANNED_SHARE - spent - EVALUATIONS * eval_seconds) / step_seconds)
+    evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * seconds / eval_seconds)))
+    max_steps = int((seconds * PLANNED_SHARE - spent - evaluations * eval_seconds) / step_seconds)
     if max_steps < 1:
-        needed = (spent + EVALUATIONS * eval_seconds + step_seconds) / PLANNED_SHARE
+        needed = (spent + evaluations * eval_seconds + step_seconds) / PLANNED_SHARE
         raise ProfileError(
             f"A budget of {seconds:.0f} s is too short: one step and its evaluations take {needed:.0f} s here.",
             "Give it more time, or a smaller model: --set n_layer=2 --set n_embd=64",
         )
     sentence = (
         f"{seconds:.0f} s allow {max_steps:,} steps: a step takes {step_seconds * 1000:.0f} ms "
-        f"and an evaluation that is saved {eval_seconds:.1f} s here."
+        f"and each of {evaluations} evaluations {eval_seconds:.1f} s here."
     )
-    return _with_steps(profile, max_steps, compiled=compiled), sentence
+    return _with_steps(profile, max_steps, -(-max_steps // evaluations), compiled=compiled), sentence
 
 
 def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
@@ -71,9 +74,9 @@ def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
     return (trained - begin) / n_steps, time.perf_counter() - trained
 
 
-def _with_steps(profile: RunProfile, max_steps: int, *, compiled: bool) -> RunProfile:
+def _with_steps(profile: RunProfile, max_steps: int, interval: int, *, compiled: bool) -> RunProfile:
     """Fit everything that hangs on the number of steps; what the profile promises belongs to its own number."""
-    train, interval = profile.train, -(-max_steps // EVALUATIONS)
+    train = profile.train
     fitted = {
         "max_steps": max_steps,
         "warmup_steps": min(train.warmup_steps, max_steps // 10),

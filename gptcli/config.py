@@ -15,13 +15,22 @@ Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Torch and numpy take seeds of 64 bits, torch signed ones.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
+# The sizes of GPT-2 as published; here, so that the command line knows them without torch.
+GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 TOKENIZER_NAME = re.compile(r"auto|char|gpt2|bpe:[1-9][0-9]*")
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
 
@@ -139,11 +148,11 @@ class TrainConfig(_Section):
     muon_learning_rate: Annotated[float, Field(gt=0)] = 0.02
     """Peak learning rate of Muon; follows the same schedule."""
     min_lr: Rate = 0.0
-    """Learning rate at the last step (of AdamW; Muon's falls by the same ratio)."""
+    """Learning rate the decay heads for and would reach one step after the last (Muon's falls by the same ratio)."""
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
-    """After the warm-up: stable then linear decay (`wsd`), a half cosine, or constant."""
+    """After the warm-up: stable then linear decay (`wsd`), a half cosine, or `constant`, which ignores `min_lr`."""
     warmup_steps: Count = 20
-    """Steps over which the learning rate rises from zero."""
+    """Steps over which the learning rate rises from zero, at most half of `max_steps`."""
     decay_fraction: Fraction = 0.8
     """Share of `max_steps` at the end over which `wsd` decays."""
     weight_decay: Rate = 0.0
@@ -158,7 +167,7 @@ class TrainConfig(_Section):
     """Newton-Schulz iterations with which Muon makes an update orthogonal."""
     grad_clip: Rate = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
-    seed: Count = 1337
+    seed: Seed = 1337
     """Seed of the initial weights, the order of the data and dropout."""
     log_interval: Positive = 10
     """Steps between reports of the training loss."""
@@ -197,8 +206,6 @@ class TrainConfig(_Section):
     def _schedule_fits(self) -> TrainConfig:
         if self.min_lr > self.learning_rate:
             raise ValueError(f"min_lr {self.min_lr:g} is above learning_rate {self.learning_rate:g}")
-        if self.warmup_steps > self.max_steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} is more than max_steps {self.max_steps}")
         return self
 
 
@@ -221,7 +228,7 @@ class SampleConfig(_Section):
     """Tokens to draw at most."""
     stop: tuple[str, ...] = ()
     """End before the first of these strings."""
-    seed: Count = 1337
+    seed: Seed = 1337
     """Seed of the draws; sample number i draws from seed + i."""
     num_samples: Positive = 1
     """Texts to draw."""
@@ -240,6 +247,8 @@ class ExpectConfig(_Section):
 
     val_loss: Annotated[float, Field(gt=0)] | None = None
     """Best val loss in nats a token."""
+    tokenizer: str | None = None
+    """Tokenizer that `val_loss` was measured with; nats a token mean nothing without it."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Minutes the run takes on `machine`."""
     machine: str = ""
@@ -249,6 +258,8 @@ class ExpectConfig(_Section):
 class RunProfile(_Section):
     """One training run, whole."""
 
+    format_version: Literal[1] = 1
+    """Version of this file format."""
     description: str = ""
     """What the profile is for, in a sentence."""
     expects: ExpectConfig = ExpectConfig()

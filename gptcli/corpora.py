@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gptcli.errors import CorpusError, FormatError
-from gptcli.fetch.corpus import DOCUMENTS, SOURCE, corpora, read_source
+from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
 from gptcli.fetch.recipes import recipes
 from gptcli.files import sha256_file
 
@@ -47,6 +47,18 @@ def locate_corpus(corpus: str, corpora_dir: Path = CORPORA) -> tuple[str, Path]:
     if path.name not in (corpus, "", ".."):
         return path.name, path.parent
     return corpus, corpora_dir
+
+
+def corpus_names(corpora_dir: Path = CORPORA) -> list[str]:
+    """Return the names of the fetched corpora, those made by hand too, the newest first."""
+    found = [path.parent for path in corpora_dir.glob(f"*/{DOCUMENTS}") if not path.parent.name.startswith(".")]
+    return [folder.name for folder in sorted(found, key=lambda folder: (-_changed_ns(folder), folder))]
+
+
+def choose_corpus(wanted: str | None, of_profile: str | None, corpora_dir: Path = CORPORA) -> str:
+    """Return the corpus a command means: the one it names, else the profile's, else the newest, else python-docs."""
+    newest = next(iter(corpus_names(corpora_dir)), None)
+    return wanted or of_profile or newest or "python-docs"
 
 
 def is_fetched(corpus: str, corpora_dir: Path = CORPORA) -> bool:
@@ -86,8 +98,10 @@ def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
 
 def unknown_corpus(corpus: str, corpora_dir: Path = CORPORA) -> CorpusError:
     """Return the error for a name that is not a fetched corpus: what there is, and the nearest name."""
+    if Path(corpus).is_file():
+        return CorpusError(f"{corpus} is a file, not a corpus yet.", f"gptcli fetch {corpus}")
     name, parent = locate_corpus(corpus, corpora_dir)
-    fetched = list(corpora(parent))
+    fetched = sorted(corpus_names(parent))
     by_name = [recipe.name for recipe in recipes(parent)]
     if name in by_name:
         return CorpusError(f"The corpus {name!r} is not fetched yet.", f"gptcli fetch {name}")
@@ -98,6 +112,11 @@ def unknown_corpus(corpus: str, corpora_dir: Path = CORPORA) -> CorpusError:
         f"recipes: {', '.join(by_name) or 'none'}.",
         f"{hint}gptcli fetch SOURCE --name NAME makes a corpus.",
     )
+
+
+def _changed_ns(folder: Path) -> int:
+    """Return when a corpus was fetched or changed: the same text fetched again renews neither file."""
+    return max((folder / name).stat().st_mtime_ns for name in (DOCUMENTS, SOURCE) if (folder / name).is_file())
 
 
 def _source(folder: Path, changed_ns: int) -> tuple[dict[str, Any], bool]:

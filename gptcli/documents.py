@@ -17,6 +17,7 @@ from gptcli.errors import FormatError
 
 PART_CHARS = 4 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
+FETCH_HINT = "gptcli fetch SOURCE writes the documents again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,6 @@ def document_parts(
         yield document(waiting, title=title, url=url, date=date, licence=licence, part=number)
 
 
-def split_long(whole: Document) -> Iterator[Document]:
-    """Yield the document itself when it is short enough, else its parts as ``document_parts`` cuts them."""
-    if len(whole.text) <= PART_CHARS:
-        yield whole
-    else:
-        yield from document_parts(
-            [whole.text], title=whole.title, url=whole.url, date=whole.date, licence=whole.licence
-        )
-
-
 def _part_end(text: str) -> int:
     # Between a word and the whitespace after it: there, encoding the parts gives the tokens of the whole text.
     for mark in ("\n\n", "\n", " "):
@@ -130,11 +121,9 @@ def read_documents(path: Path) -> Iterator[Document]:
                 number += 1
                 yield _parse_line(line)
     except OSError as error:
-        raise FormatError(f"{path}: the documents cannot be read ({error.strerror}).") from error
+        raise FormatError(f"{path}: the documents cannot be read ({error.strerror}).", FETCH_HINT) from error
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"{path}:{number}: this line is damaged: {error}.", "gptcli fetch SOURCE writes the documents again."
-        ) from error
+        raise FormatError(f"{path}:{number}: this line is damaged: {error}.", FETCH_HINT) from error
 
 
 def _parse_line(line: bytes) -> Document:
@@ -195,18 +184,11 @@ def in_val(digest: bytes, val_fraction: float) -> bool:
     return int.from_bytes(digest[:8], "big") < val_fraction * 2**64
 
 
-def split_at_paragraph(text: str, fraction: float) -> int:
-    """Return the offset of the paragraph that starts nearest to ``fraction`` of the text.
-
-    The offset moves by half of the smaller side at most. Where no paragraph starts within that, a line does, else a
-    word, else it is the exact fraction.
-    """
-    reach = int(len(text) * min(fraction, 1 - fraction) / 2)
-    return nearest_break(text, int(len(text) * fraction), reach)
-
-
 def nearest_break(text: str, target: int, reach: int) -> int:
-    """Return where a paragraph, else a line, else a word starts nearest to ``target`` and within ``reach`` of it."""
+    """Return where a paragraph, else a line, else a word starts nearest to ``target`` and within ``reach`` of it.
+
+    Where none of them does, ``target`` itself is returned.
+    """
     low, high = max(target - reach, 0), min(target + reach, len(text))
     for mark in ("\n\n", "\n", " "):
         before = text.rfind(mark, low, target)

@@ -34,9 +34,11 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def loss_text(loss: float | None) -> str:
-    """A loss in nats: 1.2345; three decimals from 10 on; empty when there is none."""
+    """A loss in nats: 1.2345; three decimals from 10 on, 1.2e+09 where that is too wide; empty when there is none."""
     if loss is None:
         return ""
+    if not abs(loss) < 1000:
+        return f"{loss:.1e}"
     return f"{loss:.4f}" if loss < 10 else f"{loss:.3f}"
 
 
@@ -160,8 +162,13 @@ class LossTable:
         return row
 
     def add_evaluation(self, event: Evaluated) -> Row:
-        """Fold the reports since the last evaluation into one row; a new best takes the mark from the old."""
-        report = self._report or Row(event.step, event.elapsed, event.remaining)
+        """Fold the reports since the last evaluation into one row; a new best takes the mark from the old.
+
+        The row has the train_loss and learning rate of its own step only, where there was a report of it.
+        """
+        report = self._report
+        if report is None or report.step != event.step:
+            report = Row(event.step, event.elapsed, event.remaining)
         row = replace(
             report,
             step=event.step,

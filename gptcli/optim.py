@@ -22,15 +22,16 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Return AdamW's learning rate for the update number ``step``, counted from 0.
 
-    Rises linearly over ``warmup_steps``, then stays and falls linearly over the last ``decay_fraction`` (wsd),
-    follows half a cosine, or stays constant. A decay would reach ``min_lr`` one update after the last, so that with
-    ``min_lr`` 0 no update is wasted.
+    Rises linearly over ``warmup_steps`` (over half of a run shorter than twice that), then stays and falls linearly
+    over the last ``decay_fraction`` (wsd), follows half a cosine, or stays constant. A decay would reach ``min_lr``
+    one update after the last, so that with ``min_lr`` 0 no update is wasted.
     """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    warmup = min(config.warmup_steps, config.max_steps // 2)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return config.learning_rate
-    start = config.warmup_steps
+    start = warmup
     if config.schedule == "wsd":
         start = max(start, round(config.max_steps * (1 - config.decay_fraction)))
     progress = min(1.0, max(0.0, (step - start) / max(1, config.max_steps - start)))

@@ -83,9 +83,9 @@ def prepare(
 ) -> PrepareResult:
     """Make the tokens of a fetched corpus (a name, or the path of its folder), or find them made already.
 
-    Tokens are used again when text, tokenizer and split agree, unless ``force``. With ``split: auto`` and no
-    ``split_at`` every split agrees, and a corpus that was prepared before keeps its way of being split. Raises
-    ``CorpusError`` when there is no such corpus, no text, or a split without two tokens.
+    Tokens are used again when text, tokenizer and split agree, unless ``force``. With ``split: auto`` and neither
+    ``split_at`` nor ``val_fraction`` set every split agrees, and a corpus that was prepared before keeps its way of
+    being split. Raises ``CorpusError`` when there is no such corpus, no text, or a split without two tokens.
     """
     return _fill(_plan_order(corpus, data, corpora_dir), force=force, on_progress=on_progress)
 
@@ -160,17 +160,19 @@ def _usable(folder: Path, corpus: Corpus, data: DataConfig) -> tuple[DatasetMani
         return None, "its text has changed"
     if manifest.corpus != corpus.name:
         return None, f"its tokens were made for the corpus {manifest.corpus}"
-    if not _split_agrees(manifest, data):
+    if not split_agrees(manifest, data):
         return None, "its tokens were split in another way"
     return manifest, ""
 
 
-def _split_agrees(manifest: DatasetManifest, data: DataConfig) -> bool:
+def split_agrees(manifest: DatasetManifest, data: DataConfig) -> bool:
+    """Say whether tokens are split as asked: whatever was not asked for may be anything."""
     if data.split_at is not None:
         return manifest.split_at == data.split_at
+    sized = "val_fraction" in data.model_fields_set
     if manifest.split == "position":
-        return data.split == "auto"
-    return data.split in ("auto", manifest.split) and manifest.val_fraction == data.val_fraction
+        return data.split == "auto" and not sized
+    return data.split in ("auto", manifest.split) and (not sized or manifest.val_fraction == data.val_fraction)
 
 
 def _fill(order: _Order, *, force: bool, on_progress: Callable[[str], None]) -> PrepareResult:
@@ -235,13 +237,18 @@ def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest
 def _plan_split(order: _Order) -> SplitPlan:
     """Split as asked; left to us, as the corpus was split before, so that adding text never moves a document."""
     data, earlier = order.data, order.earlier
-    mode, split_at = data.split, data.split_at
+    mode, split_at, val_fraction = data.split, data.split_at, data.val_fraction
+    sized = "val_fraction" in data.model_fields_set
     left_to_us = mode == "auto" and split_at is None
     if left_to_us:
         mode = order.corpus.split or mode
-        split_at = order.corpus.split_at if earlier is None else earlier.split_at
+        if not sized:
+            split_at = order.corpus.split_at if earlier is None else earlier.split_at
+            val_fraction = val_fraction if earlier is None else earlier.val_fraction
+    # Cut by position says where, not how: another size of val leaves the choice open again.
+    left_to_us &= not (sized and earlier is not None and earlier.split == "position")
     documents = read_documents(order.corpus.documents)
-    plan = plan_split(documents, mode=mode, split_at=split_at, val_fraction=data.val_fraction)
+    plan = plan_split(documents, mode=mode, split_at=split_at, val_fraction=val_fraction)
     # A corpus that has become one document cannot be split by document any more.
     if left_to_us and earlier is not None and (earlier.split != "document" or plan.documents > 1):
         plan = replace(plan, mode=earlier.split, reason=f"split by {earlier.split}, as the corpus was before")

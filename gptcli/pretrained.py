@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 
-from gptcli.config import ModelConfig
+from gptcli.config import GPT2_NAMES, ModelConfig
 from gptcli.errors import FormatError, RunError, TokenizerError
 from gptcli.interchange import model_config_from_transformers, take_from_transformers
 from gptcli.model import GPT, rotary_tables
 from gptcli.tokenizer import Tokenizer, gpt2_tokenizer
 
-GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 GPT2_VOCAB_SIZE = 50_257
 GPT2_GIGABYTES = {"gpt2": 0.5, "gpt2-medium": 1.5, "gpt2-large": 3.2, "gpt2-xl": 6.4}
 CLASSES = {"gpt2": "GPT2LMHeadModel", "qwen3": "Qwen3ForCausalLM"}  # by the model_type of config.json

@@ -5,6 +5,7 @@ All mistakes of a profile are reported at once, each with its file, line and the
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
 from gptcli.files import atomic_write
 from gptcli.strict_yaml import KeyPath, StrictYamlError, dump_yaml, load_value, load_yaml
+
+LIST_HINT = "gptcli profiles list shows what there is."
+SHOW_HINT = "gptcli profiles show quickstart shows how a profile is written."
+KEYS_HINT = "gptcli profiles show quickstart --json shows every key."
 
 # What people arriving from nanoGPT type, and what it is called here.
 NANOGPT_KEYS = {
@@ -66,7 +71,7 @@ def find_profile(name: str) -> ProfileFile:
     """Find a profile by name, or by the path of a YAML file; raises ``ProfileError`` with the nearest names."""
     if name.endswith((".yaml", ".yml")):
         if not Path(name).is_file():
-            raise ProfileError(f"There is no profile file {name}.", "gptcli profiles list shows what there is.")
+            raise ProfileError(f"There is no profile file {name}.", LIST_HINT)
         return ProfileFile(Path(name).stem, Path(name), builtin=False)
     known = {profile.name: profile for profile in profiles()}
     if name in known:
@@ -84,11 +89,11 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> RunProfile:
     try:
         values, lines = load_yaml(path.read_text("utf-8"))
     except OSError as error:
-        raise ProfileError(f"{path}: the profile cannot be read ({error.strerror}).") from error
+        raise ProfileError(f"{path}: the profile cannot be read ({error.strerror}).", LIST_HINT) from error
     except UnicodeDecodeError as error:
-        raise ProfileError(f"{path}: the profile is not UTF-8 text.") from error
+        raise ProfileError(f"{path}: the profile is not UTF-8 text.", SHOW_HINT) from error
     except StrictYamlError as problem:
-        raise ProfileError(f"{path}:{problem.line}: {problem.message}.") from problem
+        raise ProfileError(f"{path}:{problem.line}: {problem.message}.", SHOW_HINT) from problem
     return build_profile(values, overrides, where=str(path), lines=lines)
 
 
@@ -122,7 +127,8 @@ def build_profile(
             problems.append(f"{place(path)}: {_describe(path, item['msg'], item['type'], item['input'])}")
     if problems:
         many = f"{len(problems)} mistakes" if len(problems) > 1 else "a mistake"
-        raise ProfileError(f"There {'are' if len(problems) > 1 else 'is'} {many} in the profile:", "", tuple(problems))
+        message = f"There {'are' if len(problems) > 1 else 'is'} {many} in the profile:"
+        raise ProfileError(message, KEYS_HINT, tuple(problems))
     return profile
 
 
@@ -147,13 +153,14 @@ def override_path(key: str) -> KeyPath:
     if dotted in known:
         return dotted
     if len(dotted) == 1:
-        matches = [path for path in known if path[-1] == key]
+        # Nobody overrides a promise by its bare name.
+        matches = [path for path in known if path[-1] == key and path[0] != "expects"]
         if len(matches) == 1:
             return matches[0]
         if matches:
             choices = " or ".join(".".join(map(str, path)) for path in matches)
-            raise ProfileError(f"{key!r} stands in several sections: write {choices}")
-    raise ProfileError(_unknown_key(key, [".".join(map(str, path)) for path in known]))
+            raise ProfileError(f"{key!r} stands in several sections: write {choices}", KEYS_HINT)
+    raise ProfileError(_unknown_key(key, [".".join(map(str, path)) for path in known]), KEYS_HINT)
 
 
 def _apply_overrides(
@@ -168,7 +175,7 @@ def _apply_overrides(
             continue
         try:
             path = override_path(key.strip())
-            value = load_value(text)
+            value = _override_value(_annotation(path), text)
         except ProfileError as error:
             problems.append(f"{source}: {error.message}")
             continue
@@ -181,6 +188,37 @@ def _apply_overrides(
             section = section.setdefault(str(part), {}) if isinstance(inner, dict) or inner is None else {}
         section[str(path[-1])] = value
         sources[path] = source
+
+
+def _override_value(annotation: object, text: str) -> Any:  # noqa: ANN401 - YAML scalars and lists of any type
+    """Return the value that the text of an override stands for; raises ``StrictYamlError`` for a text that has none.
+
+    A field of text takes it letter by letter, where YAML would strip, cut and convert it; only a field that may stay
+    empty knows ``null``. A field of several texts takes a YAML list, or else the text as its only one.
+    """
+    if annotation not in (str, str | None, tuple[str, ...]):
+        return load_value(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise StrictYamlError(1, "the value is not UTF-8 text") from error
+    if annotation == str | None and text in ("", "null"):
+        return None
+    if annotation == tuple[str, ...]:
+        with contextlib.suppress(StrictYamlError):
+            value = load_value(text)
+            return value if isinstance(value, list) else text
+    return text
+
+
+def _annotation(path: KeyPath) -> object:
+    """Return the type of the field at the end of a path that ``override_path`` gave."""
+    section: type[BaseModel] = RunProfile
+    for part in path[:-1]:
+        inner = section.model_fields[str(part)].annotation
+        assert isinstance(inner, type), "only sections have keys"
+        section = inner
+    return section.model_fields[str(path[-1])].annotation
 
 
 def _drop_unknown_keys(

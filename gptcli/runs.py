@@ -202,7 +202,8 @@ def check_run_name(name: str, runs_dir: Path = Path("runs")) -> None:
     if not RUN_NAME.fullmatch(name):
         raise RunError(
             f"{name!r} cannot be a run's name: letters, digits, '.', '_' and '-' are allowed, up to 100 of them, "
-            "and a letter or digit comes first."
+            "and a letter or digit comes first.",
+            "Choose another one, such as --run my-run.",
         )
     if (runs_dir / name).exists():
         raise RunError(

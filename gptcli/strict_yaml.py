@@ -39,6 +39,15 @@ for _side in (_Loader, _Dumper):
     )
 
 
+def _represent_text(dumper: _Dumper, text: str) -> ScalarNode:
+    # Only between double quotes are these escaped; elsewhere a reader takes them for line ends.
+    style = '"' if any(mark in text for mark in "\x85\u2028\u2029\ufeff") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def dump_yaml(value: dict[str, Any]) -> str:
     """Return plain data as YAML text in the order of its keys; ``load_yaml`` gives an equal value."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gptcli.bpe import bpe_from_json, check_bpe_size, encode_pieces, gpt2_tokenizer, train_bpe
+from gptcli.bpe import FORMAT_VERSION, bpe_from_json, check_bpe_size, encode_pieces, gpt2_tokenizer, train_bpe
 from gptcli.config import TOKENIZER_NAME
 from gptcli.documents import well_formed
 from gptcli.errors import FormatError, TokenizerError
@@ -37,7 +37,7 @@ __all__ = [
     "train_bpe",
 ]
 
-FORMAT_VERSION = 1
+DAMAGED_HINT = "Restore it from a copy, or make the tokens again: gptcli prepare CORPUS --force"
 MAX_SHOWN = 10
 
 # The largest corpus in bytes for which each is the best choice found so far.
@@ -142,7 +142,7 @@ class CharTokenizer:
         raise TokenizerError(
             f"The char tokenizer knows the {len(self._characters)} characters of its corpus only; "
             f"the text has others: {shown}{more}.",
-            "Leave them out, or prepare and train with --tokenizer bpe:512, which can represent any text.",
+            "Leave them out; or train on tokens that can hold any text: gptcli prepare CORPUS --tokenizer bpe:512",
         )
 
 
@@ -213,11 +213,12 @@ def from_json(value: dict[str, Any], where: str) -> Tokenizer:
     try:
         tokenizer = _rebuild(value)
     except (ValueError, TypeError) as error:
-        raise FormatError(f"{where}: the tokenizer is damaged: {error}.") from error
+        raise FormatError(f"{where}: the tokenizer is damaged: {error}.", DAMAGED_HINT) from error
     if value.get("fingerprint") != tokenizer.fingerprint:
         raise FormatError(
             f"{where}: the tokenizer is damaged: its fingerprint is {value.get('fingerprint')}, "
-            f"but its tokens give {tokenizer.fingerprint}."
+            f"but its tokens give {tokenizer.fingerprint}.",
+            DAMAGED_HINT,
         )
     return tokenizer
 

@@ -157,6 +157,8 @@ class Trainer:
             state.loss_scale, state.loss_scale_steps = state.loss_scale / 2, 0
             return
         state.skipped_steps += 1
+        if state.skipped_steps & (state.skipped_steps - 1):
+            return  # said at 1, 2, 4, 8 ...
         self._pending.append(
             f"Step {state.step} was left out: its loss or gradient was not finite ({state.skipped_steps} so far). "
             "If this goes on, lower train.learning_rate."

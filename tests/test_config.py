@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gptcli.config import ModelConfig, RunProfile, TrainConfig
+from gptcli.config import DataConfig, ExpectConfig, ModelConfig, RunProfile, SampleConfig, TrainConfig
 from gptcli.profiles import builtin_folder, load_profile
 
 
@@ -47,11 +47,27 @@ def test_widths_are_resolved_from_n_embd() -> None:
     assert (gpt2.head_width, gpt2.kv_heads, gpt2.inner_width) == (48, 2, 384)
 
 
-def test_min_lr_and_warm_up_must_fit_the_schedule() -> None:
+def test_min_lr_must_fit_the_schedule() -> None:
     with pytest.raises(ValidationError, match=r"min_lr 0\.1 is above learning_rate 0\.01"):
         TrainConfig(learning_rate=0.01, min_lr=0.1)
-    with pytest.raises(ValidationError, match="warmup_steps 20 is more than max_steps 10"):
-        TrainConfig(max_steps=10, warmup_steps=20)
+
+
+@pytest.mark.parametrize("section", [TrainConfig, SampleConfig])
+def test_seeds_are_numbers_that_torch_takes(section: type[TrainConfig | SampleConfig]) -> None:
+    assert section(seed=2**63 - 1).seed == 2**63 - 1
+    for seed in (2**63, -1):
+        with pytest.raises(ValidationError, match="seed"):
+            section(seed=seed)
+
+
+@pytest.mark.parametrize("section", [ModelConfig, DataConfig, TrainConfig, SampleConfig, ExpectConfig])
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_no_number_is_infinite_or_undefined(section: type[BaseModel], number: float) -> None:
+    names = [name for name, field in section.model_fields.items() if re.search(r"\bfloat\b", str(field.annotation))]
+    assert names
+    with pytest.raises(ValidationError) as caught:
+        section.model_validate(dict.fromkeys(names, number))
+    assert {error["loc"][0] for error in caught.value.errors() if error["type"] == "finite_number"} == set(names)
 
 
 @pytest.mark.parametrize("path", sorted(builtin_folder("configs").glob("*.yaml")), ids=lambda path: path.stem)

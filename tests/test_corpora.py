@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.corpora import find_corpus, is_fetched
+from gptcli.corpora import choose_corpus, corpus_names, find_corpus, is_fetched
 from gptcli.errors import CorpusError
 from gptcli.fetch import fetch
 from gptcli.files import sha256_file
@@ -34,6 +34,27 @@ def test_a_corpus_is_found_by_name_and_by_the_path_that_fetch_prints(corpora_dir
     assert by_name.sha256 == sha256_file(by_name.documents)
     assert by_name.n_bytes == 43 * 20
     assert by_name.notes == ()
+
+
+def test_corpora_are_listed_by_age_with_those_made_by_hand(corpora_dir: Path) -> None:
+    assert corpus_names(corpora_dir / "nowhere") == []
+    for name in (".hidden", "empty", "by-hand"):
+        (corpora_dir / name).mkdir()
+    for name in (".hidden", "by-hand"):
+        (corpora_dir / name / "documents.jsonl").write_text('{"id": "0", "text": "The rest is silence."}\n', "utf-8")
+    later = (corpora_dir / "hamlet" / "source.json").stat().st_mtime_ns + 10**9
+    os.utime(corpora_dir / "by-hand" / "documents.jsonl", ns=(later, later))
+    assert corpus_names(corpora_dir) == ["by-hand", "hamlet"]
+    os.utime(corpora_dir / "hamlet" / "source.json", ns=(later + 1, later + 1))
+    assert corpus_names(corpora_dir) == ["hamlet", "by-hand"]
+    assert all(is_fetched(name, corpora_dir) for name in corpus_names(corpora_dir))
+
+
+def test_a_command_means_the_corpus_it_names_then_the_profiles_then_the_newest(corpora_dir: Path) -> None:
+    assert choose_corpus("mine", "profile", corpora_dir) == "mine"
+    assert choose_corpus(None, "profile", corpora_dir) == "profile"
+    assert choose_corpus(None, None, corpora_dir) == "hamlet"
+    assert choose_corpus(None, None, corpora_dir / "nowhere") == "python-docs"
 
 
 def test_what_the_recipe_asks_for_is_passed_on(corpora_dir: Path) -> None:

@@ -167,10 +167,13 @@ def test_live_frame_has_a_progress_bar_with_the_time_left() -> None:
     with TrainView(console) as view:
         view.show(started())
         view.show(logged(250))
+        before = screen(file.getvalue())
         view.stopping("Finishing the step, then saving.")
         view.show(logged(260))
-        assert re.search(r"25% \S+ step 250/1,000, 1m 1[45]s left", screen(file.getvalue())) is None
         now = screen(file.getvalue())
+    assert re.search(r"25% .*step 250/1,000, 1m 1[45]s left", before)
+    assert "Finishing the step" not in before
+    assert "step 250/1,000" not in now
     assert re.search(r"26% .*step 260/1,000, 1m 1[34]s left", now)
     assert "Finishing the step, then saving." in now
 

@@ -12,7 +12,6 @@ from gptcli.documents import (
     CLEANERS,
     PART_CHARS,
     ContentDigest,
-    Document,
     collapse_blank_lines,
     content_digest,
     document,
@@ -20,10 +19,9 @@ from gptcli.documents import (
     drop_lines,
     from_json,
     in_val,
+    nearest_break,
     normalize_newlines,
     read_documents,
-    split_at_paragraph,
-    split_long,
     strip_trailing_spaces,
     to_json,
     well_formed,
@@ -54,7 +52,7 @@ def test_a_document_survives_its_line(text: str, title: str, part: int) -> None:
 
 
 def test_documents_survive_their_file_and_are_counted(tmp_path: Path) -> None:
-    items = [document("Grüße\u2028\x85\n", title="a", licence="CC0-1.0"), *split_long(document("x y " * 2_000_000))]
+    items = [document("Grüße\u2028\x85\n", title="a", licence="CC0-1.0"), *document_parts(["x y " * 2_000_000])]
     path = tmp_path / "documents.jsonl"
     with path.open("wb") as file:
         written = write_documents(file, items)
@@ -98,9 +96,9 @@ def test_a_lone_surrogate_in_a_file_cannot_reach_later_stages(tmp_path: Path) ->
 
 
 def test_a_long_text_is_cut_after_the_last_word_of_a_paragraph(shared_data: Path) -> None:
-    whole = document(book(shared_data) * 15, title="Styles")
-    parts = list(split_long(whole))
-    assert "".join(part.text for part in parts) == whole.text
+    whole = book(shared_data) * 15
+    parts = list(document_parts([whole], title="Styles"))
+    assert "".join(part.text for part in parts) == whole
     assert [part.part for part in parts] == [0, 1]
     assert parts[1].text.startswith("\n\n")
     assert not parts[0].text[-1].isspace()
@@ -118,11 +116,6 @@ def test_parts_do_not_depend_on_how_the_text_arrives(unit: str) -> None:
 
 def test_no_text_has_no_parts() -> None:
     assert list(document_parts(["", ""])) == []
-
-
-def test_a_short_document_is_left_as_it_is() -> None:
-    item = Document("id", "text", part=3)
-    assert list(split_long(item)) == [item]
 
 
 @given(st.lists(texts, max_size=6))
@@ -153,15 +146,15 @@ def test_about_the_asked_share_goes_to_val() -> None:
 
 def test_a_book_is_cut_where_a_paragraph_starts(shared_data: Path) -> None:
     text = book(shared_data)
-    at = split_at_paragraph(text, 0.9)
+    at = nearest_break(text, int(len(text) * 0.9), 20_000)
     assert text[at - 2 : at] == "\n\n"
     assert not text[at].isspace()
     assert abs(at - 0.9 * len(text)) < 1000
 
 
 def test_the_nearest_paragraph_is_taken_on_either_side() -> None:
-    assert split_at_paragraph("a" * 80 + "\n\n" + "b" * 18, 0.8) == 82
-    assert split_at_paragraph("a" * 76 + "\n\n\n\n" + "b" * 20, 0.82) == 80
+    assert nearest_break("a" * 80 + "\n\n" + "b" * 18, 80, 10) == 82
+    assert nearest_break("a" * 76 + "\n\n\n\n" + "b" * 20, 82, 9) == 80
 
 
 @pytest.mark.parametrize(
@@ -176,14 +169,15 @@ def test_the_nearest_paragraph_is_taken_on_either_side() -> None:
     ],
 )
 def test_without_a_paragraph_near_a_line_or_a_word_is_taken_else_the_exact_place(text: str, expected: int) -> None:
-    assert split_at_paragraph(text, 0.9) == expected
+    assert nearest_break(text, int(len(text) * 0.9), int(len(text) * 0.05)) == expected
 
 
 @given(texts, st.floats(0.01, 0.99))
-def test_the_cut_stays_within_half_of_the_smaller_side(text: str, fraction: float) -> None:
-    at = split_at_paragraph(text, fraction)
+def test_the_cut_stays_within_reach(text: str, fraction: float) -> None:
+    target, reach = int(len(text) * fraction), int(len(text) * min(fraction, 1 - fraction) / 2)
+    at = nearest_break(text, target, reach)
     assert 0 <= at <= len(text)
-    assert abs(at - int(len(text) * fraction)) <= len(text) * min(fraction, 1 - fraction) / 2
+    assert abs(at - target) <= reach
 
 
 def test_cleaners_do_what_their_names_say() -> None:

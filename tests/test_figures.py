@@ -115,6 +115,14 @@ def test_reports_fold_into_the_row_of_their_evaluation() -> None:
     assert [row.step for row in table.tail(10)] == [30, 40]
 
 
+def test_row_of_an_evaluation_has_no_figures_of_an_older_step() -> None:
+    table = LossTable()
+    table.add_report(logged(20, 4.0))
+    row = table.add_evaluation(evaluated(25, 3.5))
+    assert (row.step, row.val_loss) == (25, 3.5)
+    assert (row.train_loss, row.learning_rate, row.tokens_per_second) == (None, None, None)
+
+
 def test_only_one_row_is_the_best_and_it_stays_in_sight() -> None:
     table = LossTable()
     for step, loss in ((10, 3.0), (20, 2.0), (30, 2.5), (40, 2.6), (50, 2.7)):

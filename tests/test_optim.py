@@ -30,7 +30,9 @@ def test_cosine_is_half_way_in_the_middle_and_constant_stays() -> None:
     assert {learning_rate(step, constant) for step in range(10)} == {1.0}
 
 
-@pytest.mark.parametrize("config", [TrainConfig(max_steps=1, warmup_steps=0), TrainConfig(max_steps=3, warmup_steps=3)])
+@pytest.mark.parametrize(
+    "config", [TrainConfig(max_steps=1, warmup_steps=0), TrainConfig(max_steps=3, warmup_steps=20)]
+)
 def test_the_shortest_runs_have_a_learning_rate(config: TrainConfig) -> None:
     assert all(learning_rate(step, config) > 0 for step in range(config.max_steps))
 

@@ -180,9 +180,25 @@ def test_tokens_are_used_again_until_something_they_depend_on_changes(corpora_di
     assert prepare("docs", CHAR, corpora_dir=corpora_dir).reused, "auto takes any split"
     larger = DataConfig(tokenizer="char", split="paragraph", val_fraction=0.2)
     assert not prepare("docs", larger, corpora_dir=corpora_dir).reused
-    assert not prepare("docs", CHAR, corpora_dir=corpora_dir).reused, "another val_fraction"
+    assert prepare("docs", CHAR, corpora_dir=corpora_dir).reused, "auto takes any size of val"
+    smaller = DataConfig(tokenizer="char", val_fraction=0.1)
+    result = prepare("docs", smaller, corpora_dir=corpora_dir)
+    assert (result.reused, result.manifest.split) == (False, "paragraph")
+    assert not prepare("docs", larger, corpora_dir=corpora_dir).reused
     make_corpus(corpora_dir, "docs", texts_of(21))
-    assert not prepare("docs", CHAR, corpora_dir=corpora_dir).reused, "new text"
+    result = prepare("docs", CHAR, corpora_dir=corpora_dir)
+    assert not result.reused, "new text"
+    assert result.manifest.val_fraction == 0.2, "as the corpus was split before"
+
+
+def test_a_size_of_val_takes_the_place_of_a_cut_at_a_position(corpora_dir: Path) -> None:
+    make_corpus(corpora_dir, "docs", texts_of(40))
+    cut = prepare("docs", DataConfig(tokenizer="char", split_at=0.95), corpora_dir=corpora_dir).manifest
+    sized = prepare("docs", DataConfig(tokenizer="char", val_fraction=0.3), corpora_dir=corpora_dir).manifest
+    assert (cut.split, cut.split_at, sized.split_at, sized.val_fraction) == ("position", 0.95, None, 0.3)
+    assert sized.split in ("document", "paragraph")
+    share = sized.val.tokens / (sized.train.tokens + sized.val.tokens)
+    assert 0.15 < share < 0.45
 
 
 def test_tokenizers_lie_side_by_side_and_the_newest_is_what_auto_means(corpora_dir: Path) -> None:

@@ -16,10 +16,10 @@ import pytest
 import torch
 import transformers
 
-from gptcli.config import ModelConfig, SampleConfig
+from gptcli.config import GPT2_NAMES, ModelConfig, SampleConfig
 from gptcli.errors import FormatError, RunError, TokenizerError
 from gptcli.interchange import to_transformers_config
-from gptcli.pretrained import GPT2_GIGABYTES, GPT2_NAMES, load_folder, load_pretrained
+from gptcli.pretrained import GPT2_GIGABYTES, load_folder, load_pretrained
 from gptcli.sample import generate
 
 ROOT = Path(__file__).resolve().parents[1]

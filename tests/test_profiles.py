@@ -70,6 +70,57 @@ def test_set_reaches_a_leaf_by_path_or_bare_name() -> None:
     assert override_path("vocab_size") == ("model", "vocab_size")
 
 
+@pytest.mark.parametrize(
+    "text", ["The ", " a", "ROMEO:", "No", "# Title", "null", "1e3", "[a, b]", "'quoted'", "", "*x"]
+)
+def test_set_takes_a_text_letter_by_letter(text: str) -> None:
+    assert build_profile({}, [f"prompt={text}"]).sample.prompt == text
+    assert build_profile({}, [f"expects.machine={text}"]).expects.machine == text
+
+
+def test_set_leaves_a_text_that_may_be_missing_out() -> None:
+    assert build_profile({"data": {"corpus": "a"}}, ["corpus=null"]).data.corpus is None
+    assert build_profile({"data": {"corpus": "a"}}, ["corpus="]).data.corpus is None
+    assert build_profile({}, ["corpus=No"]).data.corpus == "No"
+
+
+@pytest.mark.parametrize(
+    ("text", "stop"),
+    [
+        ("THE END: ", ("THE END: ",)),
+        ("No", ("No",)),
+        ("# ", ("# ",)),
+        ("[", ("[",)),
+        ("[a, 'No ']", ("a", "No ")),
+        ("[]", ()),
+    ],
+)
+def test_set_takes_one_stop_text_or_a_list_of_them(text: str, stop: tuple[str, ...]) -> None:
+    assert build_profile({}, [f"stop={text}"]).sample.stop == stop
+
+
+def test_set_refuses_a_text_that_no_file_can_hold() -> None:
+    with pytest.raises(ProfileError, match="the value is not UTF-8 text"):
+        build_profile({}, ["prompt=caf\udce9"])
+
+
+@pytest.mark.parametrize("content", [None, b"model: {n_layer: \xe9}", b"model: [", b"model: {n_layr: 1}"])
+def test_every_error_of_a_file_has_a_command_to_type_next(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "wrong.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path)
+    assert "gptcli profiles " in caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["seed", "n_layr"])
+def test_every_error_of_a_key_has_a_command_to_type_next(key: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        override_path(key)
+    assert "gptcli profiles " in caught.value.hint
+
+
 def test_an_override_goes_over_the_file_even_where_the_file_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
     path.write_text("model:\n  n_layer: many\n", "utf-8")
@@ -95,6 +146,12 @@ def test_a_profile_written_and_read_back_is_equal(values: dict[str, object]) -> 
     profile = build_profile(values)
     read, _ = load_yaml(dump_profile(profile))
     assert build_profile(read) == profile
+
+
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "\ufeff", "\r\n", "\t", "\0", " a\n \x85b: # c\n"])
+def test_line_ends_of_every_kind_survive_in_a_profile(mark: str) -> None:
+    profile = build_profile({"sample": {"prompt": mark, "stop": [f"a{mark}b"]}})
+    assert build_profile(load_yaml(dump_profile(profile))[0]) == profile
 
 
 def test_a_profile_of_the_working_directory_wins_over_a_built_in_one(

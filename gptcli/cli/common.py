@@ -28,11 +28,20 @@ R = TypeVar("R")
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 130, 141, 143
 
+MEMORY_HINT = (
+    "Halve train.batch_size and double train.grad_accum_steps, which learns the same, or choose a smaller model: "
+    "--set batch_size=8 --set grad_accum_steps=4, or --set n_embd=128"
+)
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
 DeviceOption = Annotated[
     str | None,
     typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", show_default=False),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Insist on an encoding such as cp1252 instead of finding out."),
 ]
 CheckpointOption = Annotated[
     Literal["best", "latest"], typer.Option(help="The checkpoint with the lowest val_loss, or the last one.")
@@ -59,8 +68,22 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             if error.strerror is None:
                 raise
             _fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.")
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            _fail("There is not enough memory for this.", MEMORY_HINT)
 
     return guarded
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell torch's errors about memory from bugs by name and words, since torch may not be imported for it."""
+    words = ("out of memory", "DefaultCPUAllocator")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(word in str(error) for word in words)
+    )
 
 
 def _fail(message: str, hint: str = "") -> NoReturn:
@@ -83,9 +106,10 @@ def show_error(message: str, hint: str = "") -> None:
     from gptcli.figures import visible
 
     console = stderr_console()
-    console.print(Text.assemble(("Error: ", "bold red"), visible(message)), soft_wrap=True)
+    wide = not console.is_terminal
+    console.print(Text.assemble(("Error: ", "bold red"), visible(message)), soft_wrap=wide)
     if hint:
-        console.print(Text(visible(hint)), soft_wrap=True)
+        console.print(Text(visible(hint)), soft_wrap=wide)
 
 
 def note(text: str) -> None:
@@ -95,7 +119,8 @@ def note(text: str) -> None:
     from gptcli.display import stderr_console
     from gptcli.figures import visible
 
-    stderr_console().print(Text(visible(text)), soft_wrap=True)
+    console = stderr_console()
+    console.print(Text(visible(text)), soft_wrap=not console.is_terminal)
 
 
 def silent(text: str) -> None:
@@ -126,7 +151,7 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
     with console.status(Text("")) as status:
         yield Progress(
             lambda text: status.update(Text(visible(text), overflow="ellipsis", no_wrap=True)),
-            lambda text: console.print(Text(visible(text)), soft_wrap=True),
+            lambda text: console.print(Text(visible(text))),
         )
 
 
@@ -161,15 +186,26 @@ def write_stdout(text: str) -> None:
     sys.stdout.flush()
 
 
-def read_stdin(what: str) -> str:
-    """Read UTF-8 text from stdin; ``what`` names it in the error ("the prompt")."""
-    try:
-        return sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{what[0].upper()}{what[1:]} on stdin is not UTF-8 text (byte {error.start}).",
-            "Convert it first: iconv -f cp1252 -t utf-8",
-        ) from error
+def read_text(where: str, encoding: str | None, what: str) -> str:
+    """Read a text from a file, a pipe or ``-`` (stdin), saying which encoding was guessed.
+
+    Nothing is guessed about stdin, which has to be UTF-8 unless ``encoding`` says otherwise; ``what`` names it in the
+    error ("the prompt").
+    """
+    if where == "-" and encoding is None:
+        try:
+            return sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"{what[0].upper()}{what[1:]} on stdin is not UTF-8 text (byte {error.start}).",
+                "Say in which encoding it is, such as --encoding cp1252.",
+            ) from error
+    from gptcli.fetch.local import read_text as read
+
+    text, guess = read(where, encoding)
+    if guess:
+        note(guess)
+    return text
 
 
 def wrong_options(error: ValidationError, hint: str) -> ProfileError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,26 +12,14 @@ from gptcli.errors import CorpusError, GptcliError
 if TYPE_CHECKING:
     from gptcli.fetch.recipes import RecipeFile
 
-CORPORA = Path("corpora")
 corpora_app = typer.Typer(help="Corpora: list them and the recipes, show one.", no_args_is_help=True)
-
-
-def corpus_names(corpora_dir: Path = CORPORA) -> list[str]:
-    """Return the names of the fetched corpora, the newest first."""
-    found = [path for path in corpora_dir.glob("*/source.json") if not path.parent.name.startswith(".")]
-    return [path.parent.name for path in sorted(found, key=lambda path: (-path.stat().st_mtime, path))]
-
-
-def choose_corpus(wanted: str | None, of_profile: str | None) -> str:
-    """Return the corpus a command means: the one it names, else the profile's, else the newest, else python-docs."""
-    newest = next(iter(corpus_names()), None)
-    return wanted or of_profile or newest or "python-docs"
 
 
 @corpora_app.command("list")
 @reports_errors
 def list_command(as_json: JsonOption = False) -> None:
     """List the fetched corpora, the newest first, and the recipes that gptcli fetch knows by name."""
+    from gptcli.corpora import corpus_names
     from gptcli.fetch.recipes import recipes
 
     fetched = [{"name": name, "fetched": True, **_facts_or_problem(name)} for name in corpus_names()]
@@ -57,6 +44,8 @@ def show_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show where a corpus came from, how large it is, and which tokens have been prepared."""
+    from gptcli.corpora import CORPORA, corpus_names
+
     names = corpus_names()
     name = name or next(iter(names), None)
     if name is None:
@@ -70,11 +59,14 @@ def show_command(
 
 
 def _facts(name: str) -> dict[str, Any]:
-    """Return what source.json says, and the names of the folders of tokens."""
-    from gptcli.fetch.corpus import read_source
+    """Return what source.json says, and the names of the folders of tokens; one made by hand has no source.json."""
+    from gptcli.corpora import CORPORA
+    from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
 
-    source = read_source(CORPORA / name)
-    tokens = sorted(path.parent.name for path in (CORPORA / name).glob("tokens/*/manifest.json"))
+    folder = CORPORA / name
+    by_hand = {"kind": "made by hand", "file_bytes": (folder / DOCUMENTS).stat().st_size}
+    source = read_source(folder) if (folder / SOURCE).exists() else by_hand
+    tokens = sorted(path.parent.name for path in folder.glob("tokens/*/manifest.json"))
     return {**source, "tokens": tokens}
 
 
@@ -100,6 +92,8 @@ def _summary(row: dict[str, Any]) -> str:
     if "problem" in row:
         return str(row["problem"])
     tokens = ", ".join(row["tokens"]) or "none yet"
+    if "documents" not in row:
+        return f"{row['kind']}, {row['file_bytes']:,} bytes of documents, tokens: {tokens}"
     return f"{row['documents']:,} documents, {row['bytes']:,} bytes, tokens: {tokens}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,11 +10,12 @@ import typer
 from gptcli.cli.common import (
     CheckpointOption,
     DeviceOption,
+    EncodingOption,
     JsonOption,
     check_device,
     emit,
     note,
-    read_stdin,
+    read_text,
     reports_errors,
 )
 
@@ -29,6 +29,7 @@ def eval_command(
         str | None,
         typer.Option(metavar="FILE", help="Score this text (- is stdin) instead of the run's val split."),
     ] = None,
+    encoding: EncodingOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -43,7 +44,9 @@ def eval_command(
     found = find_run(run)
     if run is None:
         note(f"The newest run is {found.name}.")
-    content = _read_text(text)
+    if encoding is not None and text is None:
+        raise typer.BadParameter("--encoding is for a text; give one with --text.")
+    content = None if text is None else read_text(text, encoding, "the text")
     from gptcli.evaluate import evaluate_run
 
     result = evaluate_run(found, text=content, which=checkpoint, device=device)
@@ -52,13 +55,3 @@ def eval_command(
         f"perplexity={result.perplexity:.4g} bits_per_byte={result.bits_per_byte:.4f} n_tokens={result.n_tokens}"
     )
     emit({"run": found.name, "checkpoint": checkpoint, "text": text, **asdict(result)}, line, as_json=as_json)
-
-
-def _read_text(name: str | None) -> str | None:
-    if name is None:
-        return None
-    if name == "-":
-        return read_stdin("the text")
-    from gptcli.fetch.text import decode_file
-
-    return decode_file(Path(name))

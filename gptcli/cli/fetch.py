@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,11 @@ def fetch_command(
         str, typer.Argument(help="A file, a folder, a glob in quotes, - for stdin, a URL, or a recipe's name.")
     ],
     name: Annotated[
-        str | None, typer.Option(help="Name of the corpus. By default it is made from the source.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Name of the corpus, whose text is replaced. By default made from the source, replacing no other.",
+            show_default=False,
+        ),
     ] = None,
     encoding: Annotated[
         str | None,
@@ -28,10 +31,11 @@ def fetch_command(
 
     gptcli corpora list shows the recipes that need no source of your own.
     """
+    from gptcli.corpora import CORPORA
     from gptcli.fetch import fetch
 
     with progress() as going_on:
-        result = fetch(source, name=name, corpora_dir=Path("corpora"), encoding=encoding, on_progress=going_on.show)
+        result = fetch(source, name=name, corpora_dir=CORPORA, encoding=encoding, on_progress=going_on.show)
     for text in result.notes:
         note(text)
     documents = f"{result.documents:,} document{'' if result.documents == 1 else 's'}"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import JsonOption, emit, note, progress, reports_errors, wrong_options
-from gptcli.cli.corpora import choose_corpus
 from gptcli.cli.profiles import all_profiles
 from gptcli.errors import FormatError
 
@@ -36,6 +35,9 @@ def prepare_command(
     split_at: Annotated[
         float | None, typer.Option(metavar="FRACTION", help="Cut the whole text here instead: 0.9 is nanoGPT's split.")
     ] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(metavar="FRACTION", help="Share of the text that goes to val, such as 0.2.")
+    ] = None,
     profile: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Prepare as this run profile says, and diagnose for it.")
     ] = None,
@@ -46,12 +48,14 @@ def prepare_command(
 
     Says on stderr what came out, and what the corpus and a profile will do to each other.
     """
-    from gptcli.corpora import is_fetched
+    from gptcli.corpora import choose_corpus, is_fetched
     from gptcli.doctor import diagnose
     from gptcli.prepare import ensure_tokens, prepare
 
     config = _load(profile)
-    data = _data(config, tokenizer, split, split_at)
+    if split_at is not None and val_fraction is not None:
+        raise typer.BadParameter("--split-at and --val-fraction both size val; choose one.")
+    data = _data(config, {"tokenizer": tokenizer, "split": split, "split_at": split_at, "val_fraction": val_fraction})
     name = choose_corpus(corpus, data.corpus)
     with progress() as going_on:
         if is_fetched(name):
@@ -81,14 +85,15 @@ def _load(profile: str | None) -> RunProfile | None:
     return load_profile(find_profile(profile).path)
 
 
-def _data(config: RunProfile | None, tokenizer: str | None, split: str | None, split_at: float | None) -> DataConfig:
+def _data(config: RunProfile | None, given: dict[str, Any]) -> DataConfig:
     """Return the profile's data section with the options laid over it; every wrong option is named at once."""
     from pydantic import ValidationError
 
     from gptcli.config import DataConfig
 
-    given = {"tokenizer": tokenizer, "split": split, "split_at": split_at}
-    base = config.data.model_dump() if config else {}
+    base = config.data.model_dump(exclude_unset=True) if config else {}
+    if given["val_fraction"] is not None:
+        base.pop("split_at", None)
     try:
         return DataConfig.model_validate({**base, **{key: value for key, value in given.items() if value is not None}})
     except ValidationError as error:
@@ -166,3 +171,5 @@ def _show(result: PrepareResult, findings: tuple[Finding, ...], profile_name: st
     if findings:
         note(f"\nWith the profile {profile_name}:" if profile_name else "\nOf this corpus:")
         print_facts(console, [(finding.level, finding.text) for finding in findings])
+    chosen = f" --profile {profile_name}" if profile_name and profile_name != "quickstart" else ""
+    note(f"Next: gptcli train {facts['corpus']}{chosen}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptcli.cli.common import JsonOption, emit, reports_errors
+from gptcli.errors import GptcliError
 
 if TYPE_CHECKING:
     from gptcli.runs import RunDir
@@ -23,12 +24,9 @@ def list_command(as_json: JsonOption = False) -> None:
     """List all runs, the newest first: step, best val_loss, corpus."""
     from gptcli.runs import find_run, run_names
 
-    rows = [_facts(find_run(name)) for name in run_names()]
+    rows = [_facts_or_problem(find_run(name)) for name in run_names()]
     width = max((len(row["run"]) for row in rows), default=0)
-    lines = [
-        f"{row['run']:<{width}}  step {row['step']}/{row['max_steps']}  val_loss {_loss(row)}  {row['corpus']}"
-        for row in rows
-    ]
+    lines = [f"{row['run']:<{width}}  {_summary(row)}" for row in rows]
     emit({"runs": rows}, "\n".join(lines), as_json=as_json)
 
 
@@ -67,17 +65,38 @@ def _facts(run: RunDir) -> dict[str, Any]:
     for event in _metrics(run):
         facts["step"] = max(facts["step"], event.get("step", 0))
         if event.get("event") == "evaluated" and event.get("best"):
-            facts.update(best_step=event["step"], best_val_loss=event["val_loss"], bits_per_byte=event["bits_per_byte"])
+            facts.update(
+                best_step=event.get("step"),
+                best_val_loss=event.get("val_loss"),
+                bits_per_byte=event.get("bits_per_byte"),
+            )
     return facts
 
 
+def _facts_or_problem(run: RunDir) -> dict[str, Any]:
+    """A list says which run is damaged and goes on with the others."""
+    try:
+        return _facts(run)
+    except GptcliError as error:
+        return {"run": run.name, "folder": str(run.path), "problem": error.message}
+
+
 def _metrics(run: RunDir) -> Iterator[dict[str, Any]]:
-    """Yield the events of a run; a last line that is only half there is left out."""
+    """Yield the events of a run; what follows a line that is damaged or only half there is left out."""
     if not run.metrics_path.is_file():
         return
     with run.metrics_path.open("rb") as file, contextlib.suppress(ValueError):
         for line in file:
-            yield json.loads(line)
+            event = json.loads(line)
+            if not isinstance(event, dict):
+                return
+            yield event
+
+
+def _summary(row: dict[str, Any]) -> str:
+    if "problem" in row:
+        return " ".join(row["problem"].split())
+    return f"step {row['step']}/{row['max_steps']}  val_loss {_loss(row)}  {row['corpus']}"
 
 
 def _loss(row: dict[str, Any]) -> str:

@@ -14,11 +14,12 @@ import typer
 from gptcli.cli.common import (
     CheckpointOption,
     DeviceOption,
+    EncodingOption,
     JsonOption,
     check_device,
     emit,
     note,
-    read_stdin,
+    read_text,
     reports_errors,
     write_stdout,
     wrong_options,
@@ -84,6 +85,7 @@ def sample_command(
     stdin: StdinArgument = None,
     prompt: Prompt = None,
     prompt_file: PromptFile = None,
+    encoding: EncodingOption = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -102,7 +104,7 @@ def sample_command(
     Without a prompt a new text begins. Several samples are separated by a line of three dashes.
     """
     check_device(device)
-    run, text = _read_prompt(run, stdin, prompt, prompt_file)
+    run, text = _read_prompt(run, stdin, prompt, prompt_file, encoding)
     found, name = _find(run)
     values = {
         "prompt": text,
@@ -130,7 +132,7 @@ def sample_command(
 
 
 def _read_prompt(
-    run: str | None, stdin: str | None, prompt: str | None, prompt_file: str | None
+    run: str | None, stdin: str | None, prompt: str | None, prompt_file: str | None, encoding: str | None
 ) -> tuple[str | None, str | None]:
     """Sort the two arguments out (``-`` may be the only one) and read the one prompt that was given."""
     if run == "-" and stdin is None:
@@ -144,12 +146,11 @@ def _read_prompt(
     ]
     if len(given) > 1:
         raise typer.BadParameter(f"{' and '.join(given)} both give a prompt; choose one.")
-    if stdin == "-" or prompt_file == "-":
-        return run, read_stdin("the prompt").removesuffix("\n")
-    if prompt_file is not None:
-        from gptcli.fetch.text import decode_file
-
-        return run, decode_file(Path(prompt_file)).removesuffix("\n")
+    where = stdin or prompt_file
+    if where is not None:
+        return run, read_text(where, encoding, "the prompt").removesuffix("\n")
+    if encoding is not None:
+        raise typer.BadParameter("--encoding is for a prompt that is read; give one with --prompt-file or -.")
     if prompt is not None and not _is_utf8(prompt):
         raise SourceError("The prompt is not UTF-8 text.", "Put it into a file: gptcli sample --prompt-file FILE")
     return run, prompt
@@ -162,14 +163,14 @@ def _is_utf8(text: str) -> bool:
 
 def _find(name: str | None) -> tuple[RunDir | None, str]:
     """Find a run by name, then a published GPT-2 or a local folder of one (None and its name)."""
+    from gptcli.config import GPT2_NAMES
     from gptcli.runs import find_run, run_names
 
     if name is None:
         found = find_run()
         note(f"The newest run is {found.name}.")
         return found, found.name
-    published = name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-    if name not in run_names() and (published or (Path(name) / "config.json").is_file()):
+    if name not in run_names() and (name in GPT2_NAMES or (Path(name) / "config.json").is_file()):
         return None, name
     found = find_run(name)
     return found, found.name
@@ -181,7 +182,8 @@ def _sample_config(run: RunDir | None, values: dict[str, Any]) -> SampleConfig:
 
     from gptcli.config import SampleConfig
 
-    base = run.profile().sample.model_dump() if run else {}
+    # The profile's prompt is for the samples while training; here a text begins anew unless one is given.
+    base = {**run.profile().sample.model_dump(), "prompt": ""} if run else {}
     try:
         return SampleConfig.model_validate(
             {**base, **{key: value for key, value in values.items() if value is not None}}

@@ -26,14 +26,13 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
-from gptcli.cli.corpora import choose_corpus
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
     from gptcli.display import TrainView
     from gptcli.events import RunFinished
     from gptcli.runs import RunDir
-    from gptcli.shards import TokenDataset
+    from gptcli.shards import DatasetManifest, TokenDataset
     from gptcli.train import StopRequest
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
@@ -75,7 +74,12 @@ def train_command(
         float | None,
         typer.Option(parser=parse_duration, metavar="TIME", help="Fit the number of steps to 90s, 10m or 1h30m."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the run would be, and stop.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what the run would be, and stop. What it needs is still fetched and prepared."
+        ),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -87,14 +91,16 @@ def train_command(
     say = silent if quiet else note
     if resume:
         _refuse_with_resume(corpus, profile, budget, dry_run)
-        found = _find_resumed(run, overrides or [], say)
+        found, changed = _find_resumed(run, overrides or [], say)
     else:
         config, name, dataset = _settle(corpus, profile, run, overrides or [], quiet=quiet)
+        if budget is not None:
+            config = _fit(config, dataset, budget, device, say)
         if dry_run:
             _show_dry_run(config, dataset, device, as_json=as_json)
             return
-        found = _create(config, name, dataset, run, budget, device, say)
-    finished = _consume(found, device, quiet=quiet)
+        found, changed = _create(config, name, dataset, run, device), None
+    finished = _consume(found, changed, device, quiet=quiet)
     result = {**asdict(finished), "folder": found.path}
     emit(result, str(found.path), as_json=as_json)
     if finished.reason != "completed":
@@ -111,15 +117,14 @@ def _refuse_with_resume(corpus: str | None, profile: str | None, budget: float |
         )
 
 
-def _find_resumed(run: str | None, overrides: list[str], say: Say) -> RunDir:
+def _find_resumed(run: str | None, overrides: list[str], say: Say) -> tuple[RunDir, RunProfile | None]:
+    """Return the run, and its profile where it is to be changed."""
     from gptcli.runs import change_run, find_run
 
     found = find_run(run)
     if run is None:
         say(f"The newest run is {found.name}.")
-    if overrides:
-        change_run(found, overrides)
-    return found
+    return found, change_run(found, overrides) if overrides else None
 
 
 def _settle(
@@ -130,6 +135,8 @@ def _settle(
 
     file = find_profile(profile or DEFAULT_PROFILE)
     config = load_profile(file.path, overrides)
+    from gptcli.corpora import choose_corpus
+    from gptcli.doctor import diagnose
     from gptcli.prepare import ensure_tokens
     from gptcli.runs import check_run_name
     from gptcli.shards import open_dataset
@@ -137,14 +144,30 @@ def _settle(
     if run is not None:
         check_run_name(run)
     if corpus is not None and (Path(corpus) / "manifest.json").is_file():
-        return config, file.name, open_dataset(Path(corpus))  # what gptcli prepare prints
-    # A profile that nobody chose has no say in what is read.
-    name = choose_corpus(corpus, config.data.corpus if profile is not None else None)
-    if overrides or name != config.data.corpus:
+        folder = Path(corpus)  # what gptcli prepare prints
+    else:
+        # A profile that nobody chose has no say in what is read.
+        wanted = choose_corpus(corpus, config.data.corpus if profile is not None else None)
+        with progress(quiet=quiet) as going_on:
+            result = ensure_tokens(wanted, config.data, on_notice=going_on.note, on_progress=going_on.show)
+            if config.data.tokenizer == "auto":
+                going_on.note(f"Tokenizer {result.manifest.tokenizer}: {result.tokenizer_reason}.")
+        folder = result.folder
+    dataset = open_dataset(folder)
+    for finding in diagnose(dataset.manifest, config):
+        if finding.level == "warning" and not quiet:
+            note(f"warning: {finding.text}")
+    if overrides or not _keeps_promise(config, dataset.manifest):
         config = config.without_promise()
-    with progress(quiet=quiet) as going_on:
-        prepared = ensure_tokens(name, config.data, on_notice=going_on.note, on_progress=going_on.show)
-    return config, file.name, open_dataset(prepared.folder)
+    return config, file.name, dataset
+
+
+def _keeps_promise(config: RunProfile, manifest: DatasetManifest) -> bool:
+    """Say whether these are the tokens that the profile's promise was measured with."""
+    from gptcli.prepare import split_agrees
+
+    same_text = manifest.corpus == config.data.corpus and manifest.tokenizer == config.expects.tokenizer
+    return same_text and split_agrees(manifest, config.data) and manifest.val_fraction == config.data.val_fraction
 
 
 def _show_dry_run(config: RunProfile, dataset: TokenDataset, device: str | None, *, as_json: bool) -> None:
@@ -161,27 +184,27 @@ def _figure(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, int) and value >= 1e12 else str(value)
 
 
+def _fit(config: RunProfile, dataset: TokenDataset, budget: float, device: str | None, say: Say) -> RunProfile:
+    from gptcli.budget import fit_budget
+
+    say("Timing some steps to fit the run to its budget.")
+    config, sentence = fit_budget(config, dataset, budget, device=device)
+    say(sentence)
+    return config
+
+
 def _create(
-    config: RunProfile,
-    profile_name: str,
-    dataset: TokenDataset,
-    name: str | None,
-    budget: float | None,
-    device: str | None,
-    say: Say,
+    config: RunProfile, profile_name: str, dataset: TokenDataset, name: str | None, device: str | None
 ) -> RunDir:
-    from gptcli.runs import create_run
+    """Create the run once it is known that it can be trained here, so that no dead one stays behind."""
+    from gptcli.runs import create_run, resolve_profile
+    from gptcli.trainer import make_setup
 
-    if budget is not None:
-        from gptcli.budget import fit_budget
-
-        say("Timing some steps to fit the run to its budget.")
-        config, sentence = fit_budget(config, dataset, budget, device=device)
-        say(sentence)
+    make_setup(resolve_profile(config, dataset), device)
     return create_run(config, profile_name=profile_name, dataset=dataset, name=name)
 
 
-def _consume(run: RunDir, device: str | None, *, quiet: bool) -> RunFinished:
+def _consume(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet: bool) -> RunFinished:
     """Train and show what happens; returns the last event. A second signal stops at once, saying how to go on."""
     from gptcli.display import TrainView, next_command, stderr_console
     from gptcli.events import RunFinished
@@ -192,7 +215,7 @@ def _consume(run: RunDir, device: str | None, *, quiet: bool) -> RunFinished:
         with (
             TrainView(stderr_console()) as view,
             _stop_on_signals(stop, view),
-            contextlib.closing(train(run, device=device, stop=stop)) as events,
+            contextlib.closing(train(run, profile=changed, device=device, stop=stop)) as events,
         ):
             for event in events:
                 if not quiet:

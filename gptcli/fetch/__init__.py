@@ -14,14 +14,16 @@ from typing import Any
 
 from gptcli.documents import CLEANERS, PART_CHARS, Document, document, drop_lines, well_formed
 from gptcli.errors import SourceError
-from gptcli.fetch.corpus import check_name, slug, store_corpus
+from gptcli.fetch.corpus import check_name, free_name, slug, store_corpus
 from gptcli.fetch.embedded import PYTHON_DOCS, open_python_docs
-from gptcli.fetch.http import without_login
+from gptcli.fetch.http import FILE_HINT, without_login
 from gptcli.fetch.local import open_local, open_stdin
 from gptcli.fetch.recipes import Recipe, find_recipe, recipes
 from gptcli.fetch.source import Source
 from gptcli.fetch.text_url import open_url
 from gptcli.files import sha256_file
+
+RECIPES_HINT = "gptcli corpora list shows the recipes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,25 @@ def fetch(
     encoding: str | None = None,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> FetchResult:
-    """Fetch ``source`` into ``corpora_dir``, replacing the text of a corpus of the same name.
+    """Fetch ``source`` into ``corpora_dir``, replacing the text of the corpus ``name``.
 
     A source is ``-`` (stdin), a file, folder or glob pattern, the web address of a plain text, or the name of a
-    recipe. Without ``name`` the corpus is called after the source. Raises ``SourceError`` when there is nothing
-    to read, and then an existing corpus is as it was.
+    recipe. Without ``name`` the corpus is called after the source, with a number where that is the name of a corpus
+    of another source, so that only the same source again replaces a text. Raises ``SourceError`` when there is
+    nothing to read, and then an existing corpus is as it was.
     """
     if name is not None:
         check_name(name)
     opened, recipe = _open(source, corpora_dir, encoding, on_progress)
     opened.where = well_formed(opened.where)
-    name = name if name is not None else recipe.name if recipe else slug(opened.name)
+    if name is None:
+        wanted = recipe.name if recipe else slug(opened.name)
+        name = free_name(wanted, opened, corpora_dir, recipe.name if recipe else None)
+        if name != wanted:
+            opened.notes.append(
+                f"The corpus {wanted} holds another text, so this one is called {name}; "
+                f"--name {wanted} would replace the other."
+            )
     folder = corpora_dir / name
     facts: dict[str, Any] = {"command": _command(source, name, encoding)}
     documents: Iterable[Document] = opened.documents
@@ -94,7 +104,7 @@ def _open_place(
         return open_local(source, encoding, on_progress, corpora_dir)
     if scheme.lower() in {"http", "https"}:
         return open_url(source, encoding, on_progress)
-    raise SourceError(f"{source} begins with {scheme}://; only http:// and https:// can be fetched.")
+    raise SourceError(f"{source} begins with {scheme}://; only http:// and https:// can be fetched.", FILE_HINT)
 
 
 def _open_recipe(recipe: Recipe, corpora_dir: Path, encoding: str | None, on_progress: Callable[[str], None]) -> Source:
@@ -104,9 +114,12 @@ def _open_recipe(recipe: Recipe, corpora_dir: Path, encoding: str | None, on_pro
         return open_url(recipe.source, encoding, on_progress, recipe.sha256)
     source = _open_place(recipe.source, corpora_dir, encoding, on_progress)
     if source is None:
-        raise SourceError(f"The recipe {recipe.name} reads {recipe.source}, which is not there.")
+        raise SourceError(f"The recipe {recipe.name} reads {recipe.source}, which is not there.", RECIPES_HINT)
     if recipe.sha256 is not None and (source.kind != "file" or sha256_file(Path(recipe.source)) != recipe.sha256):
-        raise SourceError(f"{recipe.source} is not the one file with the SHA-256 that the recipe {recipe.name} names.")
+        raise SourceError(
+            f"{recipe.source} is not the one file with the SHA-256 that the recipe {recipe.name} names.",
+            f"If it is fine too, fetch it without the recipe: gptcli fetch {recipe.source}",
+        )
     return source
 
 
@@ -114,7 +127,8 @@ def _unknown(source: str, known: list[str]) -> SourceError:
     nearest = difflib.get_close_matches(source, known, n=1, cutoff=0.5)
     hint = f"Did you mean {nearest[0]}? " if nearest else ""
     return SourceError(
-        f"There is no file, folder or recipe called {source!r}.", f"{hint}The recipes are {', '.join(known) or 'none'}."
+        f"There is no file, folder or recipe called {source!r}. The recipes are {', '.join(known) or 'none'}.",
+        f"{hint}{RECIPES_HINT}",
     )
 
 

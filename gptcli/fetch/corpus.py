@@ -6,9 +6,10 @@ Knows nothing of tokens: a ``tokens`` folder beside them is left alone, whatever
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ SOURCE = "source.json"
 # The next source.json, there only while documents.jsonl is being replaced. See `store_corpus`.
 NEXT_SOURCE = ".source.next.json"
 MAX_NAME = 100
+WRITE_HINT = "Free some space or check the folder's permissions; gptcli corpora list shows what is there."
 
 
 class _UnchangedError(Exception):
@@ -62,7 +64,7 @@ def store_corpus(
             with contextlib.suppress(OSError):
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise CorpusError(f"{folder} cannot be written ({error.strerror}).") from error
+            raise CorpusError(f"{folder} cannot be written ({error.strerror}).", WRITE_HINT) from error
         raise
     return written, record
 
@@ -80,22 +82,37 @@ def read_source(folder: Path) -> dict[str, Any]:
     return _read(folder / SOURCE)
 
 
-def corpora(folder: Path = Path("corpora")) -> Iterator[str]:
-    """Yield the names of the corpora that are fetched, sorted."""
-    for path in sorted(folder.glob("*/" + DOCUMENTS)):
-        if not path.parent.name.startswith("."):
-            yield path.parent.name
-
-
 def check_name(name: str) -> str:
     """Return a corpus name given by the user; raises ``SourceError`` when it cannot name a folder."""
-    if not name or name.startswith(".") or name != name.strip() or len(name) > MAX_NAME:
-        problem = "is empty, begins with a dot, has spaces around it or is too long"
-    elif re.search(r'[/\\:*?"<>|]', name) or not name.isprintable():
-        problem = 'has a character that folders cannot have (one of / \\ : * ? " < > |)'
+    if not name or name.startswith((".", "-")) or len(name) > MAX_NAME:
+        problem = "is empty, begins with a dot or a dash, or is too long"
+    elif re.search(r'[\s/\\:*?"<>|]', name) or not name.isprintable():
+        problem = 'has a space or another character that a name cannot have (such as / \\ : * ? " < > |)'
     else:
         return name
     raise SourceError(f"{name!r} cannot be the name of a corpus: it {problem}.", "A good name: --name my-corpus")
+
+
+def free_name(wanted: str, source: Source, corpora_dir: Path, recipe: str | None = None) -> str:
+    """Return ``wanted``, or with a number added the first name that is free or holds the text of this very source."""
+    names = itertools.chain([wanted], (f"{wanted[: MAX_NAME - 10]}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if _is_ours(corpora_dir / name, source, recipe))
+
+
+def _is_ours(folder: Path, source: Source, recipe: str | None) -> bool:
+    """Say whether a folder has no corpus yet, or that of this source or recipe; a damaged record may be repaired."""
+    if not (folder / SOURCE).exists():
+        return not (folder / DOCUMENTS).exists()
+    record = _source_before(folder)
+    if record is None or (recipe is not None and record.get("recipe") == recipe):
+        return True
+    if source.kind == "stdin" or record["kind"] != source.kind:
+        return False
+    if source.kind not in {"file", "folder", "glob"}:
+        return bool(record["source"] == source.where)
+    path, before = (Path(where).expanduser() for where in (source.where, record["source"]))
+    # What comes through a pipe is never the same source again.
+    return path.resolve() == before.resolve() and (source.kind != "file" or path.is_file())
 
 
 def slug(name: str) -> str:

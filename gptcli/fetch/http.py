@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from gptcli import __version__
@@ -18,6 +19,7 @@ MAX_REDIRECTS = 10
 CONNECT_SECONDS = 15.0
 READ_SECONDS = 60.0
 USER_AGENT = f"gptcli/{__version__}"
+FILE_HINT = "Download it in another way and fetch the file: gptcli fetch FILE"
 _PROGRESS_BYTES = 1 << 22
 
 
@@ -42,19 +44,15 @@ def download(
     import httpx
 
     where = without_login(url)
+    opened = _client()
     try:
         with (
-            httpx.Client(
-                follow_redirects=True,
-                max_redirects=MAX_REDIRECTS,
-                timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
-                headers={"User-Agent": USER_AGENT},
-            ) as client,
+            opened as client,
             client.stream("GET", url) as response,
             path.open("wb") as file,
         ):
             response.raise_for_status()
-            too_large = SourceError(f"{where} is larger than {max_bytes:,} bytes, so it was not fetched.")
+            too_large = SourceError(f"{where} is larger than {max_bytes:,} bytes, so it was not fetched.", FILE_HINT)
             declared = response.headers.get("content-length", "")
             if declared.isdecimal() and int(declared) > max_bytes:
                 raise too_large
@@ -72,6 +70,25 @@ def download(
             return Download(str(response.url), content_type, response.charset_encoding or "", size, digest.hexdigest())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _explain(where, error) from error
+
+
+def _client() -> Any:  # noqa: ANN401 - httpx is imported inside functions only
+    """Make the client; raises ``SourceError`` for a proxy of the environment that cannot be used."""
+    import httpx
+
+    try:
+        return httpx.Client(
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+            timeout=httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            headers={"User-Agent": USER_AGENT},
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise SourceError(
+            "The proxy that the environment names (HTTP_PROXY, HTTPS_PROXY or ALL_PROXY) cannot be used: "
+            f"http:// and https:// ones can ({' '.join(str(error).split()).rstrip('.')}).",
+            "Unset the variable or name another proxy; gptcli fetch FILE needs none.",
+        ) from error
 
 
 def without_login(url: str) -> str:
@@ -92,13 +109,15 @@ def _explain(url: str, error: Exception) -> SourceError:
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
         return SourceError(f"{url} is not an address that can be fetched ({error}).", "It has to begin with https://.")
     if isinstance(error, httpx.TooManyRedirects):
-        return SourceError(f"{url} leads in circles: more than {MAX_REDIRECTS} redirects.")
+        return SourceError(f"{url} leads in circles: more than {MAX_REDIRECTS} redirects.", FILE_HINT)
     if isinstance(error, httpx.TimeoutException):
         return SourceError(f"{url} did not answer in time.", "Try again later, or download it and fetch the file.")
     host = urlsplit(url).hostname
     causes = list(_causes(error))
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return SourceError(f"The secure connection to {host} failed: its certificate cannot be verified ({error}).")
+        return SourceError(
+            f"The secure connection to {host} failed: its certificate cannot be verified ({error}).", FILE_HINT
+        )
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return SourceError(f"There is no host {host}, or no network.", "Check the address and the connection.")
     if isinstance(error, httpx.ConnectError):
@@ -114,7 +133,7 @@ def _explain_status(url: str, status: int, reason: str) -> SourceError:
         410: "Check the address.",
         429: "It asks for fewer requests: try again later.",
     }
-    hint = hints.get(status, "Try again later." if status >= 500 else "")
+    hint = hints.get(status, "Try again later." if status >= 500 else FILE_HINT)
     return SourceError(f"{url}: the server answered {status} {reason}.".replace(" .", "."), hint)
 
 

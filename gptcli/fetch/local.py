@@ -16,7 +16,14 @@ from typing import IO
 from gptcli.documents import Document, document_parts
 from gptcli.errors import SourceError
 from gptcli.fetch.source import Source, shown
-from gptcli.fetch.text import BinaryFileError, TextEncoding, choose_encoding, decode_pieces
+from gptcli.fetch.text import (
+    READ_HINT,
+    BinaryFileError,
+    TextEncoding,
+    choose_encoding,
+    decode_file,
+    decode_pieces,
+)
 
 Progress = Callable[[str], None]
 
@@ -24,7 +31,7 @@ Progress = Callable[[str], None]
 def open_stdin(encoding: str | None) -> Source:
     """Open what is piped in as one document; it is copied to a temporary file, since it has to be read twice."""
     source = Source("stdin", "stdin", "-")
-    source.documents = _spooled(source, lambda: contextlib.nullcontext(sys.stdin.buffer), "stdin", encoding)
+    source.documents = _spooled(source, lambda: _opened("-"), "stdin", encoding)
     return source
 
 
@@ -41,7 +48,7 @@ def open_local(where: str, encoding: str | None, on_progress: Progress, leave_ou
         source = Source("folder", path.resolve().name, where)
         files = sorted(_files_below(path, leave_out))
         if not files:
-            raise SourceError(f"The folder {where} has no files (hidden ones do not count).")
+            raise SourceError(f"The folder {where} has no files (hidden ones do not count).", READ_HINT)
         source.documents = _files(
             source, [(file, str(file.relative_to(path))) for file in files], encoding, on_progress
         )
@@ -50,7 +57,7 @@ def open_local(where: str, encoding: str | None, on_progress: Progress, leave_ou
     if path.is_file():
         source.documents = _file(source, path, where, path.stem, encoding)
     else:  # a pipe, as in `gptcli fetch <(command)`
-        source.documents = _spooled(source, lambda: path.open("rb"), where, encoding)
+        source.documents = _spooled(source, lambda: _opened(where), where, encoding)
     return source
 
 
@@ -78,6 +85,24 @@ def file_document(
     if encoding.errors == "replace":
         source.notes.append(f"{label}: bytes that are not {encoding.name} became U+FFFD.")
     yield from document_parts(decode_pieces(path, encoding, label=label), title=title, url=url)
+
+
+def read_text(where: str, encoding: str | None) -> tuple[str, str]:
+    """Return the whole text of a file, a pipe or ``-`` (stdin), and a note when its encoding was guessed.
+
+    Raises ``SourceError`` for what cannot be read or is not text; an empty file is an empty text.
+    """
+    path = Path(where).expanduser()
+    if where != "-" and (path.is_file() or not _exists(path)):
+        text, chosen = decode_file(path, encoding, label=where)
+    else:
+        label = "stdin" if where == "-" else where
+        try:
+            with _spool(lambda: _opened(where)) as copy:
+                text, chosen = decode_file(copy, encoding, label=label)
+        except OSError as error:
+            raise SourceError(f"{label} cannot be read ({error.strerror}).", READ_HINT) from error
+    return text, guessed_note([where], chosen.name) if chosen.guessed else ""
 
 
 def guessed_note(labels: Sequence[str], name: str) -> str:
@@ -127,11 +152,23 @@ def _spooled(
     source: Source, opened: Callable[[], AbstractContextManager[IO[bytes]]], label: str, encoding: str | None
 ) -> Iterator[Document]:
     """Yield what can be read only once, by way of a temporary file."""
+    with _spool(opened) as path:
+        yield from _file(source, path, label, "", encoding)
+
+
+@contextlib.contextmanager
+def _spool(opened: Callable[[], AbstractContextManager[IO[bytes]]]) -> Iterator[Path]:
+    """Copy what can be read only once to a temporary file."""
     with tempfile.TemporaryDirectory(prefix="gptcli-") as folder:
         path = Path(folder) / "input"
         with path.open("wb") as file, opened() as stream:
             shutil.copyfileobj(stream, file)
-        yield from _file(source, path, label, "", encoding)
+        yield path
+
+
+def _opened(where: str) -> AbstractContextManager[IO[bytes]]:
+    """Open a file, a pipe or stdin, which stays open, for its bytes."""
+    return contextlib.nullcontext(sys.stdin.buffer) if where == "-" else Path(where).expanduser().open("rb")
 
 
 def _glob(pattern: str) -> list[str]:
@@ -150,7 +187,7 @@ def _files_below(folder: Path, leave_out: Path) -> Iterator[Path]:
             folders[:] = [name for name in folders if name[0] != "." and (Path(here) / name).resolve() != refused]
             yield from (path for name in names if name[0] != "." and (path := Path(here) / name).is_file())
     except OSError as error:
-        raise SourceError(f"{error.filename} cannot be read ({error.strerror}).") from error
+        raise SourceError(f"{error.filename} cannot be read ({error.strerror}).", READ_HINT) from error
 
 
 def _fixed_part(pattern: str) -> str:

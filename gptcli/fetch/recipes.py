@@ -16,6 +16,8 @@ from gptcli.errors import SourceError
 from gptcli.profiles import builtin_folder
 from gptcli.strict_yaml import StrictYamlError, load_yaml
 
+LIST_HINT = "gptcli corpora list shows every recipe, and what is wrong with one."
+
 
 class Recipe(BaseModel):
     """One corpus recipe."""
@@ -100,11 +102,11 @@ def load_recipe(path: Path) -> Recipe:
     try:
         values, lines = load_yaml(path.read_text("utf-8"))
     except OSError as error:
-        raise SourceError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
+        raise SourceError(f"{path}: the recipe cannot be read ({error.strerror}).", LIST_HINT) from error
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: the recipe is not UTF-8 text.") from error
+        raise SourceError(f"{path}: the recipe is not UTF-8 text.", LIST_HINT) from error
     except StrictYamlError as problem:
-        raise SourceError(f"{path}:{problem.line}: {problem.message}.") from problem
+        raise SourceError(f"{path}:{problem.line}: {problem.message}.", LIST_HINT) from problem
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -114,7 +116,9 @@ def load_recipe(path: Path) -> Recipe:
             line = lines.get(key, lines.get(key[:1], 1))
             name = ".".join(str(part) for part in key)
             problems.append(f"{path}:{line}: {name}: {item['msg'].removeprefix('Value error, ')}")
-        raise SourceError("The recipe is wrong:\n  " + "\n  ".join(problems)) from error
+        raise SourceError("The recipe is wrong:\n  " + "\n  ".join(problems), LIST_HINT) from error
     if recipe.name != path.stem:
-        raise SourceError(f"{path}:{lines[('name',)]}: the name is {recipe.name!r}, but the file is {path.name}.")
+        raise SourceError(
+            f"{path}:{lines[('name',)]}: the name is {recipe.name!r}, but the file is {path.name}.", LIST_HINT
+        )
     return recipe

@@ -17,6 +17,8 @@ from gptcli.errors import SourceError
 CHUNK_BYTES = 1 << 20
 MAX_CONTROL_SHARE = 0.05
 
+READ_HINT = "Check its name and permissions; gptcli fetch FILE reads a text file or a folder of them."
+
 # How files begin that people try to read as text.
 MAGIC = (
     (b"%PDF-", "a PDF"),
@@ -92,9 +94,10 @@ def decode_pieces(path: Path, encoding: TextEncoding, *, label: str = "") -> Ite
         raise _not_in_encoding(label, encoding.name, error.offset) from error
 
 
-def decode_file(path: Path, encoding: str | None = None) -> str:
-    """Return the whole text of a file, decoded as ``fetch`` would; raises ``SourceError`` as ``choose_encoding``."""
-    return "".join(decode_pieces(path, choose_encoding(path, encoding)))
+def decode_file(path: Path, encoding: str | None = None, *, label: str = "") -> tuple[str, TextEncoding]:
+    """Return the whole text of a file, decoded as ``fetch`` would, and how; raises as ``choose_encoding``."""
+    chosen = choose_encoding(path, encoding, label=label)
+    return "".join(decode_pieces(path, chosen, label=label)), chosen
 
 
 def binary_kind(head: bytes) -> str:
@@ -119,14 +122,14 @@ def _refuse_binary(head: bytes, label: str) -> None:
     if kind == "binary data":
         hint = "If it is text in an unusual encoding, name it: --encoding utf-16-le."
     else:
-        hint = "Save it as plain text first, and fetch that."
+        hint = "Save it as plain text first, and fetch that: gptcli fetch FILE"
     raise BinaryFileError(f"{label} looks binary: it is {kind}, not text.", hint)
 
 
 def _insisted(path: Path, name: str, label: str) -> TextEncoding:
     if not _is_encoding(name):
         raise SourceError(
-            f"There is no text encoding called {name!r}.", "Usual ones are utf-8, cp1252, utf-16 and shift_jis."
+            f"There is no text encoding called {name!r}.", "Usual ones: --encoding utf-8, cp1252, utf-16, shift_jis."
         )
     failed_at = _first_failure(path, name, label)
     if failed_at is not None:
@@ -209,4 +212,4 @@ def _read(path: Path, start: int, count: int, label: str) -> bytes:
 
 
 def _unreadable(label: str, error: OSError) -> SourceError:
-    return SourceError(f"{label} cannot be read ({error.strerror or type(error).__name__}).")
+    return SourceError(f"{label} cannot be read ({error.strerror or type(error).__name__}).", READ_HINT)

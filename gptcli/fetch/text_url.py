@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from gptcli.documents import Document
 from gptcli.errors import SourceError
-from gptcli.fetch.http import download, without_login
+from gptcli.fetch.http import FILE_HINT, download, without_login
 from gptcli.fetch.local import file_document, guessed_note
 from gptcli.fetch.source import Source
 from gptcli.fetch.text import choose_encoding
@@ -29,7 +29,7 @@ def open_url(url: str, encoding: str | None, on_progress: Callable[[str], None],
     except ValueError:
         host = None
     if not host:
-        raise SourceError(f"{where} names no host.", "Write it as https://example.org/book.txt.")
+        raise SourceError(f"{where} names no host.", "Write it like gptcli fetch https://example.org/book.txt.")
     title = PurePosixPath(unquote(parts.path)).stem
     source = Source("url", title or host, where)
     source.documents = _documents(source, url, title, encoding, on_progress, sha256)
@@ -50,7 +50,7 @@ def _documents(
         path = Path(folder) / "body"
         got = download(url, path, on_progress=on_progress)
         if got.bytes == 0:
-            raise SourceError(f"{where} is empty.")
+            raise SourceError(f"{where} is empty.", FILE_HINT)
         if sha256 is not None and got.sha256 != sha256:
             raise SourceError(
                 f"{where} is not the text this recipe was written for: its SHA-256 is {got.sha256}, "
@@ -60,7 +60,7 @@ def _documents(
         if got.content_type in HTML_TYPES or _begins_as_html(path):
             raise SourceError(
                 f"{where} is a web page (HTML), and plain text was expected.",
-                "Save its text to a file and fetch that.",
+                "Save its text to a file and fetch that: gptcli fetch FILE",
             )
         chosen = choose_encoding(path, encoding, label=where, declared=got.charset)
         if chosen.guessed:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
 
 import gptcli
+from gptcli.cli.common import reports_errors
 from tests.cli.conftest import Cli, start_cli
 
 COMMANDS = ("fetch", "prepare", "train", "sample", "eval", "profiles", "corpora", "runs")
@@ -48,6 +51,34 @@ def test_starting_up_imports_nothing_slow() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, encoding="utf-8", check=True)
     slow = {"torch", "numpy", "pydantic", "rich", "yaml", "httpx", "tokenizers", "tiktoken", "transformers"}
     assert not slow & set(json.loads(done.stdout))
+
+
+def exhaust(kind: str) -> None:
+    import torch
+
+    if kind == "numpy":
+        np.ones(1 << 60, dtype=np.uint8)
+    elif kind == "torch":
+        torch.empty(1 << 60, dtype=torch.uint8)
+    elif kind == "gpu":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    raise RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "gpu"])
+def test_too_little_memory_is_one_clear_error(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as caught:
+        reports_errors(exhaust)(kind)
+    assert caught.value.exit_code == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "Error: There is not enough memory for this."
+    for word in ("train.batch_size", "train.grad_accum_steps", "smaller model", "--set"):
+        assert word in hint
+
+
+def test_other_errors_of_torch_are_bugs() -> None:
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        reports_errors(exhaust)("bug")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX pipe")

@@ -124,6 +124,9 @@ def test_bad_input_is_one_clear_error(
     assert done.stdout == ""
     assert done.stderr.count("Error: ") == 1
     assert "Traceback" not in done.stderr
+    message = done.stderr[done.stderr.index("Error: ") :].splitlines()
+    assert len(message) > 1, f"no hint: {message}"
+    assert "gptcli " in message[-1] or "--" in message[-1], f"no command to type next: {message}"
     for fragment in fragments:
         assert fragment in done.stderr
     assert set(there) <= set(folder.rglob("*"))

@@ -54,6 +54,15 @@ def test_corpora_list_says_which_one_is_damaged(folder: Path, cli: Cli) -> None:
     assert "python-docs" in done.stdout
 
 
+def test_corpus_made_by_hand_is_listed_and_shown(folder: Path, cli: Cli) -> None:
+    (folder / "corpora" / "mine").mkdir(parents=True)
+    (folder / "corpora" / "mine" / "documents.jsonl").write_text('{"id": "0", "text": "The rest."}\n', "utf-8")
+    assert cli("corpora", "list").stdout.startswith(
+        "mine         made by hand, 33 bytes of documents, tokens: none yet"
+    )
+    assert "kind: made by hand" in cli("corpora", "show", "mine").stdout
+
+
 def test_corpus_shows_where_it_came_from(cli: Cli) -> None:
     cli("fetch", "docs.txt")
     assert "kind: file" in cli("corpora", "show").stdout
@@ -76,6 +85,35 @@ def test_runs_say_how_far_they_have_come(trained: Path) -> None:
     assert (shown["run"], shown["corpus"], shown["tokenizer"], shown["step"]) == ("tiny", "docs", "bpe:300", 12)
     assert shown["best_val_loss"] > 0
     assert shown["profile"]["model"]["n_embd"] == 32
+
+
+@pytest.mark.parametrize("content", [b"model: {n_layr: 1}\ntrain: {max_iters: 2}\n", b"model: [", b"\xff"])
+def test_run_that_cannot_be_read_does_not_hide_the_others(trained: Path, tmp_path: Path, content: bytes) -> None:
+    import shutil
+
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    shutil.copytree(tmp_path / "runs" / "tiny", tmp_path / "runs" / "broken")
+    (tmp_path / "runs" / "broken" / "profile.yaml").write_bytes(content)
+    done = run_cli(tmp_path, "runs", "list")
+    assert (done.code, done.stderr) == (0, "")
+    lines = sorted(done.stdout.splitlines())
+    assert len(lines) == 2
+    assert lines[0].startswith("broken  ")
+    assert "profile" in lines[0]
+    assert lines[1].startswith("tiny    step 12/12")
+    rows = {row["run"]: row for row in run_cli(tmp_path, "runs", "list", "--json").json()["runs"]}
+    assert "profile" in rows["broken"]["problem"]
+    assert rows["tiny"]["step"] == 12
+    assert run_cli(tmp_path, "runs", "show", "broken").code == 1
+
+
+@pytest.mark.parametrize("line", ["[]", "5", '{"event": "evaluated", "best": true}', "{"])
+def test_damaged_metrics_do_not_hide_a_run(trained: Path, tmp_path: Path, line: str) -> None:
+    import shutil
+
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "tiny" / "metrics.jsonl").write_text(line + "\n", "utf-8")
+    assert run_cli(tmp_path, "runs", "list").stdout == "tiny  step 0/12  val_loss -  docs\n"
 
 
 def test_half_written_metrics_do_not_hide_a_run(trained: Path, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,18 @@ def test_prepare_reports_on_stderr(cli: Cli) -> None:
     assert "block_size 32" in report
 
 
+def test_prepare_sizes_val_and_train_takes_what_it_made(cli: Cli) -> None:
+    cli("fetch", "docs.txt")
+    sized = cli("prepare", "docs", "--tokenizer", "char", "--val-fraction", "0.3", "--json").json()
+    assert 0.25 < sized["val_tokens"] / sized["tokens"] < 0.35
+    dry = cli("train", "docs", "--profile", "tiny.yaml", "--set", "tokenizer=char", "--dry-run", "--json")
+    assert dry.json()["val_tokens"] == sized["val_tokens"]
+    assert "Preparing" not in dry.stderr
+    assert cli("prepare", "docs", "--val-fraction", "0.3", "--split-at", "0.9").code == 2
+    wrong = cli("prepare", "docs", "--val-fraction", "1.5")
+    assert (wrong.code, "--val-fraction: " in wrong.stderr) == (1, True)
+
+
 def test_prepare_says_that_tokens_are_there_and_makes_them_again_when_forced(cli: Cli) -> None:
     cli("fetch", "docs.txt")
     assert cli("prepare", "docs", "--tokenizer", "char", "--json").json()["reused"] is False
@@ -114,6 +129,30 @@ def test_eval_takes_a_text_from_stdin(trained: Path, real_text: str) -> None:
     piped = run_cli(trained, "eval", "tiny", "--text", "-", "--json", stdin=real_text).json()
     read = run_cli(trained, "eval", "tiny", "--text", "docs.txt", "--json").json()
     assert piped["val_loss"] == read["val_loss"]
+
+
+def test_eval_says_which_encoding_it_guessed(trained: Path, tmp_path: Path) -> None:
+    text = "Le café est à côté de la forêt, où l\u2019été a été très doux.\n" * 20
+    (tmp_path / "plain.txt").write_text(text, "utf-8")
+    (tmp_path / "old.txt").write_bytes(text.encode("cp1252"))
+    plain, old = (str(tmp_path / name) for name in ("plain.txt", "old.txt"))
+    done = run_cli(trained, "eval", "tiny", "--text", old)
+    assert f"{old} is not UTF-8; read as cp1252. Pass --encoding to insist on another." in done.stderr
+    assert done.stdout == run_cli(trained, "eval", "tiny", "--text", plain).stdout
+    told = run_cli(trained, "eval", "tiny", "--text", old, "--encoding", "cp1252")
+    assert (told.stdout, told.stderr) == (done.stdout, "")
+    assert run_cli(trained, "eval", "tiny", "--encoding", "cp1252").code == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe")
+def test_eval_takes_a_text_from_a_pipe(trained: Path, tmp_path: Path, real_text: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(real_text, "utf-8"))
+    writer.start()
+    done = run_cli(trained, "eval", "tiny", "--text", str(pipe))
+    writer.join()
+    assert done.stdout == run_cli(trained, "eval", "tiny", "--text", "docs.txt").stdout
 
 
 def test_book_in_gpt2_tokens_is_tiktokens_own(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,8 @@ def test_all_impossible_values_are_named_at_once(trained: Path) -> None:
         ("tiny", "-", "-p", "x"),
         ("-p", "x", "--prompt-file", "y"),
         ("--temperature", "hot"),
+        ("tiny", "--encoding", "cp1252"),
+        ("tiny", "-p", "x", "--encoding", "cp1252"),
     ],
 )
 def test_wrong_usage_is_code_2(trained: Path, args: tuple[str, ...]) -> None:
@@ -95,6 +98,34 @@ def test_prompt_that_is_not_utf8_is_refused(trained: Path, tmp_path: Path) -> No
     assert "not UTF-8" in run_cli(trained, "sample", "tiny", "-", stdin=b"caf\xe9").stderr
     done = run_cli(trained, "sample", "tiny", "-p", "caf\udce9")
     assert (done.code, "not UTF-8" in done.stderr) == (1, True)
+
+
+CAFE = "Le café est à côté de la forêt, où l\u2019été a été très doux.\n"
+
+
+def test_guessed_encoding_is_said_and_can_be_insisted_on(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(CAFE.encode("cp1252"))
+    done = run_cli(trained, "sample", "tiny", "--prompt-file", str(file))
+    assert done.stdout.startswith(CAFE.rstrip("\n"))
+    assert f"{file} is not UTF-8; read as cp1252. Pass --encoding to insist" in done.stderr
+    told = run_cli(trained, "sample", "tiny", "--prompt-file", str(file), "--encoding", "cp1252")
+    assert (told.stdout, told.stderr) == (done.stdout, "")
+    assert run_cli(trained, "sample", "-", "--encoding", "cp1252", stdin=file.read_bytes()).stdout == done.stdout
+    wrong = run_cli(trained, "sample", "tiny", "--prompt-file", str(file), "--encoding", "utf-8")
+    assert (wrong.code, wrong.stdout) == (1, "")
+    assert "--encoding" in wrong.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe")
+def test_prompt_comes_from_a_pipe(trained: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"The for\n",))
+    writer.start()
+    done = run_cli(trained, "sample", "tiny", "--prompt-file", str(pipe))
+    writer.join()
+    assert done.stdout == run_cli(trained, "sample", "tiny", "-p", "The for").stdout
 
 
 def test_folder_of_a_published_model_writes_too(

@@ -7,8 +7,10 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -28,9 +30,9 @@ def corpus(cli: Cli) -> None:
 
 
 @contextlib.contextmanager
-def started(folder: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, *args: str, **options: Any) -> Iterator[subprocess.Popen[str]]:  # noqa: ANN401 - Popen's
     """Start the command; whatever the test does, no process stays behind."""
-    process = start_cli(folder, *args)
+    process = start_cli(folder, *args, **options)
     try:
         yield process
     finally:
@@ -90,6 +92,62 @@ def test_dry_run_tells_and_makes_nothing(folder: Path, cli: Cli, corpus: None) -
     assert not (folder / "runs").exists()
 
 
+def test_dry_run_applies_the_budget(folder: Path, cli: Cli, corpus: None) -> None:
+    done = cli(*ARGS, "--dry-run", "--budget", "5s", "--json", "--set", "save_interval=500")
+    assert done.code == 0, done.stderr
+    assert "5 s allow" in done.stderr
+    assert done.json()["max_steps"] > 12
+    assert not (folder / "runs").exists()
+
+
+PROMISE = "description: A promise\nexpects: {val_loss: 3.5, tokenizer: 'bpe:300', minutes: 1.0, machine: here}\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "args", "kept"),
+    [
+        ("{corpus: docs, tokenizer: 'bpe:300'}", (), True),
+        ("{corpus: docs}", (), True),
+        ("{corpus: other, tokenizer: 'bpe:300'}", (), False),
+        ("{corpus: docs, split_at: 0.5}", (), False),
+        ("{corpus: docs, val_fraction: 0.3}", (), False),
+        ("{corpus: docs}", ("--set", "max_steps=5"), False),
+        ("{}", (), False),
+    ],
+)
+def test_promise_holds_for_the_tokens_and_values_it_was_made_for(
+    folder: Path, cli: Cli, corpus: None, data: str, args: tuple[str, ...], kept: bool
+) -> None:
+    text = (folder / "tiny.yaml").read_text("utf-8").splitlines(keepends=True)
+    own = "".join(line for line in text if not line.startswith(("description", "data")))
+    (folder / "promise.yaml").write_text(f"{PROMISE}{own}data: {data}\n", "utf-8")
+    tokens = str(Path("corpora/docs/tokens/bpe-300"))
+    facts = cli("train", tokens, "--profile", "promise.yaml", "--dry-run", "--json", *args).json()
+    assert facts["tokenizer"] == "bpe:300"
+    assert facts["profile"]["expects"]["val_loss"] == (3.5 if kept else None)
+
+
+def test_promise_made_with_another_tokenizer_is_dropped(folder: Path, cli: Cli, corpus: None) -> None:
+    own = (folder / "tiny.yaml").read_text("utf-8").replace("description:", "# ").replace("data:", "# ")
+    promise = PROMISE.replace("bpe:300", "char")
+    (folder / "promise.yaml").write_text(f"{promise}{own}", "utf-8")
+    tokens = str(Path("corpora/docs/tokens/bpe-300"))
+    facts = cli("train", tokens, "--profile", "promise.yaml", "--dry-run", "--json").json()
+    assert facts["profile"]["expects"]["val_loss"] is None
+
+
+def test_a_device_that_is_not_there_leaves_no_run_behind(folder: Path, cli: Cli, corpus: None) -> None:
+    done = cli("train", "docs", "--profile", "tiny.yaml", "--device", "cuda:7")
+    assert done.code == 1
+    assert "The device 'cuda:7' is not on this machine" in done.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_train_says_which_tokenizer_auto_means(folder: Path, cli: Cli, corpus: None) -> None:
+    done = cli("train", "docs", "--profile", "tiny.yaml", "--set", "data.tokenizer=auto", "--dry-run")
+    assert "Tokenizer bpe:300: the corpus was last prepared with it." in done.stderr
+
+
 def test_set_overrides_the_profile(folder: Path, cli: Cli, corpus: None) -> None:
     assert cli(*ARGS, "--run", "r", "--set", "max_steps=2", "--set", "train.seed=5", "-q").code == 0
     profile = cli("runs", "show", "r", "--json").json()["profile"]
@@ -131,24 +189,56 @@ def test_budget_fits_the_steps_to_the_clock(cli: Cli, corpus: None) -> None:
     assert done.json()["step"] == done.json()["max_steps"]
 
 
+# More steps than any machine takes before it is stopped. With a constant rate a step does not depend on the last one.
+ENDLESS = 10_000_000
+SETTINGS = ("--set", "log_interval=1", "--set", "model.dropout=0.1", "--set", "schedule=constant")
+
+
+def wait_for_step(folder: Path, run: str, step: int, process: subprocess.Popen[str]) -> None:
+    """Return when the metrics of a running process tell of this step."""
+    metrics = folder / "runs" / run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and f'"step": {step},' in metrics.read_text("utf-8")):
+        assert process.poll() is None, "training ended before it was stopped"
+        assert time.monotonic() < deadline, f"step {step} was never reported"
+        time.sleep(0.01)
+
+
+def assert_goes_on_like_a_whole_run(folder: Path, run: str) -> None:
+    """Resume for some more steps, and compare every byte with a run of as many steps that nobody stopped."""
+    stopped_at = json.loads(checkpoint(folder, run)["state.json"])["step"]
+    assert 0 < stopped_at < ENDLESS
+    steps = ("--set", f"max_steps={stopped_at + 20}")
+    for command in (("train", "--resume", "--run", run, *steps), (*ARGS, "--run", "whole", *SETTINGS, *steps)):
+        with started(folder, *command, stderr=subprocess.DEVNULL) as process:
+            assert process.wait(timeout=240) == 0
+    assert json.loads(checkpoint(folder, run)["state.json"])["step"] == stopped_at + 20
+    assert checkpoint(folder, run) == checkpoint(folder, "whole")
+
+
 @posix_signals
 def test_interrupted_and_resumed_run_has_the_bytes_of_an_uninterrupted_one(folder: Path, corpus: None) -> None:
-    settings = ("--set", "max_steps=100", "--set", "log_interval=1", "--set", "model.dropout=0.1")
-    with started(folder, *ARGS, "--run", "stopped", *settings) as process:
-        wait_for(process, "train_loss")
-        assert process.stderr is not None
-        process.stderr.readline()
+    steps = ("--set", f"max_steps={ENDLESS}")
+    with started(folder, *ARGS, "--run", "stopped", "--quiet", *SETTINGS, *steps) as process:
+        wait_for_step(folder, "stopped", 8, process)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 130
     assert stdout == f"{Path('runs/stopped')}\n"
     assert "Finishing the step, then saving." in stderr
     assert stderr.rstrip().endswith("gptcli train --resume --run stopped")
-    assert json.loads(checkpoint(folder, "stopped")["state.json"])["step"] < 100
-    for command in (("train", "--resume", "--run", "stopped", "-q"), (*ARGS, "--run", "whole", "-q", *settings)):
-        with started(folder, *command) as process:
-            assert process.wait(timeout=120) == 0
-    assert checkpoint(folder, "stopped") == checkpoint(folder, "whole")
+    assert_goes_on_like_a_whole_run(folder, "stopped")
+
+
+@posix_signals
+def test_killed_and_resumed_run_has_the_bytes_of_an_uninterrupted_one(folder: Path, corpus: None) -> None:
+    steps = ("--set", f"max_steps={ENDLESS}")
+    with started(folder, *ARGS, "--run", "killed", "--quiet", *SETTINGS, *steps) as process:
+        wait_for_step(folder, "killed", 20, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+    assert_goes_on_like_a_whole_run(folder, "killed")
 
 
 @posix_signals

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -7,14 +8,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from gptcli.documents import read_documents
 from gptcli.errors import CorpusError, FormatError, SourceError
 from gptcli.fetch import fetch
-from gptcli.fetch.corpus import check_name, corpora, read_source, slug
+from gptcli.fetch.corpus import check_name, read_source, slug
 from gptcli.files import sha256_file
 
 
@@ -63,6 +66,61 @@ def test_a_corpus_of_another_source_is_replaced_with_a_note(here: Path) -> None:
     fetch("a.txt")
     (here / "b.txt").write_text("other")
     assert fetch("b.txt", name="a").notes == ("The corpus a held the text of a.txt before; it was replaced.",)
+
+
+def texts() -> dict[str, list[str]]:
+    return {
+        path.parent.name: [item.text for item in read_documents(path)] for path in Path("corpora").glob("*/*.jsonl")
+    }
+
+
+def test_stdin_never_replaces_what_came_from_stdin_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("one", "two", "three"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        result = fetch("-")
+    assert texts() == {"stdin": ["one"], "stdin-2": ["two"], "stdin-3": ["three"]}
+    assert result.notes == (
+        "The corpus stdin holds another text, so this one is called stdin-3; --name stdin would replace the other.",
+    )
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"four")))
+    fetch("-", name="stdin")
+    assert texts()["stdin"] == ["four"]
+
+
+def test_files_of_one_name_are_corpora_of_their_own_and_each_is_fetched_again(here: Path) -> None:
+    for folder in ("x", "y"):
+        (here / folder).mkdir()
+        (here / folder / "book.txt").write_text(f"book {folder}")
+    assert [fetch(f"{folder}/book.txt").name for folder in "xyxy"] == ["book", "book-2", "book", "book-2"]
+    (here / "y" / "book.txt").write_text("book y, second edition")
+    assert fetch(str(here / "x" / ".." / "y" / "book.txt")).name == "book-2"
+    assert texts() == {"book": ["book x"], "book-2": ["book y, second edition"]}
+    assert fetch("y/book.txt", name="book").name == "book"
+    assert texts()["book"] == ["book y, second edition"]
+
+
+def test_a_corpus_made_by_hand_is_not_replaced_unasked(here: Path) -> None:
+    (here / "corpora" / "a").mkdir(parents=True)
+    (here / "corpora" / "a" / "documents.jsonl").write_text('{"id": "0", "text": "mine"}\n')
+    assert fetch("a.txt").name == "a-2"
+    assert texts() == {"a": ["mine"], "a-2": ["the first text"]}
+
+
+def test_a_recipe_replaces_its_own_corpus_only(here: Path) -> None:
+    fetch("a.txt", name="python-docs")
+    assert [fetch("python-docs").name for _ in range(2)] == ["python-docs-2", "python-docs-2"]
+    assert texts()["python-docs"] == ["the first text"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a named pipe")
+def test_what_comes_through_a_pipe_is_a_text_of_its_own(here: Path) -> None:
+    os.mkfifo(here / "pipe")
+    for text in ("one", "two"):
+        writer = threading.Thread(target=(here / "pipe").write_text, args=(text,))
+        writer.start()
+        fetch("pipe")
+        writer.join()
+    assert texts() == {"pipe": ["one"], "pipe-2": ["two"]}
 
 
 def test_a_fetch_that_fails_leaves_the_old_corpus(here: Path) -> None:
@@ -138,7 +196,7 @@ def test_a_name_that_cannot_be_a_folder_is_refused(here: Path, name: str) -> Non
     assert not (here / "corpora").exists()
 
 
-@pytest.mark.parametrize("name", ["my-corpus", "Größe 2", "v1.2_final"])
+@pytest.mark.parametrize("name", ["my-corpus", "Größe-2", "v1.2_final"])
 def test_other_names_are_taken_as_they_are(name: str) -> None:
     assert fetch("a.txt", name=name).folder == Path("corpora") / name
     assert check_name(name) == name
@@ -156,11 +214,3 @@ def test_a_corpus_folder_that_cannot_be_written_is_an_error_of_ours(here: Path) 
     (here / "corpora").write_text("a file where a folder should be")
     with pytest.raises(CorpusError, match="cannot be written"):
         fetch("a.txt")
-
-
-def test_fetched_corpora_are_listed_by_name(here: Path) -> None:
-    assert list(corpora()) == []
-    fetch("a.txt", name="zebra")
-    fetch("a.txt", name="ant")
-    (here / "corpora" / "empty").mkdir()
-    assert list(corpora()) == ["ant", "zebra"]

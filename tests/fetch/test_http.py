@@ -102,6 +102,18 @@ def test_plain_http_where_tls_was_expected_is_told(site: Site, tmp_path: Path) -
         download(site.url.replace("http:", "https:"), tmp_path / "body")
 
 
+@pytest.mark.parametrize("proxy", ["socks5://x", "ftp://x", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_an_error_of_ours(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(SourceError, match="proxy that the environment names") as caught:
+        download("http://example.org/a.txt", tmp_path / "body")
+    assert "gptcli fetch FILE" in caught.value.hint
+
+
 @pytest.mark.parametrize("url", ["http://[::1", "http://a b/", "http://x:99999999/", "nothing"])
 def test_an_address_that_is_none_is_refused(site: Site, tmp_path: Path, url: str) -> None:
     with pytest.raises(SourceError):

@@ -58,12 +58,10 @@ def builtin_folder(kind: str) -> Path:
 
 def profiles(folder: Path = Path("configs")) -> Iterator[ProfileFile]:
     """Yield every profile by name, those of ``folder`` before built-in ones of the same name."""
-    found: dict[str, ProfileFile] = {}
-    for path in sorted(builtin_folder("configs").glob("*.yaml")):
-        found[path.stem] = ProfileFile(path.stem, path, builtin=True)
-    for path in sorted(folder.glob("*.yaml")):
-        if path.resolve() != found.get(path.stem, ProfileFile("", Path(), builtin=True)).path.resolve():
-            found[path.stem] = ProfileFile(path.stem, path, builtin=False)
+    builtin = builtin_folder("configs")
+    found = {path.stem: ProfileFile(path.stem, path, builtin=True) for path in builtin.glob("*.yaml")}
+    if folder.resolve() != builtin.resolve():
+        found |= {path.stem: ProfileFile(path.stem, path, builtin=False) for path in folder.glob("*.yaml")}
     yield from (found[name] for name in sorted(found))
 
 

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -252,8 +252,12 @@ def find_run(name: str | None = None, runs_dir: Path = Path("runs")) -> RunDir:
     raise RunError(f"There is no run called {name!r} in {runs_dir}.", f"{hint}gptcli runs list shows them all.")
 
 
-def truncate_metrics(run: RunDir, step: int) -> None:
-    """Drop the events after ``step``, which the resumed run will make again, and any half-written last line."""
+def truncate_metrics(run: RunDir, step: int, done: Mapping[str, int]) -> None:
+    """Drop the events that the resumed run will make again, and any half-written last line.
+
+    Those are the events after ``step``, and of the kinds in ``done`` (by their name in the file) those after the
+    step given there. The end of the run that was stopped goes too.
+    """
     if not run.metrics_path.exists():
         return
     kept = []
@@ -262,7 +266,7 @@ def truncate_metrics(run: RunDir, step: int) -> None:
             event = json.loads(line)
         except ValueError:
             break
-        if event.get("step", 0) <= step and event.get("event") != "run_finished":
+        if event.get("step", 0) <= done.get(event.get("event"), step) and event.get("event") != "run_finished":
             kept.append(line)
     with atomic_write(run.metrics_path) as file:
         file.writelines(kept)

@@ -44,7 +44,8 @@ def train(
     trainer = Trainer(run, device, profile)
     if profile is not None and profile != run.profile():
         write_profile(run.profile_path, profile)
-    truncate_metrics(run, trainer.state.step)
+    state = trainer.state
+    truncate_metrics(run, state.step, {"evaluated": state.evaluated_step, "sample_drawn": state.sampled_step})
     with run.metrics_path.open("ab") as metrics:
         for event in _events(trainer, stop or StopRequest()):
             metrics.write(json.dumps(to_record(event), ensure_ascii=False).encode() + b"\n")

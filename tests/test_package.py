@@ -99,4 +99,6 @@ def test_installed_command_lists_profiles_in_an_empty_folder(environment: Path, 
 
 
 def test_installed_command_finds_profile_and_recipe(environment: Path, tmp_path: Path) -> None:
-    run([environment / "gptcli", "train", "--profile", "quickstart", "--dry-run"], tmp_path)
+    assert "corpus: python-docs" in run(
+        [environment / "gptcli", "train", "--profile", "quickstart", "--dry-run"], tmp_path
+    )

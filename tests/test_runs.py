@@ -146,7 +146,7 @@ def test_a_damaged_dataset_file_is_named(run: RunDir, content: str) -> None:
 def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(run: RunDir) -> None:
     lines = [{"event": "step_logged", "step": n} for n in (1, 2, 3)] + [{"event": "run_finished", "step": 2}]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "st')
-    truncate_metrics(run, 2)
+    truncate_metrics(run, 2, {})
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
 
 

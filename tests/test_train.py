@@ -107,6 +107,18 @@ def test_a_stop_puts_off_the_evaluation_and_the_resumed_run_makes_up_for_it(new_
     assert metrics(parts) == metrics(whole)
 
 
+def test_an_evaluation_made_up_for_twice_stands_in_the_metrics_once(new_run: Callable[..., RunDir]) -> None:
+    overrides = ("log_interval=1", "sample_interval=8", "muon_learning_rate=9", "learning_rate=9")
+    whole, parts = new_run("whole", *overrides), new_run("parts", *overrides)
+    finish(whole)
+    interrupt(parts, 8)
+    events = train(parts)  # killed after the evaluation, which is no best and so not saved
+    assert any(isinstance(event, SampleDrawn) for event in iter(lambda: next(events), None))
+    events.close()
+    finish(parts)
+    assert metrics(parts) == metrics(whole)
+
+
 def test_a_run_is_complete_when_its_last_step_is_evaluated(new_run: Callable[..., RunDir]) -> None:
     before, after = new_run("before", "log_interval=1"), new_run("after", "log_interval=1")
     stopped = interrupt(before, 12)[-1]

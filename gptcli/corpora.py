@@ -6,12 +6,15 @@ Fetching, splitting and tokenising are not known here.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gptcli.documents import origin_of, read_documents
 from gptcli.errors import CorpusError, FormatError
 from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
+from gptcli.fetch.provenance import PROVENANCE, read_provenance
 from gptcli.fetch.recipes import recipes
 from gptcli.files import sha256_file
 
@@ -94,6 +97,27 @@ def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
         split_at=split_at if isinstance(split_at, float) and 0 < split_at < 1 else None,
         notes=(f"{folder / DOCUMENTS} was changed after it was fetched.",) if edited else (),
     )
+
+
+def document_facts(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield what is known of each document of a corpus, its text left out; ``bytes`` are those of all its parts.
+
+    Raises ``FormatError`` for damaged documents.
+    """
+    provenance = read_provenance(folder / PROVENANCE)
+    row: dict[str, Any] | None = None
+    for item in read_documents(folder / DOCUMENTS):
+        size = len(item.text.encode())
+        if item.part and row is not None:
+            row["bytes"] += size
+            continue
+        if row is not None:
+            yield row
+        line = provenance.get(item.id, {})
+        when = {key: line.get(key, "") for key in ("sha256", "fetched_at")}
+        row = {"id": item.id, **origin_of(item), **when, "bytes": size}
+    if row is not None:
+        yield row
 
 
 def unknown_corpus(corpus: str, corpora_dir: Path = CORPORA) -> CorpusError:

@@ -11,7 +11,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
+
+from typing_extensions import Unpack
 
 from gptcli.errors import FormatError
 
@@ -31,8 +33,10 @@ class Document:
     id: str
     text: str
     title: str = ""
+    author: str = ""
     url: str = ""
     date: str = ""
+    language: str = ""
     licence: str = ""
     part: int = 0
 
@@ -46,18 +50,26 @@ class Written:
     sha256: str
 
 
-def document(
-    text: str, *, title: str = "", url: str = "", date: str = "", licence: str = "", part: int = 0
-) -> Document:
+class Origin(TypedDict, total=False):
+    """What is known of a text beside its words; ``date`` is ISO 8601 where it could be read, ``language`` BCP 47."""
+
+    title: str
+    author: str
+    url: str
+    date: str
+    language: str
+    licence: str
+
+
+def document(text: str, *, part: int = 0, **origin: Unpack[Origin]) -> Document:
     """Make a document and compute its id; lone surrogates, which no file can hold, become U+FFFD."""
     text = well_formed(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Document(digest[:16], text, well_formed(title), well_formed(url), date, licence, part)
+    known = {key: well_formed(str(value)) for key, value in origin.items()}
+    return Document(id=digest[:16], text=text, part=part, **known)
 
 
-def document_parts(
-    pieces: Iterable[str], *, title: str = "", url: str = "", date: str = "", licence: str = ""
-) -> Iterator[Document]:
+def document_parts(pieces: Iterable[str], **origin: Unpack[Origin]) -> Iterator[Document]:
     """Make one document of a text that arrives in pieces, in parts of at most ``PART_CHARS`` characters.
 
     A part ends with the last word of a paragraph, else of a line, else with any word, else anywhere; whitespace after
@@ -69,10 +81,10 @@ def document_parts(
             waiting += piece[start : start + PART_CHARS]
             while len(waiting) > PART_CHARS:
                 end = _part_end(waiting)
-                yield document(waiting[:end], title=title, url=url, date=date, licence=licence, part=number)
+                yield document(waiting[:end], part=number, **origin)
                 number, waiting = number + 1, waiting[end:]
     if waiting:
-        yield document(waiting, title=title, url=url, date=date, licence=licence, part=number)
+        yield document(waiting, part=number, **origin)
 
 
 def _part_end(text: str) -> int:
@@ -83,6 +95,18 @@ def _part_end(text: str) -> int:
         if space >= 0 and end > PART_CHARS // 2 and text[end] in " \n\t":
             return end
     return PART_CHARS
+
+
+def origin_of(item: Document) -> Origin:
+    """Return what a document says of itself beside its text, to make another of a changed text."""
+    return Origin(
+        title=item.title,
+        author=item.author,
+        url=item.url,
+        date=item.date,
+        language=item.language,
+        licence=item.licence,
+    )
 
 
 def to_json(item: Document) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from gptcli.documents import ContentDigest, Document, content_digest, document, in_val, nearest_break
+from gptcli.documents import ContentDigest, Document, content_digest, document, in_val, nearest_break, origin_of
 from gptcli.errors import CorpusError
 
 Split = Literal["train", "val"]
@@ -147,7 +147,7 @@ def _paragraph_cut(text: str, place: int, length: int, fraction: float) -> int:
 def _piece(item: Document, text: str, part: int) -> Document:
     if len(text) == len(item.text):
         return replace(item, part=part)
-    return document(text, title=item.title, url=item.url, date=item.date, licence=item.licence, part=part)
+    return document(text, part=part, **origin_of(item))
 
 
 def _survey(documents: Iterable[Document], val_fraction: float) -> _Survey:

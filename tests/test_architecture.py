@@ -82,7 +82,10 @@ ONLY_IN = {
 }
 TORCH = {"torch", "transformers"}
 TORCH_ROOMS = {"model", "procedures"}
-SLOW_TO_IMPORT = {"torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"}
+SLOW_TO_IMPORT = {
+    *("torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"),
+    *("trafilatura", "lxml", "feedparser", "protego", "pyarrow", "faster_whisper", "pypdf"),
+}
 
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 60

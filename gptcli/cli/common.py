@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+LOG_SECONDS = 5.0
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 130, 141, 143
 
 MEMORY_HINT = (
@@ -137,7 +139,10 @@ class Progress:
 
 @contextlib.contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show what is going on: one line kept up to date in a terminal, plain lines elsewhere, nothing when ``quiet``."""
+    """Show what is going on: one line kept up to date in a terminal, a plain line now and then elsewhere.
+
+    Nothing when ``quiet``.
+    """
     from rich.text import Text
 
     from gptcli.display import stderr_console
@@ -145,14 +150,26 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
 
     console = stderr_console()
     if quiet or not console.is_interactive:
-        say = silent if quiet else note
-        yield Progress(say, say)
+        yield Progress(silent, silent) if quiet else Progress(_now_and_then(note), note)
         return
     with console.status(Text("")) as status:
         yield Progress(
             lambda text: status.update(Text(visible(text), overflow="ellipsis", no_wrap=True)),
             lambda text: console.print(Text(visible(text))),
         )
+
+
+def _now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that says at most a line in ``LOG_SECONDS``, so that a log is not filled with progress."""
+    last = -math.inf
+
+    def show(text: str) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= LOG_SECONDS:
+            last = now
+            say(text)
+
+    return show
 
 
 def emit(value: dict[str, Any], line: str, *, as_json: bool) -> None:

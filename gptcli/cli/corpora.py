@@ -41,10 +41,13 @@ def show_command(
     name: Annotated[
         str | None, typer.Argument(metavar="CORPUS", help="Name of a fetched corpus; the newest if none is given.")
     ] = None,
+    documents: Annotated[
+        bool, typer.Option("--documents", help="List its documents: title, author, date, address, when fetched.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a corpus came from, how large it is, and which tokens have been prepared."""
-    from gptcli.corpora import CORPORA, corpus_names
+    """Show where a corpus came from, what was left out, how large it is, and which tokens have been prepared."""
+    from gptcli.corpora import CORPORA, corpus_names, document_facts
 
     names = corpus_names()
     name = name or next(iter(names), None)
@@ -54,8 +57,13 @@ def show_command(
         raise CorpusError(
             f"There is no corpus called {name!r} in {CORPORA}.", f"gptcli corpora list shows them; gptcli fetch {name}"
         )
+    if documents:
+        rows = list(document_facts(CORPORA / name))
+        emit({"name": name, "documents": rows}, "\n".join(map(_document_line, rows)), as_json=as_json)
+        return
     facts = {"name": name, "folder": CORPORA / name, **_facts(name)}
-    emit(facts, "\n".join(f"{key}: {_inline(value)}" for key, value in facts.items()), as_json=as_json)
+    lines = [f"{key}: {_inline(value)}" for key, value in facts.items() if value not in ("", [], {}, None)]
+    emit(facts, "\n".join(lines), as_json=as_json)
 
 
 def _facts(name: str) -> dict[str, Any]:
@@ -68,6 +76,12 @@ def _facts(name: str) -> dict[str, Any]:
     source = read_source(folder) if (folder / SOURCE).exists() else by_hand
     tokens = sorted(path.parent.name for path in folder.glob("tokens/*/manifest.json"))
     return {**source, "tokens": tokens}
+
+
+def _document_line(row: dict[str, Any]) -> str:
+    said = [row["date"][:10], row["title"] or "(no title)", row["author"], row["url"], f"{row['bytes']:,} bytes"]
+    fetched = f"fetched {row['fetched_at'][:10]}" if row["fetched_at"] else ""
+    return "  ".join(part for part in (*said, fetched) if part)
 
 
 def _facts_or_problem(name: str) -> dict[str, Any]:
@@ -94,10 +108,15 @@ def _summary(row: dict[str, Any]) -> str:
     tokens = ", ".join(row["tokens"]) or "none yet"
     if "documents" not in row:
         return f"{row['kind']}, {row['file_bytes']:,} bytes of documents, tokens: {tokens}"
-    return f"{row['documents']:,} documents, {row['bytes']:,} bytes, tokens: {tokens}"
+    missing = f", {len(row['missing']):,} missing" if row.get("missing") else ""
+    return f"{row['documents']:,} documents{missing}, {row['bytes']:,} bytes, tokens: {tokens}"
 
 
 def _inline(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return ", ".join(
+            f"{inner} {key}" if isinstance(inner, int) else f"{key} {inner}" for key, inner in value.items()
+        )
+    if isinstance(value, list):
+        return ", ".join(item["why"] if isinstance(item, dict) else str(item) for item in value)
+    return str(value)

@@ -2,44 +2,84 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from gptcli.cli import fetch_options as of
+from gptcli.cli.common import EncodingOption, JsonOption, QuietOption, emit, note, progress, reports_errors
+from gptcli.fetch.options import FetchOptions
 
-from gptcli.cli.common import JsonOption, emit, note, progress, reports_errors
+if TYPE_CHECKING:
+    from gptcli.fetch import Explanation, FetchResult
 
 
 @reports_errors
 def fetch_command(
-    source: Annotated[
-        str, typer.Argument(help="A file, a folder, a glob in quotes, - for stdin, a URL, or a recipe's name.")
-    ],
-    name: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the corpus, whose text is replaced. By default made from the source, replacing no other.",
-            show_default=False,
-        ),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(help="Insist on an encoding such as cp1252 instead of finding out.", show_default=False),
-    ] = None,
+    sources: of.SourcesArgument,
+    name: of.NameOption = None,
+    as_kind: of.AsOption = None,
+    explain: of.ExplainOption = False,
+    drop_lines: of.DropLinesOption = None,
+    encoding: EncodingOption = None,
+    offline: of.OfflineOption = False,
+    limit_bytes: of.LimitBytesOption = None,
+    mirror: of.MirrorOption = None,
+    robots: of.RobotsOption = "polite",
+    delay: of.DelayOption = None,
+    contact: of.ContactOption = None,
+    max_pages: of.MaxPagesOption = None,
+    max_bytes: of.MaxBytesOption = None,
+    items: of.ItemsOption = None,
+    text_fields: of.TextFieldsOption = None,
+    next_page: of.NextOption = None,
+    whisper: of.WhisperOption = "small",
+    language: of.LanguageOption = None,
+    vad: of.VadOption = True,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Fetch a text and keep it as a corpus in corpora/; prints its folder.
 
-    gptcli corpora list shows the recipes that need no source of your own.
+    Killed or broken off, the same command goes on where it was. gptcli corpora list shows the recipes.
     """
-    from gptcli.corpora import CORPORA
-    from gptcli.fetch import fetch
+    options = FetchOptions(
+        as_kind=as_kind,
+        encoding=encoding,
+        offline=offline,
+        mirror=mirror,
+        robots=robots,
+        delay=delay,
+        contact=contact,
+        max_pages=max_pages,
+        max_bytes=max_bytes,
+        items=items,
+        text_fields=text_fields or (),
+        next_page=next_page,
+        drop_lines=tuple(drop_lines or ()),
+        limit_bytes=limit_bytes,
+        whisper=whisper,
+        language=language,
+        vad=vad,
+    )
+    if explain:
+        _explain(sources, options, as_json=as_json, quiet=quiet)
+    else:
+        _fetch(sources, name, options, as_json=as_json, quiet=quiet)
 
-    with progress() as going_on:
-        result = fetch(source, name=name, corpora_dir=CORPORA, encoding=encoding, on_progress=going_on.show)
-    for text in result.notes:
-        note(text)
-    documents = f"{result.documents:,} document{'' if result.documents == 1 else 's'}"
-    note(f"{result.name}: {documents}, {result.bytes:,} bytes. Next: gptcli prepare {result.name}")
+
+def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_json: bool, quiet: bool) -> None:
+    from gptcli.corpora import CORPORA
+    from gptcli.fetch import IncompleteError, fetch
+
+    try:
+        with progress(quiet=quiet) as going_on:
+            result = fetch(sources, name=name, corpora_dir=CORPORA, options=options, on_progress=going_on.show)
+    except IncompleteError as error:
+        _report(error.result, quiet=quiet)
+        raise
+    _report(result, quiet=quiet)
+    if not quiet:
+        documents = f"{result.documents:,} document{'' if result.documents == 1 else 's'}"
+        note(f"{result.name}: {documents}, {result.bytes:,} bytes. Next: gptcli prepare {result.name}")
     emit(
         {
             "corpus": result.name,
@@ -52,3 +92,50 @@ def fetch_command(
         str(result.folder),
         as_json=as_json,
     )
+
+
+def _report(result: FetchResult, *, quiet: bool) -> None:
+    if quiet:
+        return
+    for text in result.notes:
+        note(text)
+    dropped = ", ".join(f"{count:,} {what}" for what, count in result.source["dropped"].items())
+    if dropped:
+        note(f"Left out: {dropped}.")
+
+
+def _explain(sources: list[str], options: FetchOptions, *, as_json: bool, quiet: bool) -> None:
+    from gptcli.fetch import explain
+
+    with progress(quiet=quiet) as going_on:
+        found = explain(sources, options=options, on_progress=going_on.show)
+    plan = found.plan
+    value = {
+        "kind": found.kind,
+        "why": found.why,
+        "source": found.where,
+        "corpus": found.name,
+        "licence": found.licence,
+        "steps": plan.steps,
+        "requests": plan.requests,
+        "seconds": plan.seconds,
+        "bytes": plan.bytes,
+        "notes": found.notes,
+    }
+    emit(value, _explained(found), as_json=as_json)
+
+
+def _explained(found: Explanation) -> str:
+    from gptcli.figures import duration_text
+
+    plan = found.plan
+    many = "not known before" if plan.requests is None else f"{plan.requests:,}"
+    lines = [f"kind: {found.kind}, because {found.why}", f"corpus: {found.name}"]
+    lines += [f"licence: {found.licence}"] if found.licence else []
+    lines += [f"then: {step}" for step in plan.steps]
+    if plan.requests != 0:
+        time = "" if plan.seconds is None else f", about {duration_text(plan.seconds)} at the polite rate"
+        lines.append(f"requests: {many}{time}")
+    if plan.bytes is not None:
+        lines.append(f"bytes: {plan.bytes:,}")
+    return "\n".join([*lines, *(f"note: {text}" for text in found.notes)])

@@ -10,13 +10,16 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from gptcli.documents import Document, Written, write_documents
 from gptcli.errors import CorpusError, FormatError, GptcliError, SourceError
+from gptcli.fetch.provenance import MAX_COMPARED, PROVENANCE, Provenance, changes, names_by_id
 from gptcli.fetch.source import Source
+from gptcli.fetch.store import fetched_source
 from gptcli.files import atomic_write, read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1
@@ -32,31 +35,49 @@ class _UnchangedError(Exception):
     """The text is what it was; leaves `atomic_write` without replacing the file."""
 
 
-def store_corpus(
-    folder: Path, source: Source, documents: Iterable[Document], facts: dict[str, Any]
-) -> tuple[Written, dict[str, Any]]:
-    """Write the documents and where they came from; returns what was written and the content of ``source.json``.
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What was written and the content of ``source.json``; ``replaced`` is False where the old corpus was kept."""
 
-    The same text again leaves both files as they are. Two files cannot be renamed at once, so the next
-    ``source.json`` is on disk before ``documents.jsonl`` is replaced, and ``read_source`` takes the one that fits:
-    a killed fetch leaves the old corpus or the new one. Replacing the whole folder would lose its tokens.
+    written: Written
+    record: dict[str, Any]
+    replaced: bool = True
+
+
+def store_corpus(folder: Path, source: Source, documents: Iterable[Document], facts: dict[str, Any]) -> Stored:
+    """Write the documents and where they came from.
+
+    The same text again leaves the files as they are, and so does a text of which something is missing where there is
+    a complete one. Two files cannot be renamed at once, so the next ``source.json`` is on disk before
+    ``documents.jsonl`` is replaced, and ``read_source`` takes the one that fits: a killed fetch leaves the old corpus
+    or the new one. Replacing the whole folder would lose its tokens.
     """
     before = _source_before(folder)
     made = not folder.exists()
     path = folder / DOCUMENTS
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    replaced = True
     try:
-        with contextlib.suppress(_UnchangedError), atomic_write(path) as file:
-            written = write_documents(file, documents)
+        with (
+            contextlib.suppress(_UnchangedError),
+            atomic_write(folder / PROVENANCE) as lines,
+            atomic_write(path) as file,
+        ):
+            provenance = Provenance(lines, source.fetched_at, now)
+            written = write_documents(file, provenance.watch(documents))
             if written.documents == 0:
                 raise _no_text(source)
             same = before is not None and before["sha256"] == written.sha256 == _sha256(path)
-            record = _record(folder.name, source, written, before, facts, same=same)
-            if same:
+            if before is not None and not same and before["source"] == source.where:
+                facts = {**facts, "changes": _changes(path, provenance)}
+            record = _record(folder.name, source, written, before, {**facts, "fetched_at": now}, same=same)
+            replaced = not source.missing or before is None or bool(before.get("missing"))
+            if same or not replaced:
                 raise _UnchangedError
             write_json(folder / NEXT_SOURCE, record)
-        if before is None or not same or _lasting(before) != _lasting(record):
+        if replaced and (before is None or not same or _lasting(before) != _lasting(record)):
             write_json(folder / SOURCE, record)
-        else:
+        elif replaced and before is not None:
             record = {**before, "notes": record["notes"]}
         (folder / NEXT_SOURCE).unlink(missing_ok=True)
     except BaseException as error:
@@ -66,7 +87,7 @@ def store_corpus(
         if isinstance(error, OSError):
             raise CorpusError(f"{folder} cannot be written ({error.strerror}).", WRITE_HINT) from error
         raise
-    return written, record
+    return Stored(written, record, replaced)
 
 
 def read_source(folder: Path) -> dict[str, Any]:
@@ -93,26 +114,26 @@ def check_name(name: str) -> str:
     raise SourceError(f"{name!r} cannot be the name of a corpus: it {problem}.", "A good name: --name my-corpus")
 
 
-def free_name(wanted: str, source: Source, corpora_dir: Path, recipe: str | None = None) -> str:
+def free_name(wanted: str, where: str, corpora_dir: Path, recipe: str | None = None) -> str:
     """Return ``wanted``, or with a number added the first name that is free or holds the text of this very source."""
     names = itertools.chain([wanted], (f"{wanted[: MAX_NAME - 10]}-{number}" for number in itertools.count(2)))
-    return next(name for name in names if _is_ours(corpora_dir / name, source, recipe))
+    return next(name for name in names if _is_ours(corpora_dir / name, where, recipe))
 
 
-def _is_ours(folder: Path, source: Source, recipe: str | None) -> bool:
+def _is_ours(folder: Path, where: str, recipe: str | None) -> bool:
     """Say whether a folder has no corpus yet, or that of this source or recipe; a damaged record may be repaired."""
     if not (folder / SOURCE).exists():
-        return not (folder / DOCUMENTS).exists()
+        return not (folder / DOCUMENTS).exists() and fetched_source(folder) in {None, where}
     record = _source_before(folder)
     if record is None or (recipe is not None and record.get("recipe") == recipe):
         return True
-    if source.kind == "stdin" or record["kind"] != source.kind:
+    if where == "-" or record["kind"] == "stdin":
         return False
-    if source.kind not in {"file", "folder", "glob"}:
-        return bool(record["source"] == source.where)
-    path, before = (Path(where).expanduser() for where in (source.where, record["source"]))
+    path, before = (Path(text).expanduser() for text in (where, record["source"]))
     # What comes through a pipe is never the same source again.
-    return path.resolve() == before.resolve() and (source.kind != "file" or path.is_file())
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return False
+    return where == record["source"] or path.resolve() == before.resolve()
 
 
 def slug(name: str) -> str:
@@ -130,22 +151,33 @@ def _record(
     elif before is not None and before["source"] != source.where:
         notes.append(f"The corpus {name} held the text of {before['source']} before; it was replaced.")
     elif before is not None:
-        notes.append(f"The text of {name} has changed since it was fetched on {before['fetched_at'][:10]}.")
+        what = ", ".join(f"{count:,} {how}" for how, count in facts.get("changes", {}).items() if count)
+        since = f"The text of {name} has changed since it was fetched on {before['fetched_at'][:10]}"
+        notes.append(f"{since}: {what}." if what else f"{since}.")
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
         "kind": source.kind,
         "source": source.where,
+        "why": source.why,
         **facts,
-        "fetched_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "sha256": written.sha256,
         "documents": written.documents,
         "bytes": written.bytes,
         "licence": source.licence,
         "encodings": dict(source.encodings),
         "dropped": dict(+source.dropped),
+        "missing": [asdict(item) for item in source.missing],
         "notes": notes,
     }
+
+
+def _changes(documents: Path, provenance: Provenance) -> dict[str, int]:
+    """Compare with the documents that are about to be replaced; nothing where they are too many."""
+    before = names_by_id(documents)
+    if before is None or len(provenance.seen) > MAX_COMPARED:
+        return {}
+    return changes(before, provenance.seen)
 
 
 def _lasting(record: dict[str, Any]) -> dict[str, Any]:
@@ -154,6 +186,10 @@ def _lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _no_text(source: Source) -> GptcliError:
+    if source.missing:
+        first = source.missing[0]
+        more = f" {len(source.missing) - 1:,} more failed." if len(source.missing) > 1 else ""
+        return SourceError(f"Nothing of {source.where} could be fetched: {first.why}{more}", "Try again later.")
     dropped = +source.dropped
     why = f" ({', '.join(f'{count} {what}' for what, count in dropped.items())})" if dropped else ""
     return SourceError(f"There is no text in {source.where}{why}.", "gptcli fetch FILE reads a text file.")

@@ -1,90 +1,58 @@
-"""Text on this machine: a file, a folder, a glob pattern, or what comes in on stdin; one document a file."""
+"""Text on this machine: files, a folder, a glob pattern, or what comes in on stdin.
+
+What a word means is decided in ``local_files``, what is in a file in ``formats``; here the two meet.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import glob
-import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
-from gptcli.documents import Document, document_parts
+from gptcli.documents import Document
 from gptcli.errors import SourceError
-from gptcli.fetch.source import Source, shown
-from gptcli.fetch.text import (
-    READ_HINT,
-    BinaryFileError,
-    TextEncoding,
-    choose_encoding,
-    decode_file,
-    decode_pieces,
-)
+from gptcli.fetch.formats import NoTextError, read_file, suffix_of
+from gptcli.fetch.local_files import LocalFiles, exists, local_files
+from gptcli.fetch.options import FetchOptions
+from gptcli.fetch.sound import AUDIO_SUFFIXES
+from gptcli.fetch.source import Missing, Plan, Source, shown
+from gptcli.fetch.text import READ_HINT, BinaryFileError, decode_file, guessed_note
+
+__all__ = ["LocalFiles", "local_files", "open_local", "open_stdin", "read_text"]
 
 Progress = Callable[[str], None]
+_PROGRESS_DOCUMENTS = 10_000
 
 
 def open_stdin(encoding: str | None) -> Source:
     """Open what is piped in as one document; it is copied to a temporary file, since it has to be read twice."""
     source = Source("stdin", "stdin", "-")
-    source.documents = _spooled(source, lambda: _opened("-"), "stdin", encoding)
+    source.documents = _piped(source, None, "stdin", FetchOptions(as_kind="text", encoding=encoding))
+    source.plan = lambda: Plan(("Read stdin to its end, as one text.",))
     return source
 
 
-def open_local(where: str, encoding: str | None, on_progress: Progress, leave_out: Path) -> Source | None:
-    """Open the file, folder or glob pattern ``where``; None when it is none of them.
+def open_local(sources: Sequence[str], options: FetchOptions, on_progress: Progress, leave_out: Path) -> Source | None:
+    """Open files, folders and glob patterns as ``local_files`` finds them; None when it finds none.
 
-    Files come in sorted order, hidden ones and everything below ``leave_out`` are passed over; binary files are too,
-    with a note, but a single binary file is an error. Raises ``SourceError`` where nothing is to be read.
+    What is wrong with a single file is an error. Of several, the broken ones are ``missing``, and binary files,
+    recordings and tables without text are left out with a note.
     """
-    path = Path(where).expanduser()
-    if not _exists(path):
-        return _open_pattern(where, encoding, on_progress)
-    if path.is_dir():
-        source = Source("folder", path.resolve().name, where)
-        files = sorted(_files_below(path, leave_out))
-        if not files:
-            raise SourceError(f"The folder {where} has no files (hidden ones do not count).", READ_HINT)
-        source.documents = _files(
-            source, [(file, str(file.relative_to(path))) for file in files], encoding, on_progress
-        )
-        return source
-    source = Source("file", path.stem, where)
-    if path.is_file():
-        source.documents = _file(source, path, where, path.stem, encoding)
-    else:  # a pipe, as in `gptcli fetch <(command)`
-        source.documents = _spooled(source, lambda: _opened(where), where, encoding)
-    return source
-
-
-def _open_pattern(where: str, encoding: str | None, on_progress: Progress) -> Source | None:
-    if not glob.has_magic(where):
+    found = local_files(sources, leave_out)
+    if found is None:
         return None
-    matches = [Path(match) for match in sorted(_glob(where))]
-    files = [path for path in matches if path.is_file()]
-    if not files:
-        found = "only folders" if matches else "nothing"
-        raise SourceError(
-            f"The pattern {where} matches {found}; files were expected.",
-            "Quote the pattern, as in gptcli fetch 'books/**/*.txt'.",
-        )
-    source = Source("glob", _fixed_part(where), where)
-    source.documents = _files(source, [(file, str(file)) for file in files], encoding, on_progress)
+    source = Source(found.kind, found.name, found.where)
+    source.plan = lambda: _plan(found)
+    if found.kind == "file":
+        source.documents = _watched(_document(source, *found.files[0], options), found.where, on_progress)
+    else:
+        source.documents = _documents(source, found.files, options, on_progress)
     return source
-
-
-def file_document(
-    source: Source, path: Path, *, label: str, title: str, encoding: TextEncoding, url: str = ""
-) -> Iterator[Document]:
-    """Yield the parts of the one document that a file is, and count its encoding."""
-    source.encodings[encoding.name] += 1
-    if encoding.errors == "replace":
-        source.notes.append(f"{label}: bytes that are not {encoding.name} became U+FFFD.")
-    yield from document_parts(decode_pieces(path, encoding, label=label), title=title, url=url)
 
 
 def read_text(where: str, encoding: str | None) -> tuple[str, str]:
@@ -93,111 +61,155 @@ def read_text(where: str, encoding: str | None) -> tuple[str, str]:
     Raises ``SourceError`` for what cannot be read or is not text; an empty file is an empty text.
     """
     path = Path(where).expanduser()
-    if where != "-" and (path.is_file() or not _exists(path)):
+    if where != "-" and (path.is_file() or not exists(path)):
         text, chosen = decode_file(path, encoding, label=where)
     else:
         label = "stdin" if where == "-" else where
-        try:
-            with _spool(lambda: _opened(where)) as copy:
-                text, chosen = decode_file(copy, encoding, label=label)
-        except OSError as error:
-            raise SourceError(f"{label} cannot be read ({error.strerror}).", READ_HINT) from error
+        with _spooled(None if where == "-" else path, label) as copy:
+            text, chosen = decode_file(copy, encoding, label=label)
     return text, guessed_note([where], chosen.name) if chosen.guessed else ""
 
 
-def guessed_note(labels: Sequence[str], name: str) -> str:
-    """Return the note that says in which encoding files were read that are not UTF-8."""
-    which = f"{labels[0]} is" if len(labels) == 1 else f"{len(labels)} files are"
-    names = "" if len(labels) == 1 else f" ({shown(labels)})"
-    return f"{which} not UTF-8; read as {name}{names}. Pass --encoding to insist on another."
+def _document(source: Source, path: Path, label: str, options: FetchOptions) -> Iterator[Document]:
+    """Yield what is in one file; raises ``SourceError`` for whatever is wrong with it."""
+    suffix = suffix_of(path.name)
+    if suffix in AUDIO_SUFFIXES:
+        raise SourceError(
+            f"{label} is a recording, and a text was expected.", f"gptcli fetch {label} --as audio transcribes it."
+        )
+    if path.is_file() or not exists(path):
+        title = path.name[: len(path.name) - len(suffix)]
+        yield from read_file(path, suffix=suffix, label=label, title=title, source=source, options=options)
+    else:
+        yield from _piped(source, path, label, options)
 
 
-def _file(source: Source, path: Path, label: str, title: str, encoding: str | None) -> Iterator[Document]:
-    """Yield a single file, where being empty or binary is an error."""
-    chosen = choose_encoding(path, encoding, label=label)
-    if path.stat().st_size == 0:
-        raise SourceError(f"{label} is empty.", "gptcli fetch FILE reads a text file.")
-    if chosen.guessed:
-        source.notes.append(guessed_note([label], chosen.name))
-    yield from file_document(source, path, label=label, title=title, encoding=chosen)
+def _piped(source: Source, path: Path | None, label: str, options: FetchOptions) -> Iterator[Document]:
+    """Yield what comes from a pipe, as of `gptcli fetch <(command)`, or from stdin when there is no ``path``."""
+    with _spooled(path, label) as copy:
+        yield from read_file(copy, suffix="", label=label, title="", source=source, options=options)
 
 
-def _files(
-    source: Source, files: Sequence[tuple[Path, str]], encoding: str | None, on_progress: Progress
+def _watched(documents: Iterator[Document], what: str, on_progress: Progress) -> Iterator[Document]:
+    """Yield the documents of what may be a large table, and say now and then how many there were."""
+    for number, item in enumerate(documents, 1):
+        if number % _PROGRESS_DOCUMENTS == 0:
+            on_progress(f"reading {what}: {number:,} documents")
+        yield item
+
+
+def _documents(
+    source: Source, files: Sequence[tuple[Path, str]], options: FetchOptions, on_progress: Progress
 ) -> Iterator[Document]:
-    """Yield many files, each with the label that messages call it by, and note what was passed over."""
-    guessed: dict[str, list[str]] = {}
-    binary: list[str] = []
+    """Yield many files one after the other, and note what was passed over.
+
+    Raises the first ``SourceError`` when there is no document but broken files.
+    """
+    passed: dict[str, list[str]] = {}
+    notes: dict[str, list[str]] = {}
+    failed: SourceError | None = None
+    any_read = False
     for number, (path, label) in enumerate(files, 1):
         on_progress(f"reading file {number:,} of {len(files):,}: {label}")
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            passed.setdefault("recordings", []).append(label)
+            continue
+        one = Source(source.kind, "", label)
         try:
-            chosen = choose_encoding(path, encoding, label=label)
+            for item in _watched(_one_of_many(one, path, label, options, passed), label, on_progress):
+                any_read = True
+                yield item
         except BinaryFileError:
-            binary.append(label)
-            continue
-        if chosen.guessed:
-            guessed.setdefault(chosen.name, []).append(label)
-        if path.stat().st_size == 0:
-            source.dropped["empty"] += 1
-            continue
-        yield from file_document(source, path, label=label, title=path.stem, encoding=chosen)
-    source.dropped["binary"] += len(binary)
-    if binary:
-        are = "1 file looks binary and was" if len(binary) == 1 else f"{len(binary)} files look binary and were"
-        source.notes.append(f"{are} left out: {shown(binary)}.")
-    source.notes.extend(guessed_note(labels, name) for name, labels in guessed.items())
+            passed.setdefault("binary", []).append(label)
+        except SourceError as error:
+            failed = failed or error
+            source.missing.append(Missing(label, error.message))
+        source.encodings.update(one.encodings)
+        source.dropped.update(one.dropped)
+        for note in one.notes:
+            notes.setdefault(note.removeprefix(label), []).append(label)
+    if failed is not None and not any_read:
+        raise failed
+    source.dropped.update({what: len(labels) for what, labels in passed.items()})
+    source.notes.extend(_passed_note(what, passed[what]) for what in _PASSED if what in passed)
+    source.notes.extend(_shared_note(note, labels) for note, labels in notes.items())
 
 
-def _spooled(
-    source: Source, opened: Callable[[], AbstractContextManager[IO[bytes]]], label: str, encoding: str | None
+def _one_of_many(
+    one: Source, path: Path, label: str, options: FetchOptions, passed: dict[str, list[str]]
 ) -> Iterator[Document]:
-    """Yield what can be read only once, by way of a temporary file."""
-    with _spool(opened) as path:
-        yield from _file(source, path, label, "", encoding)
+    """Yield what is in a file among others, where tables without text do no harm."""
+    if path.is_file() and path.stat().st_size == 0:
+        one.dropped["empty"] += 1
+        return
+    try:
+        yield from _document(one, path, label, options)
+    except NoTextError:
+        if suffix_of(path.name) not in {".json", ".json.gz"}:
+            passed.setdefault("tables without text", []).append(label)
+            return
+        # A folder of programs has such files; among its texts they are one more.
+        one.encodings.clear()
+        one.notes[:] = [f"{label} is JSON without a list of records, so it was read as plain text."]
+        yield from _document(one, path, label, replace(options, as_kind="text"))
+
+
+# What is left out of several files, and the sentence about one of them, and about more.
+_PASSED = {
+    "binary": ("1 file looks binary and was left out: {}.", "{} files look binary and were left out: {}."),
+    "recordings": (
+        "1 recording was left out: {}; --as audio transcribes it.",
+        "{} recordings were left out: {}; --as audio transcribes them.",
+    ),
+    "tables without text": (
+        "1 table has nothing that looks like text and was left out: {}; --text-fields names its columns.",
+        "{} tables have nothing that looks like text and were left out: {}; --text-fields names their columns.",
+    ),
+}
+
+
+def _passed_note(what: str, labels: Sequence[str]) -> str:
+    one, many = _PASSED[what]
+    return one.format(shown(labels)) if len(labels) == 1 else many.format(f"{len(labels):,}", shown(labels))
+
+
+def _shared_note(note: str, labels: Sequence[str]) -> str:
+    """Return a note on a file, which begins behind its label, as one on all the files it is true of."""
+    if len(labels) == 1:
+        return labels[0] + note
+    plural = f" are {note[4:]}" if note.startswith(" is ") else note
+    return f"{len(labels):,} files ({shown(labels)}){plural}"
+
+
+def _plan(found: LocalFiles) -> Plan:
+    """Say what would be read, by the names and sizes of the files."""
+    kinds: Counter[str] = Counter()
+    size = recordings = 0
+    for path, _ in found.files:
+        suffix = suffix_of(path.name)
+        if suffix in AUDIO_SUFFIXES:
+            recordings += 1
+            continue
+        kinds[suffix.lstrip(".") or "other"] += 1
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size
+    listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    count = kinds.total()
+    steps = [f"Read {count:,} file{'' if count == 1 else 's'} of this machine ({listed}), {size / 1e6:,.1f} MB."]
+    if recordings:
+        steps.append(f"Leave out {recordings:,} recording{'' if recordings == 1 else 's'}, which --as audio hears.")
+    return Plan(tuple(steps), bytes=size)
 
 
 @contextlib.contextmanager
-def _spool(opened: Callable[[], AbstractContextManager[IO[bytes]]]) -> Iterator[Path]:
-    """Copy what can be read only once to a temporary file."""
+def _spooled(path: Path | None, label: str) -> Iterator[Path]:
+    """Copy what can be read only once, a pipe or stdin (no ``path``), to a temporary file."""
     with tempfile.TemporaryDirectory(prefix="gptcli-") as folder:
-        path = Path(folder) / "input"
-        with path.open("wb") as file, opened() as stream:
-            shutil.copyfileobj(stream, file)
-        yield path
-
-
-def _opened(where: str) -> AbstractContextManager[IO[bytes]]:
-    """Open a file, a pipe or stdin, which stays open, for its bytes."""
-    return contextlib.nullcontext(sys.stdin.buffer) if where == "-" else Path(where).expanduser().open("rb")
-
-
-def _glob(pattern: str) -> list[str]:
-    # Path.glob takes no absolute patterns.
-    return glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
-
-
-def _files_below(folder: Path, leave_out: Path) -> Iterator[Path]:
-    refused = leave_out.resolve()
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    try:
-        for here, folders, names in os.walk(folder, onerror=fail):
-            folders[:] = [name for name in folders if name[0] != "." and (Path(here) / name).resolve() != refused]
-            yield from (path for name in names if name[0] != "." and (path := Path(here) / name).is_file())
-    except OSError as error:
-        raise SourceError(f"{error.filename} cannot be read ({error.strerror}).", READ_HINT) from error
-
-
-def _fixed_part(pattern: str) -> str:
-    """Return a name for a pattern: the last folder before its first wildcard, else ``texts``."""
-    fixed = [part for part in Path(pattern).parts[:-1] if not glob.has_magic(part)]
-    return Path(*fixed).resolve().name if fixed else "texts"
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long, or with a NUL
-        return False
+        copy = Path(folder) / "input"
+        try:
+            opened = path.open("rb") if path else contextlib.nullcontext(sys.stdin.buffer)
+            with copy.open("wb") as file, opened as stream:
+                shutil.copyfileobj(stream, file)
+        except OSError as error:
+            raise SourceError(f"{label} cannot be read ({error.strerror}).", READ_HINT) from error
+        yield copy

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gptcli.config import TOKENIZER_NAME
 from gptcli.documents import CLEANERS
 from gptcli.errors import SourceError
+from gptcli.fetch.options import AsKind, FetchOptions
 from gptcli.profiles import builtin_folder
 from gptcli.strict_yaml import StrictYamlError, load_yaml
 
@@ -29,13 +30,29 @@ class Recipe(BaseModel):
     description: str = ""
     """What the text is, in a sentence."""
     source: Annotated[str, Field(min_length=1)]
-    """A web address, `python:pydoc_data.topics`, or a file, folder or glob pattern."""
+    """What `gptcli fetch` takes: a web address, `gutenberg:…`, `hf:…`, a file, folder or pattern; or `python:…`."""
+    kind: AsKind | None = None
+    """Which kind of source that is, where its address or answer would not tell."""
+    items: str | None = None
+    """Where the list of items is in a JSON answer."""
+    text_fields: list[str] = []
+    """Fields of a record that hold its text, joined in this order."""
+    next_page: str | None = None
+    """Where the address of the next page is in a JSON answer."""
+    limit_bytes: Annotated[int, Field(gt=0)] | None = None
+    """How many bytes of text are enough."""
+    language: str | None = None
+    """Language of recordings, or of the book that is looked for by its title."""
+    whisper: str | None = None
+    """Size of the model that writes recordings down."""
     cleaners: list[str] = []
     """Cleaning functions, applied in this order."""
     drop_lines: list[str] = []
     """Regular expressions; lines in which one is found are removed."""
     licence: str = ""
     """Under which licence the text stands."""
+    notes: list[str] = []
+    """Sentences that a user should read who fetches this."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the source's bytes, where it is one file that never changes."""
     tokenizer: str | None = None
@@ -69,6 +86,23 @@ class Recipe(BaseModel):
         if value is not None and not TOKENIZER_NAME.fullmatch(value):
             raise ValueError(f"tokenizer {value!r} is unknown; choose char, gpt2 or bpe:N")
         return value
+
+
+def recipe_options(recipe: Recipe, options: FetchOptions) -> FetchOptions:
+    """Return the options of a fetch of this recipe: those of the command line win, lines to drop are those of both."""
+    default = FetchOptions()
+    ours: dict[str, Any] = {
+        "as_kind": recipe.kind,
+        "items": recipe.items,
+        "text_fields": tuple(recipe.text_fields),
+        "next_page": recipe.next_page,
+        "limit_bytes": recipe.limit_bytes,
+        "language": recipe.language,
+        "whisper": recipe.whisper,
+    }
+    unsaid = {key: value for key, value in ours.items() if value and getattr(options, key) == getattr(default, key)}
+    patterns = dict.fromkeys((*recipe.drop_lines, *options.drop_lines))
+    return replace(options, drop_lines=tuple(patterns), **unsaid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, Protocol
 
 from gptcli.errors import SourceError
+from gptcli.fetch.source import shown
 
 CHUNK_BYTES = 1 << 20
 MAX_CONTROL_SHARE = 0.05
@@ -22,7 +23,7 @@ READ_HINT = "Check its name and permissions; gptcli fetch FILE reads a text file
 # How files begin that people try to read as text.
 MAGIC = (
     (b"%PDF-", "a PDF"),
-    (b"PK\x03\x04", "a ZIP archive (as docx, odt and epub files are)"),
+    (b"PK\x03\x04", "a ZIP archive (as docx and odt files are)"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"{\\rtf", "an RTF file"),
 )
@@ -35,6 +36,18 @@ _WIDE_MARKS = (
 _CONTROL_BYTES = bytes(byte for byte in range(32) if byte not in b"\t\n\v\f\r\x1b\b") + b"\x7f"
 # How much worse than the best guess cp1252 may look and still be taken.
 _LEEWAY = 0.1
+
+
+_XML_ENCODING = re.compile(rb"""\A\s*<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""")
+_META_CHARSET = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+
+
+class Readable(Protocol):
+    """What can be opened for its bytes again and again: a path, or something that reads like one."""
+
+    def open(self, mode: Literal["rb"]) -> IO[bytes]:
+        """Open it at its first byte."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,9 @@ class _NotDecodableError(Exception):
         self.offset = offset
 
 
-def choose_encoding(path: Path, encoding: str | None = None, *, label: str = "", declared: str = "") -> TextEncoding:
+def choose_encoding(
+    path: Readable, encoding: str | None = None, *, label: str = "", declared: str = ""
+) -> TextEncoding:
     """Decide how to decode a file: UTF-8, else what its byte order mark says, else ``declared``, else a guess.
 
     ``encoding`` insists on one. ``label`` names the file in errors, ``declared`` is what a server said. Raises
@@ -80,7 +95,7 @@ def choose_encoding(path: Path, encoding: str | None = None, *, label: str = "",
     return TextEncoding("cp1252", errors="replace", guessed=True)
 
 
-def decode_pieces(path: Path, encoding: TextEncoding, *, label: str = "") -> Iterator[str]:
+def decode_pieces(path: Readable, encoding: TextEncoding, *, label: str = "") -> Iterator[str]:
     r"""Yield the text of a file in pieces, newlines as ``\n`` and without a byte order mark.
 
     Raises ``SourceError`` when the file cannot be read or has changed since its encoding was chosen.
@@ -94,10 +109,43 @@ def decode_pieces(path: Path, encoding: TextEncoding, *, label: str = "") -> Ite
         raise _not_in_encoding(label, encoding.name, error.offset) from error
 
 
-def decode_file(path: Path, encoding: str | None = None, *, label: str = "") -> tuple[str, TextEncoding]:
+def decode_file(path: Readable, encoding: str | None = None, *, label: str = "") -> tuple[str, TextEncoding]:
     """Return the whole text of a file, decoded as ``fetch`` would, and how; raises as ``choose_encoding``."""
     chosen = choose_encoding(path, encoding, label=label)
     return "".join(decode_pieces(path, chosen, label=label)), chosen
+
+
+def lines_of(pieces: Iterable[str], *, max_chars: int, label: str) -> Iterator[str]:
+    r"""Yield the lines of a text that arrives in pieces, each with its ``\n``; nothing else ends a line.
+
+    Raises ``SourceError`` that names the line which is longer than ``max_chars``.
+    """
+    number, rest = 1, ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")
+        for line in whole:
+            yield line + "\n"
+        number += len(whole)
+        if len(rest) > max_chars:
+            raise SourceError(
+                f"{label}:{number}: the line is longer than {max_chars:,} characters.",
+                "If it is prose and no table, read it as it is: --as text.",
+            )
+    if rest:
+        yield rest
+
+
+def declared_charset(head: bytes) -> str:
+    """Return the encoding that the start of an XML or HTML file says it has, or nothing."""
+    found = _XML_ENCODING.search(head.removeprefix(codecs.BOM_UTF8)) or _META_CHARSET.search(head)
+    return found[1].decode("ascii", "replace").lower() if found else ""
+
+
+def guessed_note(labels: Sequence[str], name: str) -> str:
+    """Return the note that says in which encoding files were read that are not UTF-8."""
+    which = f"{labels[0]} is" if len(labels) == 1 else f"{len(labels)} files are"
+    names = "" if len(labels) == 1 else f" ({shown(labels)})"
+    return f"{which} not UTF-8; read as {name}{names}. Pass --encoding to insist on another."
 
 
 def binary_kind(head: bytes) -> str:
@@ -126,7 +174,7 @@ def _refuse_binary(head: bytes, label: str) -> None:
     raise BinaryFileError(f"{label} looks binary: it is {kind}, not text.", hint)
 
 
-def _insisted(path: Path, name: str, label: str) -> TextEncoding:
+def _insisted(path: Readable, name: str, label: str) -> TextEncoding:
     if not _is_encoding(name):
         raise SourceError(
             f"There is no text encoding called {name!r}.", "Usual ones: --encoding utf-8, cp1252, utf-16, shift_jis."
@@ -168,7 +216,7 @@ def _guess(sample: bytes) -> str:
     return "cp1252" if near else best.encoding
 
 
-def _first_failure(path: Path, name: str, label: str) -> int | None:
+def _first_failure(path: Readable, name: str, label: str) -> int | None:
     """Return the offset of the first byte that is not in the encoding, or None: the whole file is read."""
     try:
         for _ in _decode(path, name, "strict"):
@@ -180,7 +228,7 @@ def _first_failure(path: Path, name: str, label: str) -> int | None:
     return None
 
 
-def _decode(path: Path, name: str, errors: str) -> Iterator[str]:
+def _decode(path: Readable, name: str, errors: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(name)(errors)
     newlines = io.IncrementalNewlineDecoder(decoder, translate=True)
     consumed = 0
@@ -202,7 +250,7 @@ def _decode(path: Path, name: str, errors: str) -> Iterator[str]:
                 return
 
 
-def _read(path: Path, start: int, count: int, label: str) -> bytes:
+def _read(path: Readable, start: int, count: int, label: str) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(start)

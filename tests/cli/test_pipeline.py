@@ -162,7 +162,7 @@ def test_book_in_gpt2_tokens_is_tiktokens_own(
 
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
     book = shared_data / "gutenberg" / "863-0.txt"
-    cli("fetch", str(book), "--name", "book")
+    cli("fetch", str(book), "--as", "text", "--name", "book")  # as it is, with header and licence
     prepared = cli("prepare", "book", "--tokenizer", "gpt2", "--split-at", "0.9", "--json").json()
     text = book.read_text("utf-8-sig")
     cut = int(len(text) * 0.9)

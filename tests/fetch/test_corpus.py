@@ -59,7 +59,9 @@ def test_changed_text_replaces_the_old_and_keeps_the_tokens(here: Path) -> None:
     assert result.notes[0].startswith("The text of a has changed since it was fetched on 20")
     assert (folder / "tokens").is_dir()
     assert read_source(folder)["sha256"] == sha256_file(folder / "documents.jsonl") == result.source["sha256"]
-    assert sorted(path.name for path in folder.iterdir()) == ["documents.jsonl", "source.json", "tokens"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("documents.jsonl", "provenance.jsonl", "source.json", "tokens")
+    ]
 
 
 def test_a_corpus_of_another_source_is_replaced_with_a_note(here: Path) -> None:
@@ -70,7 +72,7 @@ def test_a_corpus_of_another_source_is_replaced_with_a_note(here: Path) -> None:
 
 def texts() -> dict[str, list[str]]:
     return {
-        path.parent.name: [item.text for item in read_documents(path)] for path in Path("corpora").glob("*/*.jsonl")
+        path.parent.name: [item.text for item in read_documents(path)] for path in Path("corpora").glob("*/documents.jsonl")
     }
 
 

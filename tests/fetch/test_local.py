@@ -14,7 +14,11 @@ import pytest
 from gptcli.documents import Document, read_documents
 from gptcli.errors import SourceError
 from gptcli.fetch import FetchResult, fetch
+from gptcli.fetch.local import local_files, open_local
+from gptcli.fetch.options import FetchOptions
+from gptcli.fetch.source import Missing, Source
 from gptcli.files import sha256_file
+from tests.fetch.formats.test_epub import book, page, write
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +33,18 @@ def texts(result: FetchResult) -> dict[str, str]:
 
 def documents(result: FetchResult) -> list[Document]:
     return list(read_documents(result.folder / "documents.jsonl"))
+
+
+def gathered(*sources: str, options: FetchOptions | None = None) -> Source:
+    """Read all documents of what is opened, without a corpus; they are then in ``documents`` again."""
+    source = open_local(sources, options or FetchOptions(), lambda _: None, Path("corpora"))
+    assert source is not None
+    source.documents = iter(list(source.documents))
+    return source
+
+
+def titles(source: Source) -> list[str]:
+    return [item.title for item in source.documents]
 
 
 def record(result: FetchResult) -> dict[str, Any]:
@@ -96,6 +112,119 @@ def test_a_pattern_reads_what_it_matches(here: Path) -> None:
     assert fetch("*/*.md").name == "texts"
 
 
+def test_a_pattern_does_not_read_the_corpora_unless_they_are_meant(here: Path) -> None:
+    (here / "a.jsonl").write_text('{"text": "One."}\n')
+    assert fetch("**/*.jsonl", name="one").documents == 1
+    assert fetch("**/*.jsonl", name="two").documents == 1
+    assert fetch("corpora/*/documents.jsonl", name="three").documents == 2
+
+
+def test_several_files_come_in_the_order_they_are_given(here: Path) -> None:
+    for name in ("b.txt", "a.txt", "more/z.txt", "more/y.txt", "c.txt"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(name)
+    source = gathered("b.txt", "more", "a.txt", "./b.txt", "*.txt")
+    assert titles(source) == ["b", "y", "z", "a", "c"]
+    assert (source.kind, source.name, source.where) == ("files", "texts", "b.txt, more, a.txt and 2 more")
+
+
+def test_what_the_shell_made_of_a_pattern_is_called_by_the_pattern(here: Path) -> None:
+    for name in ("notes/a.txt", "notes/b.txt", "notes/c.md"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).write_text(name)
+    source = gathered("notes/a.txt", "notes/b.txt")
+    assert (source.name, source.where, titles(source)) == ("notes", "notes/*.txt", ["a", "b"])
+    assert gathered("notes/a.txt", "notes/b.txt", "notes/c.md").where == "notes/*"
+    assert gathered("notes/a.txt", "notes/c.md").where == "notes/a.txt, notes/c.md"
+
+
+def test_several_words_of_which_one_is_no_file_are_no_files(here: Path) -> None:
+    (here / "a.txt").write_text("text")
+    assert local_files(["a.txt", "b.txt"], here / "corpora") is None
+    assert local_files(["b.txt"], here / "corpora") is None
+
+
+def test_a_folder_of_many_formats_is_read_by_the_name_of_each(here: Path) -> None:
+    (here / "in").mkdir()
+    write(here / "in" / "book.epub", book({"a.xhtml": page("<p>From a book.</p>")}))
+    for name, data in {
+        "page.html": b"<html><body><p>From a page.</p></body></html>",
+        "post.md": b"---\ntitle: My Post\n---\nFrom a post.\n",
+        "rows.csv": b"title,text\nRow,From a row.\n",
+        "talk.srt": b"1\n00:00:01,000 --> 00:00:02,000\nFrom a talk.\n",
+        "setup.json": b'{"version": 1}',
+        "numbers.csv": b"x,y\n1,2\n",
+        "song.mp3": b"ID3\x03\0",
+        "talk.wav": b"RIFF\0",
+        "photo.png": b"\x89PNG\0",
+    }.items():
+        (here / "in" / name).write_bytes(data)
+    result = fetch("in")
+    assert {title: text.strip() for title, text in texts(result).items()} == {
+        "The Gate": "From a book.",
+        "page": "From a page.",
+        "My Post": "From a post.",
+        "Row": "From a row.",
+        "setup": '{"version": 1}',
+        "talk": "From a talk.",
+    }
+    assert result.source["dropped"] == {"binary": 1, "recordings": 2, "tables without text": 1}
+    assert result.notes == (
+        "1 file looks binary and was left out: photo.png.",
+        "2 recordings were left out: song.mp3, talk.wav; --as audio transcribes them.",
+        "1 table has nothing that looks like text and was left out: numbers.csv; --text-fields names its columns.",
+        "setup.json is JSON without a list of records, so it was read as plain text.",
+    )
+
+
+def test_a_broken_file_among_others_is_missing_and_alone_an_error(here: Path) -> None:
+    (here / "in").mkdir()
+    for name in ("a", "c"):
+        write(here / "in" / f"{name}.epub", book({"a.xhtml": page(f"<p>{name}</p>")}))
+    (here / "in" / "b.epub").write_bytes(b"PK\x03\x04 and no more")
+    source = gathered("in")
+    assert [item.text for item in source.documents] == ["a", "c"]
+    assert [(item.what, item.why) for item in source.missing] == [
+        ("b.epub", "b.epub is damaged: File is not a zip file.")
+    ]
+    (here / "in" / "a.epub").unlink()
+    (here / "in" / "c.epub").unlink()
+    for alone in ("in/b.epub", "in"):
+        with pytest.raises(SourceError, match=r"b\.epub is damaged"):
+            gathered(alone)
+
+
+def test_a_note_that_is_true_of_many_files_is_said_once(here: Path) -> None:
+    (here / "in").mkdir()
+    for number in range(5):
+        (here / "in" / f"{number}.txt").write_bytes(b"gr\xfc\xdfe %d" % number)
+    assert gathered("in").notes == [
+        "5 files (0.txt, 1.txt, 2.txt and 2 more) are not UTF-8; read as cp1252. Pass --encoding to insist on another."
+    ]
+
+
+def test_a_recording_is_no_text(here: Path) -> None:
+    (here / "song.mp3").write_bytes(b"ID3")
+    with pytest.raises(SourceError) as caught:
+        gathered("song.mp3")
+    assert caught.value.message == "song.mp3 is a recording, and a text was expected."
+    assert caught.value.hint == "gptcli fetch song.mp3 --as audio transcribes it."
+
+
+def test_the_plan_counts_files_without_reading_them(here: Path) -> None:
+    (here / "in").mkdir()
+    for name in ("a.txt", "b.txt", "c.epub", "d", "e.mp3"):
+        (here / "in" / name).write_bytes(b"\0" * 500_000)
+    source = open_local(["in"], FetchOptions(), lambda _: None, here / "corpora")
+    assert source is not None
+    plan = source.plan()
+    assert plan.steps == (
+        "Read 4 files of this machine (2 txt, 1 epub, 1 other), 2.0 MB.",
+        "Leave out 1 recording, which --as audio hears.",
+    )
+    assert (plan.requests, plan.bytes) == (0, 2_000_000)
+
+
 def test_a_file_named_like_a_pattern_is_a_file(here: Path) -> None:
     (here / "what [1].txt").write_text("text")
     assert fetch("what [1].txt").name == "what-1"
@@ -119,7 +248,7 @@ def test_a_pipe_can_be_read_though_only_once(here: Path) -> None:
 
 def test_an_insisted_encoding_is_used_and_remembered(here: Path) -> None:
     (here / "a.txt").write_bytes("naïve".encode("utf-16-le"))
-    result = fetch("a.txt", encoding="utf-16-le")
+    result = fetch("a.txt", options=FetchOptions(encoding="utf-16-le"))
     assert texts(result) == {"a": "naïve"}
     assert result.source["command"] == "gptcli fetch a.txt --name a --encoding utf-16-le"
 
@@ -176,9 +305,10 @@ def test_the_nearest_recipe_is_offered() -> None:
 def test_a_file_that_may_not_be_read_is_an_error(here: Path) -> None:
     (here / "secret.txt").write_text("text")
     (here / "secret.txt").chmod(0)
-    for source in ("secret.txt", "."):
-        with pytest.raises(SourceError, match="cannot be read"):
-            fetch(source)
+    with pytest.raises(SourceError, match="cannot be read"):
+        fetch("secret.txt")
+    (here / "open.txt").write_text("text")
+    assert gathered(".").missing == [Missing("secret.txt", "secret.txt cannot be read (Permission denied).")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory of a process as Linux tells it")

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptcli.errors import SourceError
-from gptcli.fetch.text import TextEncoding, binary_kind, choose_encoding, decode_file, decode_pieces
+from gptcli.fetch.text import (
+    TextEncoding,
+    binary_kind,
+    choose_encoding,
+    declared_charset,
+    decode_file,
+    decode_pieces,
+    lines_of,
+)
 
 MakeFile = Callable[[bytes], Path]
 
@@ -159,3 +167,33 @@ def test_colours_and_form_feeds_are_text() -> None:
 def test_a_file_that_is_not_there_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be read"):
         decode_file(tmp_path / "nothing.txt")
+
+
+@given(text=st.text(st.sampled_from("ab\n\r\u2028\x85\f")), size=st.integers(1, 5))
+def test_lines_end_at_newlines_alone_however_the_text_is_cut(text: str, size: int) -> None:
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    lines = list(lines_of(pieces, max_chars=1000, label="a"))
+    assert "".join(lines) == text
+    assert all(line.count("\n") == 1 and line.endswith("\n") for line in lines[:-1])
+
+
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    endless = (piece for piece in ["one\ntwo\n", *["x" * 100] * 50])
+    with pytest.raises(SourceError, match="a:3: the line is longer than 1,000 characters"):
+        list(lines_of(endless, max_chars=1000, label="a"))
+    assert len(list(endless)) > 30
+
+
+@pytest.mark.parametrize(
+    ("head", "charset"),
+    [
+        (b'<?xml version="1.0" encoding="ISO-8859-1"?><html>', "iso-8859-1"),
+        (b"\xef\xbb\xbf<?xml version='1.0' encoding='utf-8'?>", "utf-8"),
+        (b'<html><head><META http-equiv="x" content="text/html; charset=Windows-1252">', "windows-1252"),
+        (b"<meta charset=koi8-r>", "koi8-r"),
+        (b"<p>charset=utf-8</p>", ""),
+        (b"", ""),
+    ],
+)
+def test_markup_says_its_charset(head: bytes, charset: str) -> None:
+    assert declared_charset(head) == charset

@@ -1,0 +1,225 @@
+"""What the user's words mean: the one place where it is decided which kind of source something is, and why.
+
+Decides by the words and what lies on this disk; what an address of the web is, its answer tells (``by_answer``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
+from urllib.parse import unquote, urlsplit
+
+from gptcli.errors import SourceError
+from gptcli.fetch.audio import AUDIO_SUFFIXES
+from gptcli.fetch.blog import is_home_page
+from gptcli.fetch.embedded import PYTHON_DOCS
+from gptcli.fetch.formats import SUFFIXES
+from gptcli.fetch.gutenberg import gutenberg_name, is_gutenberg
+from gptcli.fetch.hub import hub_name, is_hub
+from gptcli.fetch.json_api import datasette_json
+from gptcli.fetch.local import local_files
+from gptcli.fetch.options import AsKind, FetchOptions
+from gptcli.fetch.recipes import Recipe, find_recipe, recipes
+from gptcli.fetch.urls import without_login
+from gptcli.fetch.web import Response
+
+RECIPES_HINT = "gptcli corpora list shows the recipes."
+_HTML_TYPES = {"text/html", "application/xhtml+xml"}
+_FEED_TYPES = {"application/rss+xml", "application/atom+xml", "application/rdf+xml"}
+_JSON_LINES = (".jsonl", ".ndjson", ".nl-json")
+_HEAD_BYTES = 4096
+_WEB_KINDS = {"text", "page", "blog", "json"}
+
+WebKind = Literal["text", "page", "blog", "feed", "json", "file", "audio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a source is: ``where`` as the user wrote it, ``name`` a corpus's name for it, ``why`` it was taken so.
+
+    ``sources`` are the words themselves, ``recipe`` the one that led here, ``notes`` what the user should know of it.
+    """
+
+    kind: Literal["stdin", "embedded", "local", "audio", "gutenberg", "hub", "web"]
+    name: str
+    where: str
+    why: str
+    sources: tuple[str, ...]
+    recipe: Recipe | None = None
+    notes: tuple[str, ...] = ()
+
+
+def detect(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -> Place:
+    """Say what the words of a command line mean; raises ``SourceError`` that says where was looked.
+
+    Files and folders win over recipes of the same name. Several words have to be files.
+    """
+    if not sources or not all(source.strip() for source in sources):
+        raise SourceError("The source is empty.", "gptcli fetch book.txt reads a file, gptcli fetch - reads stdin.")
+    if len(sources) > 1:
+        return _several(sources, options, corpora_dir)
+    found = _place(sources[0], options, corpora_dir)
+    if found is not None:
+        return found
+    recipe = find_recipe(sources[0], corpora_dir)
+    if recipe is None:
+        raise _unknown(sources[0], corpora_dir)
+    return _of_recipe(recipe, options, corpora_dir)
+
+
+def by_answer(where: str, response: Response, options: FetchOptions) -> tuple[WebKind, str]:
+    """Say what an address of the web holds, and why, by what its server answered."""
+    if options.as_kind in _WEB_KINDS or options.as_kind == "audio":
+        return _asked_for(response, options.as_kind)
+    head = _head(response)
+    suffix = PurePosixPath(urlsplit(response.final_url).path).suffix.lower()
+    kind = response.content_type or "no content type"
+    if response.content_type in _FEED_TYPES or _is_feed(head):
+        return "feed", f"it answers with a feed ({kind})"
+    if datasette_json(response) is not None:
+        return "json", "it is a table of a Datasette"
+    if response.content_type in _HTML_TYPES or _is_html(head):
+        front = is_home_page(where, response)
+        return ("blog", front) if front else ("page", f"it is a single web page ({kind})")
+    if suffix in AUDIO_SUFFIXES or response.content_type.startswith("audio/"):
+        return "audio", f"it is a recording ({kind})"
+    if _is_json(response, suffix, head):
+        return "json", f"it answers with JSON ({kind})"
+    if suffix in SUFFIXES - {".txt", ".md", ".html", ".htm", ".json", *_JSON_LINES}:
+        return "file", f"it is a file whose name ends with {suffix}"
+    return "text", f"it is plain text ({kind})"
+
+
+def _several(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -> Place:
+    kind: Literal["local", "audio"] = "local"
+    found = local_files(sources, corpora_dir)
+    if found is None:
+        missing = next((source for source in sources if not Path(source).expanduser().exists()), sources[0])
+        raise SourceError(
+            f"{len(sources)} sources were given, and {missing} is not a file here; several sources have to be files.",
+            "Fetch them one after the other, each with its --name.",
+        )
+    if options.as_kind == "audio" or all(path.suffix.lower() in AUDIO_SUFFIXES for path, _ in found.files):
+        kind = "audio"
+    return Place(kind, found.name, found.where, f"{len(sources)} files of this machine", tuple(sources))
+
+
+def _place(source: str, options: FetchOptions, corpora_dir: Path) -> Place | None:
+    wanted = options.as_kind
+    if source == "-":
+        return Place("stdin", "stdin", "-", "- stands for stdin", (source,))
+    if wanted == "gutenberg" or (wanted is None and is_gutenberg(source)):
+        why = "--as gutenberg was given" if wanted else "it names a book of Project Gutenberg"
+        return Place("gutenberg", gutenberg_name(source), source, why, (source,))
+    if wanted == "hub" or (wanted is None and is_hub(source)):
+        why = "--as hub was given" if wanted else "it names a data set of the Hugging Face hub"
+        return Place("hub", hub_name(source), source, why, (source,))
+    scheme, separator, _ = source.partition("://")
+    if separator and wanted != "local":
+        return _web(source, scheme)
+    local = _local(source, wanted, corpora_dir)
+    if local is None and wanted in {"page", "blog", "json"} and re.fullmatch(r"[\w-]+(\.[\w-]+)+(:\d+)?(/.*)?", source):
+        return _web(f"https://{source}", "https")
+    return local
+
+
+def _web(source: str, scheme: str) -> Place:
+    if scheme.lower() not in {"http", "https"}:
+        raise SourceError(
+            f"{without_login(source)} begins with {scheme}://; only http:// and https:// can be fetched.",
+            "Download it in another way and fetch the file: gptcli fetch FILE",
+        )
+    where = without_login(source)
+    try:
+        parts = urlsplit(where)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise SourceError(f"{where} names no host.", "Write it like gptcli fetch https://example.org/book.txt.")
+    name = PurePosixPath(unquote(parts.path)).stem or host
+    return Place("web", name, where, "it is a web address", (source,))
+
+
+def _local(source: str, wanted: AsKind | None, corpora_dir: Path) -> Place | None:
+    found = local_files([source], corpora_dir)
+    if found is None:
+        return None
+    recordings = bool(found.files) and all(path.suffix.lower() in AUDIO_SUFFIXES for path, _ in found.files)
+    what = {"file": "a file", "folder": "a folder", "glob": "a pattern of file names"}.get(found.kind, "files")
+    notes: tuple[str, ...] = ()
+    if source in {recipe.name for recipe in recipes(corpora_dir)}:
+        notes = (f"{source} is {what} here, so the recipe of that name was not used.",)
+    if wanted == "audio" or (wanted is None and recordings):
+        why = "--as audio was given" if wanted else f"it is {what} of recordings on this machine"
+        return Place("audio", found.name, found.where, why, (source,), notes=notes)
+    return Place("local", found.name, found.where, f"it is {what} on this machine", (source,), notes=notes)
+
+
+def _of_recipe(recipe: Recipe, options: FetchOptions, corpora_dir: Path) -> Place:
+    why = f"{recipe.name} is a recipe for {recipe.source}"
+    if recipe.source == PYTHON_DOCS:
+        return Place("embedded", recipe.name, recipe.source, why, (recipe.source,), recipe)
+    place = _place(recipe.source, replace(options, as_kind=options.as_kind or recipe.kind), corpora_dir)
+    if place is None:
+        notes = " ".join(recipe.notes)
+        raise SourceError(
+            f"The recipe {recipe.name} reads {recipe.source}, which is not there." + (f" {notes}" if notes else ""),
+            RECIPES_HINT,
+        )
+    return replace(place, name=recipe.name, why=why, recipe=recipe)
+
+
+def _unknown(source: str, corpora_dir: Path) -> SourceError:
+    known = [recipe.name for recipe in recipes(corpora_dir)]
+    nearest = difflib.get_close_matches(source, known, n=1, cutoff=0.5)
+    hint = f"Did you mean {nearest[0]}? " if nearest else ""
+    if re.fullmatch(r"(www\.)?[\w-]+(\.[\w-]+)*\.[a-z]{2,}/.*|www\..*", source):
+        hint = f"A web address begins with https://: gptcli fetch https://{source}. "
+    return SourceError(
+        f"There is no file, folder or recipe called {source!r}. The recipes are {', '.join(known) or 'none'}.",
+        f"{hint}{RECIPES_HINT}",
+    )
+
+
+def _asked_for(response: Response, wanted: AsKind | None) -> tuple[WebKind, str]:
+    why = f"--as {wanted} was given"
+    if wanted == "blog" and _is_feed(_head(response)):
+        return "feed", why
+    kinds: tuple[WebKind, ...] = get_args(WebKind)
+    return next(kind for kind in kinds if kind == wanted), why
+
+
+def _head(response: Response) -> bytes:
+    with response.path.open("rb") as file:
+        return file.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
+
+
+def _is_html(head: bytes) -> bool:
+    return head[:15].lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _is_feed(head: bytes) -> bool:
+    return (
+        re.search(rb"\A(<\?xml[^>]*>\s*)?(<\?[^>]*>\s*|<!--.*?-->\s*)*<(rss|feed|rdf:RDF)\b", head, re.DOTALL)
+        is not None
+    )
+
+
+def _is_json(response: Response, suffix: str, head: bytes) -> bool:
+    if "json" in response.content_type or suffix in _JSON_LINES:
+        return True
+    if response.content_type.startswith("text/") and suffix != ".json":
+        return False
+    if not head.startswith((b"{", b"[")):
+        return False
+    try:
+        json.JSONDecoder().raw_decode(response.text())
+    except (ValueError, RecursionError):
+        return False
+    return True

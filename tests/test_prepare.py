@@ -20,6 +20,7 @@ from gptcli.config import DataConfig
 from gptcli.documents import Document, document, document_parts, read_documents, write_documents
 from gptcli.errors import CorpusError, TokenizerError
 from gptcli.fetch import fetch
+from gptcli.fetch.options import FetchOptions
 from gptcli.prepare import PrepareResult, ensure_tokens, prepare
 from gptcli.shards import SplitName, open_dataset
 
@@ -84,7 +85,7 @@ def test_a_book_in_gpt2_tokens_is_what_tiktoken_gives_on_each_side(
     import tiktoken
 
     path = shared_data / "gutenberg" / "863-0.txt"
-    fetch(str(path), name="styles", corpora_dir=corpora_dir)
+    fetch(str(path), name="styles", corpora_dir=corpora_dir, options=FetchOptions(as_kind="text"))
     result = prepare("styles", DataConfig(tokenizer="gpt2"), corpora_dir=corpora_dir)
     text = path.read_text("utf-8-sig").encode()
     cut = result.manifest.train.bytes

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptcli.fetch.facts import PageFacts, tree_facts
-from gptcli.fetch.html import CELLS, LINES, PARAGRAPHS, SILENT, is_data_row, parse_html, tree_text
+from gptcli.fetch.html import CELLS, LINES, PARAGRAPHS, SILENT, html_to_text, is_data_row, parse_html, tree_text
 
 # A page above this is a book: its text is taken whole.
-MAX_JUDGED_CHARS = 4_000_000
+MAX_JUDGED_CHARS = 1_500_000
 # A block with this many letters is told apart from others by its words.
 SOLID = 20
 # A block with more of its letters in links than this is a menu or a list of other posts.
@@ -95,7 +95,8 @@ def extract(html: str, url: str) -> Extracted:
     facts = tree_facts(tree, url)
     heading = _heading(tree, facts)
     judged = _judge(tree, url) if len(html) <= MAX_JUDGED_CHARS else None
-    text = tree_text(tree) if len(html) > MAX_JUDGED_CHARS else _main_text(tree, (judged.text if judged else "") or "")
+    text = _main_text(tree, (judged.text if judged else "") or "") if len(html) <= MAX_JUDGED_CHARS else ""
+    text = text or html_to_text(html)
     title = heading or _title(facts, text)
     author = facts.author or ((judged.author if judged else "") or "")
     return Extracted(
@@ -156,7 +157,7 @@ def _main_text(tree: Any, judged: str) -> str:  # noqa: ANN401
         found = sum(len(run.letters) for run in runs if run.kept)
         top = _main_element(tree, runs)
         if top is None or found < FOUND_SHARE * len(wanted):
-            return judged or tree_text(tree)
+            return judged
         _choose(runs, top)
     for run in runs:
         for element, after in () if run.kept else run.nodes:
@@ -256,7 +257,7 @@ def _is_prose(element: Any) -> bool:  # noqa: ANN401
     """Say whether an element is a piece of text as authors write it, or stands in a line of it."""
     if (
         element.tag in PROSE
-        or element.tag in {"hr", "figure"}
+        or element.tag == "hr"
         or element.tag not in BLOCKS
         or next(element.iter("pre"), None) is not None
     ):

@@ -15,7 +15,8 @@ from gptcli.fetch.html import html_to_text, parse_html, tree_text
 from gptcli.fetch.urls import join, same_site
 
 # A document type may define entities, and feeds need none.
-_DOCTYPE = re.compile(rb"<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>", re.DOTALL | re.IGNORECASE)
+_DOCTYPE = re.compile(rb"<!DOCTYPE[^>\[]*([>\[])", re.IGNORECASE)
+_DOCTYPE_END = re.compile(rb"\]\s*>")
 _TRUNCATED = re.compile(
     r"(?:\[?(?:…|\.\.\.|&hellip;)\]?"
     r"|\b(?:read|continue|view|keep|see)\s+(?:more|on|reading|the\s+(?:full|rest|whole|original|entire))\b[^\n]{0,80}"
@@ -27,7 +28,7 @@ _ADDED = re.compile(
     r"\b(?:sharedaddy|sd-block|jp-relatedposts|yarpp(?:-related)?|addtoany\w*|feedflare|heateor\w*|ssba\w*"
     r"|wp-block-jetpack-subscriptions|screen-reader-text|crp_related|post-views|mc4wp-form)\b"
 )
-_APPEARED = re.compile(r"\n*^The post .{1,300} (?:first appeared|appeared first) on .{1,200}\.?\s*\Z", re.MULTILINE)
+_APPEARED = re.compile(r"^The post .{1,300} (?:first appeared|appeared first) on .{1,200}\.?\s*\Z", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,14 @@ def parse_feed(data: bytes, url: str, charset: str = "") -> Feed | None:
     try:
         # Given a str, feedparser would open a file or an address of that name.
         found = feedparser.parse(
-            io.BytesIO(_DOCTYPE.sub(b"", data, count=1)),
+            io.BytesIO(_without_doctype(data)),
             response_headers={"content-type": content_type, "content-location": url},
             resolve_relative_uris=False,
             sanitize_html=False,
         )
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError, AssertionError):
         return None
-    if not found.version:
+    if not found.get("version"):
         return None
     head = found.feed
     licence = _licence(head)
@@ -104,6 +105,14 @@ def full_text(html: str) -> str | None:
 def plain(value: object) -> str:
     """Return a title or a name as one line of plain text."""
     return " ".join(html_to_text(str(value)).split()) if value else ""
+
+
+def _without_doctype(data: bytes) -> bytes:
+    start = _DOCTYPE.search(data)
+    if start is None:
+        return data
+    end = start if start[1] == b">" else _DOCTYPE_END.search(data, start.end())
+    return data[: start.start()] + (data[end.end() :] if end else b"")
 
 
 def _entries(entries: list[Any], url: str, author: str, licence: str) -> Iterator[Entry]:

@@ -19,6 +19,7 @@ from typing import IO
 
 from gptcli.errors import SourceError
 
+MAX_FIELD = 1 << 17
 MAX_CHARS = 512 * 1024**2
 MAX_SHOWN = 10
 _LINE_CHARS = 1 << 20
@@ -65,6 +66,7 @@ def read_catalog(path: Path, label: str) -> Iterator[Entry]:
     broken = f"{label} is not the catalogue of Project Gutenberg"
     try:
         with _opened(path) as file:
+            csv.field_size_limit(MAX_FIELD)
             rows = csv.DictReader(_lines(file, label))
             if missing := _COLUMNS - set(rows.fieldnames or ()):
                 raise SourceError(f"{broken}: the column {min(missing)} is missing.", _SEARCH_HINT)

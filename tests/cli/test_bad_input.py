@@ -135,7 +135,8 @@ def test_bad_input_is_one_clear_error(
 
 @pytest.mark.parametrize(
     "command",
-    ["fetch", "fetch docs.txt --as book", "fetch docs.txt --max-bytes much", "train --steps 5", "train --budget soon", "prepare --split random", "eval a b",
+    ["fetch", "fetch docs.txt --as book", "fetch docs.txt --max-bytes much",
+     "train --steps 5", "train --budget soon", "prepare --split random", "eval a b",
      "sample --checkpoint newest", "sample --top-k many", "profiles show", "nothing"],
 )  # fmt: skip
 def test_wrong_usage_is_code_2(cli: Cli, command: str) -> None:

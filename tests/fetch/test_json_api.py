@@ -181,7 +181,7 @@ def test_wordpress_is_read_in_pages_of_a_hundred_by_id(site: Site, tmp_path: Pat
     source, documents = read(url, tmp_path / "posts")
     assert texts(documents) == [f"text {number}" for number in range(1, 121)]
     assert documents[0].url == f"{site.url}/?p=1"
-    assert (source.name, site.asked) == ("posts", ["/wp-json/wp/v2/posts", large, f"{large}&page=2"])
+    assert (source.name, site.asked) == ("posts", ["/wp-json/wp/v2/posts", "/robots.txt", large, f"{large}&page=2"])
 
 
 def test_a_server_that_refuses_large_pages_gives_small_ones(site: Site, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_an_api_that_repeats_a_page_is_stopped(site: Site, tmp_path: Path, secon
     assert texts(documents) == [f"text {record['id']}" for record in records(1, 2 if "3" in second["next"] else 4)]
     (missing,) = source.missing
     assert missing.why.startswith(why)
-    assert site.asked == ["/list", "/list?page=2"]
+    assert site.asked == ["/list", "/robots.txt", "/list?page=2"]
 
 
 @pytest.mark.parametrize("again", [[], records(1, 2)])
@@ -237,7 +237,7 @@ def test_pages_without_end_that_bring_nothing_new_are_stopped(site: Site, tmp_pa
         page = [{**record, "seen_at": number} for record in again]
         serve(site, f"/list?at={number}", {"results": page, "next": f"/list?at={number + 1}"})
     source, documents = read(url, tmp_path / "list")
-    assert (len(documents), len(site.asked)) == (2, 11)
+    assert (len(documents), len(site.asked)) == (2, 12)
     assert source.missing[0].why == "10 pages in a row brought nothing new, so no further ones were asked for."
 
 
@@ -318,3 +318,16 @@ def test_a_list_that_cannot_be_had_is_the_error_of_its_request(site: Site, tmp_p
 )
 def test_the_name_is_the_last_part_of_the_path_else_the_host(site: Site, tmp_path: Path, path: str, name: str) -> None:
     assert read(serve(site, path, [{"body": "a"}]), tmp_path / "list")[0].name == name
+
+
+def test_robots_txt_against_the_typed_address_is_said_once_and_strict_obeys_it(site: Site, tmp_path: Path) -> None:
+    site.pages["/robots.txt"] = Page(b"User-agent: *\nDisallow: /")
+    site.pages["/list"] = Page(b'[{"id": 1, "body": "One."}]', content_type="application/json")
+    source, documents = read(f"{site.url}/list", tmp_path / "polite")
+    assert texts(documents) == ["One."]
+    assert "keeps crawlers from this address" in source.notes[0]
+    assert "--robots strict" in source.notes[0]
+    source, _ = read(f"{site.url}/list", tmp_path / "ignoring", robots="ignore")
+    assert not [text for text in source.notes if "robots" in text]
+    with pytest.raises(FetchError, match=r"is disallowed by the robots\.txt"):
+        read(f"{site.url}/list", tmp_path / "strict", robots="strict")

@@ -6,6 +6,7 @@ Fetching, splitting and tokenising are not known here.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from gptcli.errors import CorpusError, FormatError
 from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
 from gptcli.fetch.provenance import PROVENANCE, read_provenance
 from gptcli.fetch.recipes import recipes
+from gptcli.fetch.store import RAW, fetched_source
 from gptcli.files import sha256_file
 
 CORPORA = Path("corpora")
@@ -56,6 +58,18 @@ def corpus_names(corpora_dir: Path = CORPORA) -> list[str]:
     """Return the names of the fetched corpora, those made by hand too, the newest first."""
     found = [path.parent for path in corpora_dir.glob(f"*/{DOCUMENTS}") if not path.parent.name.startswith(".")]
     return [folder.name for folder in sorted(found, key=lambda folder: (-_changed_ns(folder), folder))]
+
+
+def unfinished_fetches(corpora_dir: Path = CORPORA) -> dict[str, str]:
+    """Return by name of the corpus the commands that go on with fetches broken off before there were documents."""
+    folders = sorted(path.parent for path in corpora_dir.glob(f"*/{RAW}") if not (path.parent / DOCUMENTS).exists())
+    by_recipe = {recipe.name for recipe in recipes(corpora_dir)}
+    commands = {}
+    for name, source in ((folder.name, fetched_source(folder)) for folder in folders):
+        if source is not None:
+            words = [name] if name in by_recipe else [source, "--name", name]
+            commands[name] = shlex.join(["gptcli", "fetch", *words])
+    return commands
 
 
 def choose_corpus(wanted: str | None, of_profile: str | None, corpora_dir: Path = CORPORA) -> str:
@@ -125,6 +139,8 @@ def unknown_corpus(corpus: str, corpora_dir: Path = CORPORA) -> CorpusError:
     if Path(corpus).is_file():
         return CorpusError(f"{corpus} is a file, not a corpus yet.", f"gptcli fetch {corpus}")
     name, parent = locate_corpus(corpus, corpora_dir)
+    if (command := unfinished_fetches(parent).get(name)) is not None:
+        return CorpusError(f"The fetch of the corpus {name!r} was not finished.", f"This goes on with it: {command}")
     fetched = sorted(corpus_names(parent))
     by_name = [recipe.name for recipe in recipes(parent)]
     if name in by_name:

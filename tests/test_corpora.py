@@ -8,10 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.corpora import choose_corpus, corpus_names, find_corpus, is_fetched
+from gptcli.corpora import (
+    choose_corpus,
+    corpus_names,
+    document_facts,
+    find_corpus,
+    is_fetched,
+    unfinished_fetches,
+)
 from gptcli.errors import CorpusError
 from gptcli.fetch import fetch
+from gptcli.fetch.options import FetchOptions
+from gptcli.fetch.web import Web
 from gptcli.files import sha256_file
+from tests.fetch.conftest import Page, Site, site
+
+__all__ = ["site"]
 
 
 @pytest.fixture
@@ -111,3 +123,23 @@ def test_names_that_are_no_corpus_are_not_fetched(corpora_dir: Path, name: str) 
     assert not is_fetched(name, corpora_dir)
     with pytest.raises(CorpusError, match="no corpus called"):
         find_corpus(name, corpora_dir)
+
+
+def test_a_fetch_that_was_broken_off_is_known_with_the_command_that_goes_on(tmp_path: Path, site: Site) -> None:
+    site.pages["/a.txt"] = Page(b"One part of many.")
+    for name in ("mine", "poirot"):
+        with Web(tmp_path / "corpora" / name, f"{site.url}/a.txt", FetchOptions(delay=0.0)) as web:
+            web.get(f"{site.url}/a.txt")
+    assert unfinished_fetches(tmp_path / "corpora") == {
+        "mine": f"gptcli fetch {site.url}/a.txt --name mine",
+        "poirot": "gptcli fetch poirot",
+    }
+    with pytest.raises(CorpusError, match="The fetch of the corpus 'mine' was not finished") as caught:
+        find_corpus("mine", tmp_path / "corpora")
+    assert caught.value.hint.endswith(f"gptcli fetch {site.url}/a.txt --name mine")
+
+
+def test_what_is_known_of_each_document_is_told(corpora_dir: Path) -> None:
+    (row,) = document_facts(corpora_dir / "hamlet")
+    assert (row["title"], row["bytes"], len(row["sha256"])) == ("hamlet", 43 * 20, 64)
+    assert row["fetched_at"] == json.loads((corpora_dir / "hamlet" / "source.json").read_text("utf-8"))["fetched_at"]

@@ -19,20 +19,22 @@ corpora_app = typer.Typer(help="Corpora: list them and the recipes, show one.", 
 @reports_errors
 def list_command(as_json: JsonOption = False) -> None:
     """List the fetched corpora, the newest first, and the recipes that gptcli fetch knows by name."""
-    from gptcli.corpora import corpus_names
+    from gptcli.corpora import corpus_names, unfinished_fetches
     from gptcli.fetch.recipes import recipes
 
+    begun = [{"name": name, "fetched": False, "next": command} for name, command in unfinished_fetches().items()]
     fetched = [{"name": name, "fetched": True, **_facts_or_problem(name)} for name in corpus_names()]
-    names = {row["name"] for row in fetched}
+    names = {row["name"] for row in (*fetched, *begun)}
     known = [
         {"name": file.name, "fetched": False, "builtin": file.builtin, **_recipe_facts(file)}
         for file in recipes()
         if file.name not in names
     ]
-    width = max((len(str(row["name"])) for row in (*fetched, *known)), default=0)
+    width = max((len(str(row["name"])) for row in (*fetched, *begun, *known)), default=0)
     lines = [f"{row['name']!s:<{width}}  {_summary(row)}" for row in fetched]
+    lines += [f"{row['name']!s:<{width}}  not finished; this goes on: {row['next']}" for row in begun]
     lines += [f"{row['name']!s:<{width}}  recipe: {row['description']}" for row in known]
-    emit({"corpora": [*fetched, *known]}, "\n".join(lines), as_json=as_json)
+    emit({"corpora": [*fetched, *begun, *known]}, "\n".join(lines), as_json=as_json)
 
 
 @corpora_app.command("show")

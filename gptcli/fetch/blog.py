@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from gptcli.documents import Document, Origin
 from gptcli.errors import SourceError
-from gptcli.fetch.addresses import page_key
+from gptcli.fetch.addresses import is_no_post, page_key
 from gptcli.fetch.boilerplate import Draft, Drafts, Dropped
 from gptcli.fetch.discovery import Discovery, Found, Texts
 from gptcli.fetch.extract import extract
@@ -20,7 +20,7 @@ from gptcli.fetch.listing import read_listing
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.page import HTML_TYPES, page_documents, page_origin
 from gptcli.fetch.source import Missing, Plan, Source
-from gptcli.fetch.urls import same_site, without_login
+from gptcli.fetch.urls import canonical, same_site, without_login
 from gptcli.fetch.web import PAGE_BYTES, FetchError, Response, Web, lost
 
 # A page that links so many posts by their titles is a list of them.
@@ -89,7 +89,7 @@ class _Reading:
         steps = [*found.steps, f"ask for the pages of {len(asked):,} posts" if asked else "ask for no page of a post"]
         if found.more:
             steps.append("follow the older pages of the lists, which may lead to more posts")
-        requests = None if found.more else len(asked)
+        requests = None if found.more else len(asked) + found.unread
         return Plan(tuple(steps), requests, None if requests is None else self.web.seconds(requests, self.home.url))
 
     def documents(self) -> Iterator[Document]:
@@ -113,10 +113,9 @@ class _Reading:
             self._tell_dropped(dropped)
 
     def _discovered(self, texts: Texts, *, whole: bool) -> Discovery:
-        found = Discovery(self.home, self.web, self.options, texts, whole=whole, anywhere=self.feed)
+        found = Discovery(self.home, self.web, self.options, texts, whole=whole)
         if self.feed:
-            found.read_feed(self.home.final_url, self.home)
-            found.notes.append("A feed may hold the newest posts only; the address of the site's home page brings all.")
+            found.run_feed()
         else:
             found.run()
         return found
@@ -217,5 +216,6 @@ class _Reading:
 def _address(response: Response, facts: PageFacts, home: Response) -> str:
     """Return the address that a page says it has, where that is one of this site and not that of its home page."""
     stated = facts.canonical
-    trusted = stated and same_site(stated, response.final_url) and page_key(stated) != page_key(home.final_url)
-    return stated if trusted else response.final_url
+    # Broken themes name the home page or a list, the same one on each page.
+    trusted = stated and same_site(stated, home.final_url) and not is_no_post(stated)
+    return canonical(stated if trusted else response.final_url)

@@ -35,6 +35,8 @@ PLANNED_PAGES = 10
 MAX_FEEDS = 6
 MAX_FRONTS = 5
 MAX_SITEMAPS = 500
+# Why a list cannot be had now, though there is one.
+_LATER = frozenset({"transient", "too-large", "broken"})
 _POSTS_NAME = re.compile(r"(?:^|[^a-z])(?:posts?|articles?|blog|entries|news|stories)(?:[^a-z]|$)")
 _LISTS_NAME = re.compile(r"categor|tag|author|user|image|video|product|taxonom|archive|attachment")
 _PAGES_NAME = re.compile(r"(?:^|[^a-z])pages?(?:[^a-z]|$)")
@@ -81,8 +83,8 @@ class Discovery:
 
     ``posts`` are known by ``page_key``, in the order in which they were found. ``missing`` are lists that could not be
     had, so that posts may be missing too. ``others`` counts addresses of the site that were taken for no posts,
-    ``abroad`` entries that lead to other sites, ``protected`` posts with a password. ``more`` says that lists were not
-    followed to their ends. ``anywhere`` takes posts of other sites too.
+    ``abroad`` entries that lead to other sites, ``protected`` posts with a password. With ``whole`` False lists are
+    followed for a few pages only: ``more`` says that there are more, ``unread`` how many of the interface.
     """
 
     home: Response
@@ -90,7 +92,6 @@ class Discovery:
     options: FetchOptions
     texts: Texts
     whole: bool = True
-    anywhere: bool = False
     facts: PageFacts = field(default_factory=PageFacts)
     posts: dict[str, Found] = field(default_factory=dict)
     language: str = ""
@@ -101,15 +102,27 @@ class Discovery:
     others: int = 0
     abroad: int = 0
     more: bool = False
+    unread: int = 0
     # By page_key: addresses that stand where posts stand, all of the sitemaps, all that lists link.
     _told: dict[str, str] = field(default_factory=dict)
     _mapped: dict[str, str] = field(default_factory=dict)
     _linked: dict[str, str] = field(default_factory=dict)
     _says_posts: bool = False
+    # A feed alone may be kept on another host than its posts.
+    _anywhere: bool = False
     _shapes: Shapes = field(default_factory=Shapes)
 
+    def run_feed(self) -> None:
+        """Find the posts of a feed, where that is all that was asked for."""
+        self._anywhere = True
+        try:
+            self.read_feed(self.home.final_url, self.home)
+        except FetchError as error:
+            self.missing.append(Missing(f"more posts of {self.home.url}", error.message))
+        self.notes.append("A feed may hold the newest posts only; the address of the site's home page brings all.")
+
     def run(self) -> None:
-        """Find the posts; with ``whole`` False lists are followed for a few pages only."""
+        """Find the posts of a site."""
         html = self.home.text(self.options.encoding)
         self.facts = page_facts(html, self.home.final_url)
         try:
@@ -129,14 +142,14 @@ class Discovery:
         except FetchError as error:
             if error.reason == "limit":
                 raise
-            if not guessed and error.reason in {"transient", "too-large", "broken"}:
+            if not guessed and error.reason in _LATER:
                 self.missing.append(Missing(url, error.message))
             elif not guessed:
                 self.notes.append(f"A list of posts could not be read: {error.message}")
             return None
 
     def _by_interface(self) -> bool:
-        """Read all posts from WordPress's interface; False where there is none or it does not give them all."""
+        """Read all posts from WordPress's interface; False where there is none or it does not give all."""
         root = wordpress.api_root(self.home, self.facts)
         if root is None or not same_site(root, self.home.final_url):
             return False
@@ -146,15 +159,17 @@ class Discovery:
                 self.protected += page.protected
                 self._tell(page.entries, page.response)
                 count = page.total or count + len(page.entries)
-                self.more = not self.whole and page.pages > 1
+                self.unread = max(page.pages - 1, 0)
         except SourceError as error:
             if isinstance(error, FetchError) and error.reason == "limit":
                 raise
-            self.posts.clear()
-            self.protected = 0
-            self.notes.append(f"The posts could not be read from WordPress's interface: {error.message}")
+            if isinstance(error, FetchError) and error.reason in _LATER:
+                self.missing.append(Missing(error.url, error.message))
+            else:
+                self.notes.append(f"WordPress's interface does not tell all posts: {error.message}")
             return False
-        self.steps.append(f"read {count:,} posts with their texts from WordPress's interface {root}")
+        if count:
+            self.steps.append(f"read {count:,} posts with their texts from WordPress's interface {root}")
         return count > 0
 
     def _by_feeds(self) -> None:
@@ -292,7 +307,7 @@ class Discovery:
         new = False
         for entry in entries:
             entry = replace(entry, url=canonical(entry.url))
-            if not self.anywhere and not same_site(entry.url, self.home.final_url):
+            if not self._anywhere and not same_site(entry.url, self.home.final_url):
                 self.abroad += 1
                 continue
             known = self.posts.get(page_key(entry.url))
@@ -309,6 +324,8 @@ class Discovery:
         Where nothing but a sitemap tells of posts, all of its pages are.
         """
         home, shapes = page_key(self.home.final_url), self._shapes
+        # Of a host that several people share, only what lies below the home page is theirs.
+        below = urlsplit(self.home.final_url).path.rpartition("/")[0] + "/"
         only_mapped = not self.posts and not self._says_posts and bool(self._mapped)
         for key, url in self._told.items():
             self.posts.setdefault(key, Found(Entry(url)))
@@ -316,8 +333,10 @@ class Discovery:
         for key, url in {**self._mapped, **self._linked}.items():
             if key in self.posts or key == home:
                 continue
-            mapped = only_mapped and key in self._mapped
-            fits = not is_common_page(url) if mapped or not shapes else shapes.fit(url)
+            if (only_mapped and key in self._mapped) or not shapes:
+                fits = not is_common_page(url) and urlsplit(url).path.startswith(below)
+            else:
+                fits = shapes.fit(url)
             if is_no_post(url) or not fits:
                 self.others += 1
             else:

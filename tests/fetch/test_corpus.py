@@ -72,7 +72,8 @@ def test_a_corpus_of_another_source_is_replaced_with_a_note(here: Path) -> None:
 
 def texts() -> dict[str, list[str]]:
     return {
-        path.parent.name: [item.text for item in read_documents(path)] for path in Path("corpora").glob("*/documents.jsonl")
+        path.parent.name: [item.text for item in read_documents(path)]
+        for path in Path("corpora").glob("*/documents.jsonl")
     }
 
 

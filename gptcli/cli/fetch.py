@@ -52,7 +52,7 @@ def fetch_command(
         max_pages=max_pages,
         max_bytes=max_bytes,
         items=items,
-        text_fields=text_fields or (),
+        text_fields=of.parse_fields(text_fields or ""),
         next_page=next_page,
         drop_lines=tuple(drop_lines or ()),
         limit_bytes=limit_bytes,

@@ -98,10 +98,8 @@ ItemsOption = Annotated[
     typer.Option(metavar="PATH", help="Where the list is in the answer: data.posts.", rich_help_panel=_JSON),
 ]
 TextFieldsOption = Annotated[
-    tuple[str, ...] | None,
-    typer.Option(
-        parser=parse_fields, metavar="A,B", help="The fields that are the text: title,body.", rich_help_panel=_JSON
-    ),
+    str | None,
+    typer.Option(metavar="A,B", help="The fields that are the text: title,body.", rich_help_panel=_JSON),
 ]
 NextOption = Annotated[
     str | None,

@@ -51,8 +51,6 @@ def open_audio(
     Reading the documents raises ``SourceError`` when there is no faster-whisper or no model, and for a single recording
     that is broken or in which nobody speaks; among several those are missing or counted.
     """
-    for pattern in options.drop_lines:
-        _check_pattern(pattern)
     ordered = sorted(files, key=lambda item: _by_number(item[1]))
     source = Source("audio", name, where, drops_lines=True)
     shelf = _Shelf(source, [Recording(*item) for item in ordered], folder / TRANSCRIPTS, options, on_progress)
@@ -264,16 +262,6 @@ def _transcript_of(recording: Recording, whisper: Whisper, path: Path, heard: He
         damaged=recording.damaged,
         segments=heard.segments,
     )
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise SourceError(
-            f"--drop-lines {pattern!r} is not a regular expression ({error}).",
-            "For sentences that begin with Chapter: --drop-lines '^Chapter'",
-        ) from error
 
 
 def _by_number(label: str) -> list[tuple[bool, int, str]]:

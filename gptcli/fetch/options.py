@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Literal
+
+from gptcli.errors import SourceError
 
 Robots = Literal["polite", "strict", "ignore"]
 AsKind = Literal["text", "page", "blog", "json", "gutenberg", "local", "audio", "hub"]
@@ -15,7 +18,8 @@ class FetchOptions:
 
     ``delay`` is in seconds between two requests to one host, None lets it adapt. ``max_pages`` is a number of requests
     and ``max_bytes`` one of decoded bytes, each for the whole fetch; None takes the default limit. ``mirror`` is a web
-    address that stands in for the host of the source. ``limit_bytes`` ends a data set after that much text.
+    address that stands in for the host of the source. ``limit_bytes`` ends a data set after that much text. Raises
+    ``SourceError`` for a pattern or a mirror that is none.
     """
 
     as_kind: AsKind | None = None
@@ -35,6 +39,21 @@ class FetchOptions:
     whisper: str = "small"
     language: str | None = None
     vad: bool = True
+
+    def __post_init__(self) -> None:
+        pattern = ""
+        try:
+            for pattern in self.drop_lines:
+                re.compile(pattern)
+        except re.error as error:
+            raise SourceError(
+                f"--drop-lines {pattern!r} is not a regular expression ({error}).",
+                "A line that begins with a word: --drop-lines '^Chapter'; a bracket itself: --drop-lines '\\('",
+            ) from error
+        if self.mirror is not None and not re.match(r"(?i)https?://[^/?#\s]+", self.mirror):
+            raise SourceError(
+                f"The mirror {self.mirror!r} is not a web address.", "Write it like --mirror https://mirror.example.org"
+            )
 
     def arguments(self) -> list[str]:
         """Return the command line's words for the options that say what is fetched, defaults left out."""

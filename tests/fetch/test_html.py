@@ -37,12 +37,15 @@ TEXTS = {
         "x\n\n  def f():\n\n\n    return  1\n\ny",
     ),
     "lines in pre may be blocks or end with br": ("<pre><div>a</div><div>b</div>c<br>d</pre>", "a\nb\nc\nd"),
-    "what nobody reads is left out": (
-        "<head><title>T</title></head><script>if (a<b) '<p>'</script><style>p{}</style><p>a<noscript>n</noscript>"
-        "<template><p>t</p></template><svg><text>s</text></svg><p hidden>h</p><!-- c -->b",
+    "scripts, styles and titles are left out": (
+        "<head><title>T</title></head><script>if (a<b) '<p>'</script><style>p{}</style><p>a<noscript>n</noscript>b",
+        "ab",
+    ),
+    "hidden parts and comments are left out": (
+        "<p>a<template><p>t</p></template><svg><text>s</text></svg><p hidden>h</p><!-- c -->b",
         "a\n\nb",
     ),
-    "entities of all kinds": ("<p>&lt;&eacute;&#8217;&#x1F600;&nbsp;&copy &unknown; AT&T", "<é’😀 © &unknown; AT&T"),
+    "entities of all kinds": ("<p>&lt;&eacute;&#8221;&#x1F600;&nbsp;&copy &unknown; AT&T", "<é”😀 © &unknown; AT&T"),
     "invisible characters go, spaces that do not break are spaces": (
         "<p>a&shy;b&#8203;c&nbsp;&nbsp;d\u00a0e",
         "abc d e",
@@ -103,10 +106,8 @@ def test_a_surrogate_and_a_nul_are_no_obstacle() -> None:
 
 
 @given(
-    st.text(
-        alphabet=st.sampled_from(
-            list("ab <>/!&;\"'=-\n\t") + ["<p>", "</p>", "<pre>", "<td>", "<li>", "<!--", "&lt;", "é"]
-        )
+    st.lists(st.sampled_from([*"ab <>/!&;=-\n\t'é", "<p>", "</p>", "<pre>", "<td>", "<li>", "<!--", "&lt;"])).map(
+        "".join
     )
 )
 def test_nothing_breaks_it_and_no_tag_of_ours_is_left(html: str) -> None:

@@ -1,0 +1,129 @@
+"""``gptcli fetch`` as it is typed: what it decides, what it says, and what it leaves for the commands after it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Cli
+from tests.fetch.blog_site import put_blog
+from tests.fetch.conftest import Page, Site, site
+
+__all__ = ["site"]
+
+JSON = "application/json"
+
+
+def documents(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = (folder / "corpora" / name / "documents.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def entries(*bodies: str) -> bytes:
+    return json.dumps([{"id": n, "url": f"/{n}", "body": body} for n, body in enumerate(bodies)]).encode()
+
+
+def test_a_blog_is_fetched_from_its_front_page_and_trained_on(cli: Cli, folder: Path, site: Site) -> None:
+    put_blog(site, "semantic")
+    fetched = cli("fetch", f"{site.url}/", "--name", "blog", "--delay", "0", "--json").json()
+    assert (fetched["documents"], fetched["source"]["kind"], fetched["source"]["missing"]) == (60, "blog", [])
+    assert fetched["source"]["dropped"]["pages that robots.txt disallows"] == 5
+    small = ("--set", "max_steps=2", "--set", "n_layer=1", "--set", "eval_tokens=500", "--device", "cpu", "--quiet")
+    trained = cli("train", "--profile", "macbook", *small)
+    assert trained.code == 0, trained.stderr
+    assert trained.stdout.strip() == "runs/blog-macbook"
+
+
+def test_explain_says_what_and_how_long_and_writes_nothing(cli: Cli, folder: Path, site: Site) -> None:
+    listed = [{"id": n, "body": f"Entry {n}."} for n in range(100)]
+    first = {"count": 250, "next": "/list.json?page=2", "results": listed}
+    site.pages["/list.json"] = Page(json.dumps(first).encode(), JSON)
+    done = cli("fetch", f"{site.url}/list.json", "--explain", "--delay", "2")
+    assert done.code == 0, done.stderr
+    assert "kind: json, because it answers with JSON" in done.stdout
+    assert "250 records on 3 pages" in done.stdout
+    assert "requests: 2, about 4s at the polite rate" in done.stdout
+    assert site.asked == ["/list.json"]
+    assert not (folder / "corpora").exists()
+
+
+def test_explain_of_files_counts_them(cli: Cli, folder: Path) -> None:
+    (folder / "notes").mkdir()
+    for name in ("a.txt", "b.md", "c.html"):
+        (folder / "notes" / name).write_text("Some words.", "utf-8")
+    found = cli("fetch", "notes", "--explain", "--json").json()
+    assert (found["kind"], found["corpus"], found["requests"], found["bytes"]) == ("folder", "notes", 0, 33)
+
+
+def test_files_that_the_shell_has_listed_are_one_corpus(cli: Cli, folder: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(f"The words of {name}.", "utf-8")
+    assert cli("fetch", "b.txt", "a.txt", "--name", "both").code == 0
+    assert [item["title"] for item in documents(folder, "both")] == ["b", "a"]
+
+
+def test_a_refresh_says_what_is_new_changed_and_gone(cli: Cli, folder: Path, site: Site) -> None:
+    site.pages["/list"] = Page(entries("Zero.", "One.", "Two."), JSON)
+    address = f"{site.url}/list"
+    assert cli("fetch", address, "--name", "x").code == 0
+    site.pages["/list"] = Page(entries("Zero.", "One, but different."), JSON)
+    done = cli("fetch", address, "--name", "x", "--json")
+    assert "1 changed, 1 gone" in done.json()["notes"][-1]
+    assert done.json()["source"]["changes"] == {"new": 0, "changed": 1, "gone": 1}
+    again = cli("fetch", address, "--name", "x", "--json").json()
+    assert again["notes"][-1] == "The text of x is the same as before."
+
+
+def test_offline_makes_the_documents_anew_with_other_lines_dropped(cli: Cli, folder: Path, site: Site) -> None:
+    site.pages["/a.txt"] = Page(b"Chapter one\nIt was dark.\nChapter two\nIt was light.")
+    assert cli("fetch", f"{site.url}/a.txt", "--name", "x").code == 0
+    asked = len(site.requests)
+    done = cli("fetch", f"{site.url}/a.txt", "--name", "x", "--offline", "--drop-lines", "^Chapter")
+    assert done.code == 0, done.stderr
+    assert "2 lines with ^Chapter" in done.stderr
+    assert documents(folder, "x")[0]["text"] == "It was dark.\nIt was light."
+    assert len(site.requests) == asked
+
+
+def test_the_record_and_the_documents_are_shown(cli: Cli, folder: Path, site: Site) -> None:
+    site.pages["/list"] = Page(entries("<p>Zero &amp; none.</p>", "", "Two."), JSON)
+    assert cli("fetch", f"{site.url}/list", "--name", "x", "--text-fields", "body").code == 0
+    shown = cli("corpora", "show", "x").stdout
+    assert f"command: gptcli fetch {site.url}/list --name x --text-fields body" in shown
+    assert "dropped: 1 records without text" in shown
+    rows = cli("corpora", "show", "x", "--documents", "--json").json()["documents"]
+    assert [row["url"] for row in rows] == [f"{site.url}/0", f"{site.url}/2"]
+    assert all(len(row["sha256"]) == 64 and row["fetched_at"].endswith("+00:00") for row in rows)
+    assert documents(folder, "x")[0]["text"] == "Zero & none."
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        (("--delay", "-1"), "--delay"),
+        (("--max-pages", "0"), "--max-pages"),
+        (("--max-bytes", "much"), "500MB"),
+        (("--robots", "maybe"), "--robots"),
+        (("--as", "book"), "--as"),
+    ],
+)
+def test_values_that_cannot_be_are_usage_errors(cli: Cli, options: tuple[str, ...], fragment: str) -> None:
+    done = cli("fetch", "docs.txt", *options)
+    assert (done.code, done.stdout) == (2, "")
+    assert fragment in done.stderr
+
+
+def test_a_pattern_that_is_none_is_a_sentence(cli: Cli) -> None:
+    done = cli("fetch", "docs.txt", "--drop-lines", "(")
+    assert (done.code, done.stdout) == (1, "")
+    assert "'(' is not a regular expression" in done.stderr
+
+
+@pytest.mark.parametrize("mirror", ["nonsense", "ftp://example.org", "http://"])
+def test_a_mirror_that_is_no_address_is_a_sentence(cli: Cli, mirror: str) -> None:
+    done = cli("fetch", "gutenberg:863", "--mirror", mirror)
+    assert (done.code, done.stdout) == (1, "")
+    assert "--mirror" in done.stderr

@@ -81,7 +81,8 @@ class _Reading:
         self._late: list[FetchError] = []
 
     def plan(self) -> Plan:
-        """Look for posts without following lists to their ends, and say what reading them takes."""
+        """Look for posts, following lists for a few pages only, and say what that and reading them takes."""
+        before = self.web.requests
         with Texts() as texts:
             found = self._discovered(texts, whole=False)
         pages = [post.entry.url for post in found.posts.values() if post.text is None]
@@ -89,7 +90,7 @@ class _Reading:
         steps = [*found.steps, f"ask for the pages of {len(asked):,} posts" if asked else "ask for no page of a post"]
         if found.more:
             steps.append("follow the older pages of the lists, which may lead to more posts")
-        requests = None if found.more else len(asked) + found.unread
+        requests = None if found.more else self.web.requests - before + found.unread + len(asked)
         return Plan(tuple(steps), requests, None if requests is None else self.web.seconds(requests, self.home.url))
 
     def documents(self) -> Iterator[Document]:
@@ -137,6 +138,9 @@ class _Reading:
             self.source.dropped["pages that are others by another address"] += 1
             return
         try:
+            # Also for texts that came with a list: what robots.txt keeps from us we take from nowhere.
+            if post.text is None or same_site(post.entry.url, self.home.final_url):
+                self.web.permit(post.entry.url)
             draft = self._read(post, found) if post.text is None else self._listed(post, found, post.text)
         except FetchError as error:
             if error.reason == "limit":
@@ -152,10 +156,8 @@ class _Reading:
             self.source.dropped["posts with the text of another"] += 1
 
     def _listed(self, post: Found, found: Discovery, at: int) -> Draft:
-        """Return a post whose text came with a list; what robots.txt keeps from us we take from nowhere."""
+        """Return a post whose text came with the list of posts."""
         entry = post.entry
-        if same_site(entry.url, self.home.final_url):
-            self.web.permit(entry.url)
         origin = Origin(
             title=entry.title,
             author=entry.author,

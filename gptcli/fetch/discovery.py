@@ -267,14 +267,14 @@ class Discovery:
             barren = 0
             while older and page_key(older) not in seen:
                 if not self.whole and pages > PLANNED_PAGES:
-                    self.more = True
+                    self.more = self.more or barren < PLANNED_PAGES // 3
                     break
                 seen.add(page_key(older))
                 response = self._get(older)
                 if response is None:
                     break
                 pages += 1
-                listing = read_listing(response.text(self.options.encoding), response.final_url)
+                listing = self._listing(response)
                 barren = 0 if self._list(listing) else barren + 1
                 if barren == BARREN_PAGES:
                     self.notes.append(
@@ -284,6 +284,12 @@ class Discovery:
                     break
                 older = listing.older
         self.steps.append(f"read {pages:,} page{'' if pages == 1 else 's'} that list posts")
+
+    def _listing(self, response: Response) -> Listing:
+        try:
+            return read_listing(response.text(self.options.encoding), response.final_url)
+        except SourceError:  # not text at all
+            return Listing()
 
     def _list(self, listing: Listing) -> bool:
         """Take the links of a list in; returns whether any of them may be a post that is new."""

@@ -51,7 +51,7 @@ _SEPARATOR = re.compile(rf"\s+[{_DASHES}|·•:»«-]+\s+")
 _MARKS = " |·•:»«\u2013\u2014-"
 _BYLINE = re.compile(
     r"(?:(?:posted|published|written|updated|last\s+updated|by|on|in|at|min|mins|minutes?|read|reading\s+time|date"
-    r"|comments?|words|\d{1,4}(?:st|nd|rd|th)?|[ap]m|mon|tue|wed|thu|fri|sat|sun|(?:mon|tues|wednes|thurs|fri|satur|sun)day"
+    r"|comments?|words|\d|[ap]m|mon|tue|wed|thu|fri|sat|sun|(?:mon|tues|wednes|thurs|fri|satur|sun)day"
     r"|jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
     r"|nov(?:ember)?|dec(?:ember)?)\b[\s,.:;|/·•()~\u2013\u2014-]*)+",
     re.IGNORECASE,
@@ -93,11 +93,11 @@ def extract(html: str, url: str) -> Extracted:
     if tree is None:
         return Extracted("")
     facts = tree_facts(tree, url)
-    heading = _heading(tree, facts)
     judged = _judge(tree, url) if len(html) <= MAX_JUDGED_CHARS else None
-    text = _main_text(tree, (judged.text if judged else "") or "") if len(html) <= MAX_JUDGED_CHARS else ""
+    runs = _runs(tree)
+    title = _title(tree, facts, {_letters(line) for line in tree_text(tree).split("\n")})
+    text = _main_text(tree, runs, (judged.text if judged else "") or "") if len(html) <= MAX_JUDGED_CHARS else ""
     text = text or html_to_text(html)
-    title = heading or _title(facts, text)
     author = facts.author or ((judged.author if judged else "") or "")
     return Extracted(
         text=_without_head(text, title, author),
@@ -142,10 +142,9 @@ def _unwrap_tables(tree: Any) -> None:  # noqa: ANN401
             element.tag = "div"
 
 
-def _main_text(tree: Any, judged: str) -> str:  # noqa: ANN401
+def _main_text(tree: Any, runs: list[_Run], judged: str) -> str:  # noqa: ANN401
     """Return the text of those runs of a page that are main text by the judgement and by their place."""
     wanted = _letters(judged)
-    runs = _runs(tree)
     body = next(tree.iter("body"), tree)
     plain = [run for run in runs if not _is_menu(run) and not is_chrome(run.element, body)]
     if len(wanted) < KEPT_SHARE * sum(len(run.letters) for run in plain):
@@ -319,25 +318,20 @@ def _letters(text: str) -> str:
     return _NOT_LETTERS.sub("", text)
 
 
-def _heading(tree: Any, facts: PageFacts) -> str:  # noqa: ANN401
-    """Return the heading that ``<title>`` repeats, often with the name of the site added; nothing where none is."""
+def _title(tree: Any, facts: PageFacts, texts: set[str]) -> str:  # noqa: ANN401
+    """Return the title of a page without the name of its site, which ``<title>`` often holds too.
+
+    ``texts`` are the letters of each line of the page, to tell its title from the name of its site.
+    """
+    whole, site = facts.title, facts.site_name
     for heading in tree.iter("h1", "h2"):
         words = " ".join("".join(heading.itertext()).split())
-        if len(words) > 3 and words != facts.site_name and words in facts.title:
+        if len(words) > 3 and words != site and words in whole:
             return words
-    return ""
-
-
-def _title(facts: PageFacts, text: str) -> str:
-    """Return the title of a page without the name of its site, where it can be told from the title."""
-    whole, site = facts.title, facts.site_name
     parts = _SEPARATOR.split(whole)
-    if len(parts) == 1:
-        return whole
-    if site in {parts[0], parts[-1]}:
+    if len(parts) > 1 and site in {parts[0], parts[-1]}:
         return whole.removeprefix(site).removesuffix(site).strip(_MARKS)
-    lines = text.split("\n", HEAD_LINES)[:HEAD_LINES]
-    return next((part for part in (parts[0], parts[-1]) if part in lines), whole)
+    return next((part for part in (whole, parts[0], parts[-1]) if part != site and _letters(part) in texts), whole)
 
 
 def _without_head(text: str, title: str, author: str) -> str:
@@ -358,4 +352,6 @@ def _without_head(text: str, title: str, author: str) -> str:
 
 def _is_byline(line: str, author: str) -> bool:
     words = line.replace(author, " ").strip() if author else line.strip()
-    return len(line) < 100 and (not words or bool(_BYLINE.fullmatch(re.sub(r"\d+", " 1 ", words).strip())))
+    return len(line) < 100 and (
+        not words or bool(_BYLINE.fullmatch(re.sub(r"\d+(?:st|nd|rd|th)?", " 1 ", words).strip()))
+    )

@@ -69,7 +69,7 @@ def tree_facts(tree: Any, url: str) -> PageFacts:  # noqa: ANN401 - lxml is impo
     rels = [
         (set(element.get("rel").lower().split()), address, element)
         for element in tree.iter("link", "a", "area")
-        if element.get("rel") and (address := join(base, element.get("href") or ""))
+        if element.get("rel") and element.get("href") and (address := join(base, element.get("href")))
     ]
 
     def linked(rel: str) -> str:
@@ -78,7 +78,7 @@ def tree_facts(tree: Any, url: str) -> PageFacts:  # noqa: ANN401 - lxml is impo
     return PageFacts(
         title=_text(data.get("headline")) or meta.get("og:title", "") or _words(next(tree.iter("title"), None)),
         site_name=meta.get("og:site_name", ""),
-        canonical=linked("canonical") or join(base, meta.get("og:url", "")) or "",
+        canonical=linked("canonical") or (join(base, meta["og:url"]) if "og:url" in meta else "") or "",
         feeds=tuple(dict.fromkeys(address for names, address, link in rels if _is_feed(names, address, link))),
         next=linked("next"),
         language=(tree.get("lang") or meta.get("og:locale", "")).strip().replace("_", "-"),

@@ -18,9 +18,10 @@ from gptcli.fetch.urls import join, same_site
 _DOCTYPE = re.compile(rb"<!DOCTYPE[^>\[]*([>\[])", re.IGNORECASE)
 _DOCTYPE_END = re.compile(rb"\]\s*>")
 _TRUNCATED = re.compile(
-    r"(?:\[?(?:…|\.\.\.|&hellip;)\]?"
-    r"|\b(?:read|continue|view|keep|see)\s+(?:more|on|reading|the\s+(?:full|rest|whole|original|entire))\b[^\n]{0,80}"
-    r"|\(?\bmore\s*(?:…|\.\.\.|→|»|>)?\)?)\s*[»→>\]]*\s*$",
+    r"(?:\[?(?:…|\.\.\.)\]?"
+    r"|(?:^|[\n.!?…(\[>»])\s*(?:read|continue|view|keep|see)\s+(?:more|on|reading|the\s+(?:full|rest|whole|original))\b"
+    r"[^\n.!?]{0,80}"
+    r"|[(\[]\s*(?:read\s+)?more\b[^\n)\]]{0,3}[)\]])\s*[»→>\]]*\s*$",
     re.IGNORECASE,
 )
 # Class names of what plug-ins and feed services put into the bodies of posts.
@@ -166,5 +167,5 @@ def _licence(item: Any) -> str:  # noqa: ANN401
 
 def _links(item: Any, url: str, rels: set[str]) -> Iterator[str]:  # noqa: ANN401
     for link in item.get("links") or []:
-        if link.get("rel") in rels and (address := join(url, link.get("href") or "")):
+        if link.get("rel") in rels and link.get("href") and (address := join(url, link.get("href"))):
             yield address

@@ -13,10 +13,10 @@ from typing import Any
 
 from gptcli.documents import well_formed
 
-# Elements whose content nobody reads as text.
+# Elements whose content nobody reads as text. Not <head>: where <body> is left out, the parser puts <article> there.
 SILENT = frozenset(
     {
-        *("head", "script", "style", "template", "noscript", "svg", "iframe", "object", "embed", "applet", "canvas"),
+        *("title", "script", "style", "template", "noscript", "svg", "iframe", "object", "embed", "applet", "canvas"),
         *("audio", "video", "map", "textarea", "select", "datalist", "button", "annotation", "annotation-xml"),
     }
 )

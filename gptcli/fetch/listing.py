@@ -54,7 +54,7 @@ def read_listing(html: str, url: str) -> Listing:
     fronts: dict[str, None] = {}
     older = tree_facts(tree, url).next
     for link in tree.iter("a"):
-        joined = join(base, link.get("href") or "")
+        joined = join(base, link.get("href")) if link.get("href") else None
         if joined is None or not same_site(joined, url):
             continue
         address = canonical(joined)

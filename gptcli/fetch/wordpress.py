@@ -96,7 +96,8 @@ def _page(web: Web, root: str, number: int) -> Page:
 
 
 def _entry(post: dict[str, Any], base: str) -> Entry | None:
-    link = join(base, _text(post.get("link")))
+    stated = _text(post.get("link"))
+    link = join(base, stated) if stated else None
     if link is None:
         return None
     authors = post.get("_embedded", {}).get("author") if isinstance(post.get("_embedded"), dict) else None

@@ -18,6 +18,8 @@ from tests.fetch.blog_themes import LICENCE, Block, Post, body, page
 from tests.fetch.conftest import Page, Site
 
 LONG, SHORT = 220, 45
+# The post that lists link without the last slash of its address.
+WITHOUT_SLASH = 22
 WORDPRESS_EXTRAS = (
     '<div class="sharedaddy sd-sharing-enabled"><h3 class="sd-title">Share this:</h3><ul><li>Twitter</li></ul></div>'
 )
@@ -27,13 +29,13 @@ def blocks_of(topic: str) -> Iterator[Block]:
     """Cut a topic of Python's documentation into the blocks of a post."""
     for piece in filter(str.strip, re.split(r"\n\s*\n", topic)):
         lines = piece.split("\n")
-        words = " ".join(piece.split()).replace('"', "")
+        words = " ".join(piece.replace('"', "").split())
         if len(lines) == 2 and re.fullmatch(r"[*=~-]{4,}", lines[1]):
             yield Block("h2", lines[0].replace('"', ""))
         elif lines[0].startswith("   ") and re.search(r"[=(]|>>>", piece):
             yield Block("pre", textwrap.dedent(piece))
         elif lines[0].lstrip().startswith("* "):
-            items = (" ".join(item.split()).replace('"', "") for item in re.split(r"(?m)^\s*\* ", piece))
+            items = (" ".join(item.replace('"', "").split()) for item in re.split(r"(?m)^\s*\* ", piece))
             yield Block("ul", "\n".join(filter(None, items)))
         else:
             yield Block("blockquote" if lines[0].startswith("  ") else "p", words)
@@ -118,7 +120,8 @@ def put_blog(site: Site, theme: str, count: int = 65) -> Blog:
     blog.disallowed = [post.path for post in blog.posts[3::13]]
     for post in blog.posts:
         site.pages[post.path] = blog.page(post, theme)
-    site.pages[blog.posts[30].path.rstrip("/")] = site.pages[blog.posts[30].path]
+    without_slash = blog.posts[WITHOUT_SLASH].path
+    site.pages[without_slash.rstrip("/")] = site.pages[without_slash]
     rules = "".join(f"Disallow: {path}\n" for path in blog.disallowed)
     site.pages["/robots.txt"] = Page(f"User-agent: *\n{rules}Sitemap: {site.url}/sitemap.xml\n".encode())
     _put_sitemaps(site, blog)
@@ -169,7 +172,7 @@ def front(blog: Blog, shown: Sequence[Post], older: str) -> str:
     items = "".join(
         f'<article><h2><a href="{post.path}?utm_source=front&utm_medium=list">{html.escape(post.title)}</a></h2>'
         f"<time>{post.date}</time><p>{html.escape(post.blocks[0].text[:150])}…</p>"
-        f'<a href="{post.path.rstrip("/") if post.number == 30 else post.path}#more">Read more</a></article>'
+        f'<a href="{post.path.rstrip("/") if post.number == WITHOUT_SLASH else post.path}#more">Read more</a></article>'
         for post in shown
     )
     following = f'<a rel="next" href="{older}">Older posts</a>' if older else ""

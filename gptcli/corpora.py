@@ -17,7 +17,7 @@ from gptcli.errors import CorpusError, FormatError
 from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
 from gptcli.fetch.provenance import PROVENANCE, read_provenance
 from gptcli.fetch.recipes import recipes
-from gptcli.fetch.store import RAW, fetched_source
+from gptcli.fetch.web.store import RAW, fetched_source
 from gptcli.files import sha256_file
 
 CORPORA = Path("corpora")

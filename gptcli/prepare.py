@@ -17,7 +17,7 @@ from gptcli.corpora import CORPORA, Corpus, find_corpus, is_fetched, locate_corp
 from gptcli.documents import read_documents
 from gptcli.encode import encode_documents
 from gptcli.errors import CorpusError, FormatError
-from gptcli.fetch import fetch
+from gptcli.fetch.fetching import fetch
 from gptcli.fetch.recipes import recipes
 from gptcli.files import atomic_folder, write_json
 from gptcli.shards import (

@@ -29,7 +29,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> TokenDataset:
     """A few topics of Python's own documentation by characters, prepared for real: about 60 kB."""
     from pydoc_data.topics import topics
 
-    from gptcli.fetch import fetch
+    from gptcli.fetch.fetching import fetch
     from gptcli.prepare import prepare
 
     folder = tmp_path_factory.mktemp("tiny")

@@ -71,7 +71,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "typer": ("gptcli.cli.",),
     "rich": ("gptcli.cli.", "gptcli.display"),
-    "httpx": ("gptcli.fetch.http",),
+    "httpx": ("gptcli.fetch.web.http",),
     "click": (),
     "pickle": (),
     "dill": (),

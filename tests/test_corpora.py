@@ -17,7 +17,7 @@ from gptcli.corpora import (
     unfinished_fetches,
 )
 from gptcli.errors import CorpusError
-from gptcli.fetch import fetch
+from gptcli.fetch.fetching import fetch
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.web import Web
 from gptcli.files import sha256_file

@@ -19,7 +19,7 @@ import pytest
 from gptcli.config import DataConfig
 from gptcli.documents import Document, document, document_parts, read_documents, write_documents
 from gptcli.errors import CorpusError, TokenizerError
-from gptcli.fetch import fetch
+from gptcli.fetch.fetching import fetch
 from gptcli.fetch.options import FetchOptions
 from gptcli.prepare import PrepareResult, ensure_tokens, prepare
 from gptcli.shards import SplitName, open_dataset

@@ -9,7 +9,7 @@ from gptcli.cli.common import EncodingOption, JsonOption, QuietOption, emit, not
 from gptcli.fetch.options import FetchOptions
 
 if TYPE_CHECKING:
-    from gptcli.fetch import Explanation, FetchResult
+    from gptcli.fetch.fetching import Explanation, FetchResult
 
 
 @reports_errors
@@ -68,7 +68,7 @@ def fetch_command(
 
 def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_json: bool, quiet: bool) -> None:
     from gptcli.corpora import CORPORA
-    from gptcli.fetch import IncompleteError, fetch
+    from gptcli.fetch.fetching import IncompleteError, fetch
 
     try:
         with progress(quiet=quiet) as going_on:
@@ -105,7 +105,7 @@ def _report(result: FetchResult, *, quiet: bool) -> None:
 
 
 def _explain(sources: list[str], options: FetchOptions, *, as_json: bool, quiet: bool) -> None:
-    from gptcli.fetch import explain
+    from gptcli.fetch.fetching import explain
 
     with progress(quiet=quiet) as going_on:
         found = explain(sources, options=options, on_progress=going_on.show)

@@ -19,7 +19,7 @@ from gptcli.documents import Document, Written, write_documents
 from gptcli.errors import CorpusError, FormatError, GptcliError, SourceError
 from gptcli.fetch.provenance import MAX_COMPARED, PROVENANCE, Provenance, changes, names_by_id
 from gptcli.fetch.source import Source
-from gptcli.fetch.store import fetched_source
+from gptcli.fetch.web.store import fetched_source
 from gptcli.files import atomic_write, read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1

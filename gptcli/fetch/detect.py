@@ -16,7 +16,6 @@ from urllib.parse import unquote, urlsplit
 
 from gptcli.errors import SourceError
 from gptcli.fetch.audio import AUDIO_SUFFIXES
-from gptcli.fetch.blog import is_home_page
 from gptcli.fetch.embedded import PYTHON_DOCS
 from gptcli.fetch.formats import SUFFIXES
 from gptcli.fetch.gutenberg import gutenberg_name, is_gutenberg
@@ -25,8 +24,9 @@ from gptcli.fetch.json_api import datasette_json
 from gptcli.fetch.local import local_files
 from gptcli.fetch.options import AsKind, FetchOptions
 from gptcli.fetch.recipes import Recipe, find_recipe, recipes
-from gptcli.fetch.urls import without_login
+from gptcli.fetch.site.blog import is_home_page
 from gptcli.fetch.web import Response
+from gptcli.fetch.web.urls import without_login
 
 RECIPES_HINT = "gptcli corpora list shows the recipes."
 _HTML_TYPES = {"text/html", "application/xhtml+xml"}

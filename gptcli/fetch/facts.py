@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from gptcli.fetch.html import parse_html
-from gptcli.fetch.urls import join
+from gptcli.fetch.web.urls import join
 
 FEED_TYPES = frozenset({"application/rss+xml", "application/atom+xml", "application/rdf+xml"})
 ARTICLE_TYPES = frozenset(

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from gptcli.documents import Document
 from gptcli.errors import SourceError
+from gptcli.fetch.audio.sound import AUDIO_SUFFIXES
 from gptcli.fetch.formats import NoTextError, read_file, suffix_of
 from gptcli.fetch.local_files import LocalFiles, exists, local_files
 from gptcli.fetch.options import FetchOptions
-from gptcli.fetch.sound import AUDIO_SUFFIXES
 from gptcli.fetch.source import Missing, Plan, Source, shown
 from gptcli.fetch.text import READ_HINT, BinaryFileError, decode_file, guessed_note
 

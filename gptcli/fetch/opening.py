@@ -10,7 +10,6 @@ from urllib.parse import urlsplit, urlunsplit
 from gptcli.documents import Document
 from gptcli.errors import SourceError
 from gptcli.fetch.audio import open_audio
-from gptcli.fetch.blog import open_blog, open_feed
 from gptcli.fetch.detect import Place, WebKind, by_answer
 from gptcli.fetch.embedded import open_python_docs
 from gptcli.fetch.formats import read_file
@@ -19,7 +18,8 @@ from gptcli.fetch.hub import open_hub
 from gptcli.fetch.json_api import open_json
 from gptcli.fetch.local import local_files, open_local, open_stdin
 from gptcli.fetch.options import FetchOptions
-from gptcli.fetch.page import open_page
+from gptcli.fetch.site.blog import open_blog, open_feed
+from gptcli.fetch.site.page import open_page
 from gptcli.fetch.source import Plan, Source
 from gptcli.fetch.text_url import expect_sha256, open_text
 from gptcli.fetch.web import Response, Web

@@ -18,7 +18,7 @@ from typing import Any
 from gptcli.documents import Document, document, normalize_newlines
 from gptcli.errors import SourceError
 from gptcli.fetch.html import html_to_text, looks_like_html
-from gptcli.fetch.urls import join
+from gptcli.fetch.web.urls import join
 
 MAX_DEPTH = 4
 MAX_KEYS_SHOWN = 20

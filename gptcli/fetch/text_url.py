@@ -8,12 +8,12 @@ from urllib.parse import unquote, urlsplit
 
 from gptcli.documents import Document, document_parts
 from gptcli.errors import SourceError
-from gptcli.fetch.http import FILE_HINT
 from gptcli.fetch.options import FetchOptions
-from gptcli.fetch.response import Response
 from gptcli.fetch.source import Plan, Source
 from gptcli.fetch.text import decode_pieces, guessed_note
-from gptcli.fetch.urls import without_login
+from gptcli.fetch.web.http import FILE_HINT
+from gptcli.fetch.web.response import Response
+from gptcli.fetch.web.urls import without_login
 
 
 def open_text(where: str, response: Response, options: FetchOptions) -> Source:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.fetch import http
+from gptcli.fetch.web import http
 from tests.cli.conftest import ROOT, Cli
 from tests.fetch.conftest import Page, Site, site
 from tests.fetch.formats.test_epub import book, page, write

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.fetch import manners
 from gptcli.fetch.options import FetchOptions
-from gptcli.fetch.web import Web
+from gptcli.fetch.web import Web, manners
 
 
 @dataclass

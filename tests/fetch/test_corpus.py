@@ -16,8 +16,8 @@ import pytest
 
 from gptcli.documents import read_documents
 from gptcli.errors import CorpusError, FormatError, SourceError
-from gptcli.fetch import fetch
 from gptcli.fetch.corpus import check_name, read_source, slug
+from gptcli.fetch.fetching import fetch
 from gptcli.files import sha256_file
 
 
@@ -175,7 +175,9 @@ def test_a_killed_fetch_leaves_the_old_corpus_or_the_new_one(here: Path) -> None
     for name in ("one", "two"):
         (here / f"{name}.txt").write_text(f"{name} " * 50_000)
     folder = fetch("one.txt", name="x").folder
-    loop = "from gptcli.fetch import fetch\nwhile True:\n    for n in ('one', 'two'): fetch(n + '.txt', name='x')"
+    loop = (
+        "from gptcli.fetch.fetching import fetch\nwhile True:\n    for n in ('one', 'two'): fetch(n + '.txt', name='x')"
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     draw = random.Random(7)
     for _ in range(4):

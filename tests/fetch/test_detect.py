@@ -110,7 +110,7 @@ def test_a_file_wins_over_a_recipe_of_its_name(here: Path) -> None:
         ("/api", Page(b'[{"body": "x"}]', content_type="application/vnd.api+json"), "json"),
         ("/data.jsonl", Page(b'{"a": 1}\n{"a": 2}\n', content_type="application/octet-stream"), "json"),
         ("/data.json", Page(b'[{"body": "x"}]', content_type="text/plain"), "json"),
-        ("/about.txt", Page(b'[not json, but text]', content_type="text/plain"), "text"),
+        ("/about.txt", Page(b"[not json, but text]", content_type="text/plain"), "text"),
         ("/book.epub", Page(b"PK\x03\x04", content_type="application/epub+zip"), "file"),
         ("/talk.mp3", Page(b"ID3", content_type="audio/mpeg"), "audio"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from gptcli.documents import Document, read_documents
 from gptcli.errors import SourceError
-from gptcli.fetch import FetchResult, fetch
+from gptcli.fetch.fetching import FetchResult, fetch
 from gptcli.fetch.local import local_files, open_local
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Missing, Source
@@ -318,7 +318,7 @@ def test_memory_stays_flat_on_a_large_file(here: Path) -> None:
         for _ in range(120):
             file.write(words)
     probe = (
-        "from gptcli.fetch import fetch; from gptcli.split import plan_split, split_documents\n"
+        "from gptcli.fetch.fetching import fetch; from gptcli.split import plan_split, split_documents\n"
         "from gptcli.documents import read_documents\n"
         "result = fetch('large.txt'); path = result.folder / 'documents.jsonl'\n"
         "plan = plan_split(read_documents(path))\n"

@@ -9,10 +9,10 @@ import pytest
 
 from gptcli.documents import read_documents
 from gptcli.errors import SourceError
-from gptcli.fetch import IncompleteError, fetch
 from gptcli.fetch.detect import detect
+from gptcli.fetch.fetching import IncompleteError, fetch
 from gptcli.fetch.gutenberg import gutenberg_name
-from gptcli.fetch.gutenberg_header import PUBLIC_DOMAIN
+from gptcli.fetch.gutenberg.header import PUBLIC_DOMAIN
 from gptcli.fetch.hub import hub_name
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.recipes import Recipe, find_recipe, load_recipe, recipe_options, recipes

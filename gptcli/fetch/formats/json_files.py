@@ -12,7 +12,7 @@ from gptcli.documents import Document
 from gptcli.errors import SourceError
 from gptcli.fetch.formats.input import Input, NoTextError
 from gptcli.fetch.formats.rows import row_documents
-from gptcli.fetch.json_items import find_items, records_at
+from gptcli.fetch.json_api.items import find_items, records_at
 from gptcli.fetch.text import lines_of
 
 MAX_RECORD_CHARS = 64 * 1024 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gptcli.documents import Document, Origin, document_parts
 from gptcli.fetch.extract import extract
 from gptcli.fetch.formats.input import Input
-from gptcli.fetch.gutenberg_text import clean_gutenberg, is_gutenberg_text
+from gptcli.fetch.gutenberg.text import clean_gutenberg, is_gutenberg_text
 from gptcli.fetch.html import html_to_text
 
 # Cleaning a book takes some ten times its size; larger files are shelves of books, or anything else.

@@ -6,7 +6,6 @@ Fetching, splitting and tokenising are not known here.
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from gptcli.errors import CorpusError, FormatError
 from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
 from gptcli.fetch.provenance import PROVENANCE, read_provenance
 from gptcli.fetch.recipes import recipes
-from gptcli.fetch.web.store import RAW, fetched_source
+from gptcli.fetch.web.store import RAW, last_fetch
 from gptcli.files import sha256_file
 
 CORPORA = Path("corpora")
@@ -63,13 +62,8 @@ def corpus_names(corpora_dir: Path = CORPORA) -> list[str]:
 def unfinished_fetches(corpora_dir: Path = CORPORA) -> dict[str, str]:
     """Return by name of the corpus the commands that go on with fetches broken off before there were documents."""
     folders = sorted(path.parent for path in corpora_dir.glob(f"*/{RAW}") if not (path.parent / DOCUMENTS).exists())
-    by_recipe = {recipe.name for recipe in recipes(corpora_dir)}
-    commands = {}
-    for name, source in ((folder.name, fetched_source(folder)) for folder in folders):
-        if source is not None:
-            words = [name] if name in by_recipe else [source, "--name", name]
-            commands[name] = shlex.join(["gptcli", "fetch", *words])
-    return commands
+    begun = {folder.name: last_fetch(folder) for folder in folders}
+    return {name: fetch[1] for name, fetch in begun.items() if fetch is not None}
 
 
 def choose_corpus(wanted: str | None, of_profile: str | None, corpora_dir: Path = CORPORA) -> str:
@@ -163,6 +157,7 @@ def _source(folder: Path, changed_ns: int) -> tuple[dict[str, Any], bool]:
     """Return what ``source.json`` says, and whether the documents are no newer than it."""
     try:
         source = read_source(folder)
-        return source, changed_ns <= (folder / SOURCE).stat().st_mtime_ns
     except (OSError, FormatError):
         return {}, False
+    path = folder / SOURCE
+    return source, path.exists() and changed_ns <= path.stat().st_mtime_ns

@@ -49,13 +49,15 @@ def show_command(
     as_json: JsonOption = False,
 ) -> None:
     """Show where a corpus came from, what was left out, how large it is, and which tokens have been prepared."""
-    from gptcli.corpora import CORPORA, corpus_names, document_facts
+    from gptcli.corpora import CORPORA, corpus_names, document_facts, unfinished_fetches, unknown_corpus
 
     names = corpus_names()
     name = name or next(iter(names), None)
     if name is None:
         raise CorpusError(f"There is no corpus in {CORPORA} yet.", "Fetch one: gptcli fetch FILE, or a recipe's name.")
     if name not in names:
+        if name in unfinished_fetches():
+            raise unknown_corpus(name)
         raise CorpusError(
             f"There is no corpus called {name!r} in {CORPORA}.", f"gptcli corpora list shows them; gptcli fetch {name}"
         )
@@ -71,11 +73,12 @@ def show_command(
 def _facts(name: str) -> dict[str, Any]:
     """Return what source.json says, and the names of the folders of tokens; one made by hand has no source.json."""
     from gptcli.corpora import CORPORA
-    from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
+    from gptcli.fetch.corpus import DOCUMENTS, NEXT_SOURCE, SOURCE, read_source
 
     folder = CORPORA / name
     by_hand = {"kind": "made by hand", "file_bytes": (folder / DOCUMENTS).stat().st_size}
-    source = read_source(folder) if (folder / SOURCE).exists() else by_hand
+    was_fetched = (folder / SOURCE).exists() or (folder / NEXT_SOURCE).exists()
+    source = read_source(folder) if was_fetched else by_hand
     tokens = sorted(path.parent.name for path in folder.glob("tokens/*/manifest.json"))
     return {**source, "tokens": tokens}
 
@@ -111,14 +114,14 @@ def _summary(row: dict[str, Any]) -> str:
     if "documents" not in row:
         return f"{row['kind']}, {row['file_bytes']:,} bytes of documents, tokens: {tokens}"
     missing = f", {len(row['missing']):,} missing" if row.get("missing") else ""
-    return f"{row['documents']:,} documents{missing}, {row['bytes']:,} bytes, tokens: {tokens}"
+    documents = f"{row['documents']:,} document{'' if row['documents'] == 1 else 's'}"
+    return f"{documents}{missing}, {row['bytes']:,} bytes, tokens: {tokens}"
 
 
 def _inline(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(
-            f"{inner} {key}" if isinstance(inner, int) else f"{key} {inner}" for key, inner in value.items()
-        )
+        return "; ".join(f"{key}: {inner}" for key, inner in value.items())
     if isinstance(value, list):
-        return ", ".join(item["why"] if isinstance(item, dict) else str(item) for item in value)
+        items = [item["why"] if isinstance(item, dict) else str(item) for item in value]
+        return ("\n  " if any(item.endswith(".") for item in items) else ", ").join(items)
     return str(value)

@@ -61,7 +61,7 @@ def fetch_command(
         vad=vad,
     )
     if explain:
-        _explain(sources, options, as_json=as_json, quiet=quiet)
+        _explain(sources, name, options, as_json=as_json, quiet=quiet)
     else:
         _fetch(sources, name, options, as_json=as_json, quiet=quiet)
 
@@ -75,6 +75,9 @@ def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_js
             result = fetch(sources, name=name, corpora_dir=CORPORA, options=options, on_progress=going_on.show)
     except IncompleteError as error:
         _report(error.result, quiet=quiet)
+        raise
+    except KeyboardInterrupt:
+        note("Interrupted. What came is kept: the same command goes on from there.")
         raise
     _report(result, quiet=quiet)
     if not quiet:
@@ -99,16 +102,16 @@ def _report(result: FetchResult, *, quiet: bool) -> None:
         return
     for text in result.notes:
         note(text)
-    dropped = ", ".join(f"{count:,} {what}" for what, count in result.source["dropped"].items())
+    dropped = "; ".join(f"{what}: {count:,}" for what, count in result.source["dropped"].items())
     if dropped:
-        note(f"Left out: {dropped}.")
+        note(f"Left out. {dropped}.")
 
 
-def _explain(sources: list[str], options: FetchOptions, *, as_json: bool, quiet: bool) -> None:
+def _explain(sources: list[str], name: str | None, options: FetchOptions, *, as_json: bool, quiet: bool) -> None:
     from gptcli.fetch.fetching import explain
 
     with progress(quiet=quiet) as going_on:
-        found = explain(sources, options=options, on_progress=going_on.show)
+        found = explain(sources, name=name, options=options, on_progress=going_on.show)
     plan = found.plan
     value = {
         "kind": found.kind,
@@ -118,24 +121,29 @@ def _explain(sources: list[str], options: FetchOptions, *, as_json: bool, quiet:
         "licence": found.licence,
         "steps": plan.steps,
         "requests": plan.requests,
+        "at_least": plan.at_least,
         "seconds": plan.seconds,
         "bytes": plan.bytes,
         "notes": found.notes,
     }
-    emit(value, _explained(found), as_json=as_json)
+    emit(value, _explained(found, options), as_json=as_json)
 
 
-def _explained(found: Explanation) -> str:
+def _explained(found: Explanation, options: FetchOptions) -> str:
+    from gptcli.fetch.web.asker import MAX_PAGES
     from gptcli.figures import duration_text
 
     plan = found.plan
-    many = "not known before" if plan.requests is None else f"{plan.requests:,}"
+    least = "at least " if plan.at_least else ""
+    many = "not known before" if plan.requests is None else f"{least}{plan.requests:,}"
     lines = [f"kind: {found.kind}, because {found.why}", f"corpus: {found.name}"]
     lines += [f"licence: {found.licence}"] if found.licence else []
     lines += [f"then: {step}" for step in plan.steps]
     if plan.requests != 0:
         time = "" if plan.seconds is None else f", about {duration_text(plan.seconds)} at the polite rate"
         lines.append(f"requests: {many}{time}")
+        if plan.requests is not None and plan.requests > (options.max_pages or MAX_PAGES):
+            lines.append(f"limit: {options.max_pages or MAX_PAGES:,} pages; --max-pages sets another")
     if plan.bytes is not None:
         lines.append(f"bytes: {plan.bytes:,}")
     return "\n".join([*lines, *(f"note: {text}" for text in found.notes)])

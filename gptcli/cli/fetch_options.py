@@ -71,6 +71,7 @@ DelayOption = Annotated[
     float | None,
     typer.Option(
         min=0,
+        max=3600,
         metavar="SECONDS",
         help="Pause between two requests to a host. By default it adapts, from 1 s.",
         rich_help_panel=_WEB,
@@ -87,7 +88,7 @@ ContactOption = Annotated[
 ]
 MaxPagesOption = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Make at most so many requests; 10,000 by default.", rich_help_panel=_WEB),
+    typer.Option(min=1, metavar="N", help="Take at most so many pages; 10,000 by default.", rich_help_panel=_WEB),
 ]
 MaxBytesOption = Annotated[
     int | None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import time
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -18,8 +19,9 @@ from typing import Any
 from gptcli.documents import Document, Written, write_documents
 from gptcli.errors import CorpusError, FormatError, GptcliError, SourceError
 from gptcli.fetch.provenance import MAX_COMPARED, PROVENANCE, Provenance, changes, names_by_id
+from gptcli.fetch.recipes import recipes
 from gptcli.fetch.source import Source
-from gptcli.fetch.web.store import fetched_source
+from gptcli.fetch.web.store import last_fetch
 from gptcli.files import atomic_write, read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1
@@ -28,6 +30,7 @@ SOURCE = "source.json"
 # The next source.json, there only while documents.jsonl is being replaced. See `store_corpus`.
 NEXT_SOURCE = ".source.next.json"
 MAX_NAME = 100
+ABANDONED_SECONDS = 3600
 WRITE_HINT = "Free some space or check the folder's permissions; gptcli corpora list shows what is there."
 
 
@@ -48,34 +51,41 @@ def store_corpus(folder: Path, source: Source, documents: Iterable[Document], fa
     """Write the documents and where they came from.
 
     The same text again leaves the files as they are, and so does a text of which something is missing where there is
-    a complete one. Two files cannot be renamed at once, so the next ``source.json`` is on disk before
-    ``documents.jsonl`` is replaced, and ``read_source`` takes the one that fits: a killed fetch leaves the old corpus
-    or the new one. Replacing the whole folder would lose its tokens.
+    a complete one. Files cannot be renamed at once, so the next ``source.json`` is on disk before ``documents.jsonl``
+    is replaced, and ``read_source`` takes the one that fits: a killed fetch leaves the old corpus or the new one.
+    Replacing the whole folder would lose its tokens.
     """
     before = _source_before(folder)
+    broken_off = (folder / NEXT_SOURCE).exists()
     made = not folder.exists()
     path = folder / DOCUMENTS
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     replaced = True
     try:
+        _sweep(folder)
+        # The inner one is renamed first: documents never wait for their provenance.
         with (
             contextlib.suppress(_UnchangedError),
-            atomic_write(folder / PROVENANCE) as lines,
             atomic_write(path) as file,
+            atomic_write(folder / PROVENANCE) as lines,
         ):
             provenance = Provenance(lines, source.fetched_at, now)
             written = write_documents(file, provenance.watch(documents))
             if written.documents == 0:
                 raise _no_text(source)
             same = before is not None and before["sha256"] == written.sha256 == _sha256(path)
+            lost = [item for item in source.missing if not item.old]
+            replaced = not lost or before is None or bool(before.get("missing"))
             if before is not None and not same and before["source"] == source.where:
                 facts = {**facts, "changes": _changes(path, provenance)}
-            record = _record(folder.name, source, written, before, {**facts, "fetched_at": now}, same=same)
-            replaced = not source.missing or before is None or bool(before.get("missing"))
-            if same or not replaced:
+            elif before is not None and same and broken_off and "changes" in before:
+                facts = {**facts, "changes": before["changes"]}
+            told = before if replaced else None
+            record = _record(folder.name, source, written, told, {**facts, "fetched_at": now}, same=same)
+            if not replaced or (same and provenance.is_that_of(folder / PROVENANCE)):
                 raise _UnchangedError
             write_json(folder / NEXT_SOURCE, record)
-        if replaced and (before is None or not same or _lasting(before) != _lasting(record)):
+        if replaced and (before is None or broken_off or not same or _lasting(before) != _lasting(record)):
             write_json(folder / SOURCE, record)
         elif replaced and before is not None:
             record = {**before, "notes": record["notes"]}
@@ -115,15 +125,20 @@ def check_name(name: str) -> str:
 
 
 def free_name(wanted: str, where: str, corpora_dir: Path, recipe: str | None = None) -> str:
-    """Return ``wanted``, or with a number added the first name that is free or holds the text of this very source."""
+    """Return ``wanted``, or with a number added the first name that is free or holds the text of this very source.
+
+    The name of a recipe is free for the recipe alone: ``train`` would take another text for it.
+    """
+    taken = {file.name for file in recipes(corpora_dir)} - {recipe}
     names = itertools.chain([wanted], (f"{wanted[: MAX_NAME - 10]}-{number}" for number in itertools.count(2)))
-    return next(name for name in names if _is_ours(corpora_dir / name, where, recipe))
+    return next(name for name in names if name not in taken and _is_ours(corpora_dir / name, where, recipe))
 
 
 def _is_ours(folder: Path, where: str, recipe: str | None) -> bool:
     """Say whether a folder has no corpus yet, or that of this source or recipe; a damaged record may be repaired."""
-    if not (folder / SOURCE).exists():
-        return not (folder / DOCUMENTS).exists() and fetched_source(folder) in {None, where}
+    if not (folder / SOURCE).exists() and not (folder / NEXT_SOURCE).exists():
+        begun = last_fetch(folder)
+        return not (folder / DOCUMENTS).exists() and (begun is None or begun[0] == where)
     record = _source_before(folder)
     if record is None or (recipe is not None and record.get("recipe") == recipe):
         return True
@@ -185,6 +200,15 @@ def _lasting(record: dict[str, Any]) -> dict[str, Any]:
     return {key: record[key] for key in record if key not in {"fetched_at", "notes"}}
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed fetches have left behind; what is younger may be another's that is still at work."""
+    for name in (DOCUMENTS, PROVENANCE, SOURCE):
+        for path in folder.glob(f".{name}.*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
+
+
 def _no_text(source: Source) -> GptcliError:
     if source.missing:
         first = source.missing[0]
@@ -192,7 +216,9 @@ def _no_text(source: Source) -> GptcliError:
         return SourceError(f"Nothing of {source.where} could be fetched: {first.why}{more}", "Try again later.")
     dropped = +source.dropped
     why = f" ({', '.join(f'{count} {what}' for what, count in dropped.items())})" if dropped else ""
-    return SourceError(f"There is no text in {source.where}{why}.", "gptcli fetch FILE reads a text file.")
+    by_lines = any(what.startswith("lines with ") for what in dropped)
+    hint = "Fewer lines are left out with another --drop-lines." if by_lines else "gptcli fetch FILE reads a text file."
+    return SourceError(f"There is no text in {source.where}{why}.", hint)
 
 
 def _source_before(folder: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from gptcli.errors import SourceError
 from gptcli.fetch.audio import AUDIO_SUFFIXES
+from gptcli.fetch.corpus import DOCUMENTS, SOURCE
 from gptcli.fetch.embedded import PYTHON_DOCS
 from gptcli.fetch.formats import SUFFIXES
 from gptcli.fetch.gutenberg import gutenberg_name, is_gutenberg
@@ -33,6 +34,7 @@ _HTML_TYPES = {"text/html", "application/xhtml+xml"}
 _FEED_TYPES = {"application/rss+xml", "application/atom+xml", "application/rdf+xml"}
 _JSON_LINES = (".jsonl", ".ndjson", ".nl-json")
 _HEAD_BYTES = 4096
+_HOST = re.compile(r"(localhost|[\w-]+(\.[\w-]+)*\.([a-z]{2,}|\d{1,3}))(:\d+)?(/\S*)?", re.IGNORECASE)
 _WEB_KINDS = {"text", "page", "blog", "json"}
 
 WebKind = Literal["text", "page", "blog", "feed", "json", "file", "audio"]
@@ -61,6 +63,7 @@ def detect(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -> 
     """
     if not sources or not all(source.strip() for source in sources):
         raise SourceError("The source is empty.", "gptcli fetch book.txt reads a file, gptcli fetch - reads stdin.")
+    sources = [_documents_of(source) for source in sources]
     if len(sources) > 1:
         return _several(sources, options, corpora_dir)
     found = _place(sources[0], options, corpora_dir)
@@ -81,7 +84,8 @@ def by_answer(where: str, response: Response, options: FetchOptions) -> tuple[We
     kind = response.content_type or "no content type"
     if response.content_type in _FEED_TYPES or _is_feed(head):
         return "feed", f"it answers with a feed ({kind})"
-    if datasette_json(response) is not None:
+    rows = datasette_json(response)
+    if rows is not None and urlsplit(rows).path.strip("/") != ".json":  # that of the front page lists databases
         return "json", "it is a table of a Datasette"
     if response.content_type in _HTML_TYPES or _is_html(head):
         front = is_home_page(where, response)
@@ -93,6 +97,15 @@ def by_answer(where: str, response: Response, options: FetchOptions) -> tuple[We
     if suffix in SUFFIXES - {".txt", ".md", ".html", ".htm", ".json", *_JSON_LINES}:
         return "file", f"it is a file whose name ends with {suffix}"
     return "text", f"it is plain text ({kind})"
+
+
+def _documents_of(source: str) -> str:
+    """Return the documents of a corpus that is given by its folder; any other source as it is."""
+    path = Path(source).expanduser() / DOCUMENTS
+    try:
+        return str(path) if (path.parent / SOURCE).is_file() and path.is_file() else source
+    except (OSError, ValueError):
+        return source
 
 
 def _several(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -> Place:
@@ -113,6 +126,8 @@ def _place(source: str, options: FetchOptions, corpora_dir: Path) -> Place | Non
     wanted = options.as_kind
     if source == "-":
         return Place("stdin", "stdin", "-", "- stands for stdin", (source,))
+    if not re.match(r"(gutenberg|hf):", source) and (here := _local(source, wanted, corpora_dir)) is not None:
+        return here
     if wanted == "gutenberg" or (wanted is None and is_gutenberg(source)):
         why = "--as gutenberg was given" if wanted else "it names a book of Project Gutenberg"
         return Place("gutenberg", gutenberg_name(source), source, why, (source,))
@@ -120,12 +135,11 @@ def _place(source: str, options: FetchOptions, corpora_dir: Path) -> Place | Non
         why = "--as hub was given" if wanted else "it names a data set of the Hugging Face hub"
         return Place("hub", hub_name(source), source, why, (source,))
     scheme, separator, _ = source.partition("://")
-    if separator and wanted != "local":
+    if separator:
         return _web(source, scheme)
-    local = _local(source, wanted, corpora_dir)
-    if local is None and wanted in {"page", "blog", "json"} and re.fullmatch(r"[\w-]+(\.[\w-]+)+(:\d+)?(/.*)?", source):
+    if wanted in {"page", "blog", "json", "text"} and _HOST.fullmatch(source):
         return _web(f"https://{source}", "https")
-    return local
+    return None
 
 
 def _web(source: str, scheme: str) -> Place:
@@ -147,9 +161,14 @@ def _web(source: str, scheme: str) -> Place:
 
 
 def _local(source: str, wanted: AsKind | None, corpora_dir: Path) -> Place | None:
-    found = local_files([source], corpora_dir)
+    found = None if "://" in source else local_files([source], corpora_dir)
     if found is None:
         return None
+    if wanted in {"blog", "hub"}:
+        raise SourceError(
+            f"{source} is on this machine, and --as {wanted} was given, which is for the web.",
+            f"gptcli fetch {source} reads it as what it is.",
+        )
     recordings = bool(found.files) and all(path.suffix.lower() in AUDIO_SUFFIXES for path, _ in found.files)
     what = {"file": "a file", "folder": "a folder", "glob": "a pattern of file names"}.get(found.kind, "files")
     notes: tuple[str, ...] = ()
@@ -179,12 +198,25 @@ def _unknown(source: str, corpora_dir: Path) -> SourceError:
     known = [recipe.name for recipe in recipes(corpora_dir)]
     nearest = difflib.get_close_matches(source, known, n=1, cutoff=0.5)
     hint = f"Did you mean {nearest[0]}? " if nearest else ""
-    if re.fullmatch(r"(www\.)?[\w-]+(\.[\w-]+)*\.[a-z]{2,}/.*|www\..*", source):
+    if not nearest and (beside := _beside(source)):
+        hint = f"Did you mean {beside}? "
+    elif _HOST.fullmatch(source) and PurePosixPath(source).suffix.lower() not in SUFFIXES:
         hint = f"A web address begins with https://: gptcli fetch https://{source}. "
     return SourceError(
         f"There is no file, folder or recipe called {source!r}. The recipes are {', '.join(known) or 'none'}.",
         f"{hint}{RECIPES_HINT}",
     )
+
+
+def _beside(source: str) -> str:
+    """Return the file whose name is nearest to one that is not there, or nothing."""
+    path = Path(source).expanduser()
+    try:
+        names = [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]
+    except (OSError, ValueError):
+        return ""
+    nearest = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return str(path.with_name(nearest[0])) if nearest else ""
 
 
 def _asked_for(response: Response, wanted: AsKind | None) -> tuple[WebKind, str]:

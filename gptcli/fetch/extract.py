@@ -13,10 +13,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptcli.fetch.facts import PageFacts, tree_facts
-from gptcli.fetch.html import CELLS, LINES, PARAGRAPHS, SILENT, html_to_text, is_data_row, parse_html, tree_text
+from gptcli.fetch.html import (
+    CELLS,
+    LINES,
+    PARAGRAPHS,
+    SILENT,
+    html_to_text,
+    is_data_row,
+    parse_whole,
+    tree_text,
+    without_tags,
+)
 
 # A page above this is a book: its text is taken whole.
 MAX_JUDGED_CHARS = 1_500_000
+# Judging takes time and memory by the element, and by how deep each of them is nested.
+MAX_JUDGED_TAGS = 50_000
+MAX_JUDGED_DEPTH = 200
 # A block with this many letters is told apart from others by its words.
 SOLID = 20
 # A block with more of its letters in links than this is a menu or a list of other posts.
@@ -89,15 +102,27 @@ def extract(html: str, url: str) -> Extracted:
 
     A page that is one long text comes whole. Where nothing looks like main text, it is all text but menus and forms.
     """
-    tree = parse_html(html)
-    if tree is None:
-        return Extracted("")
+    from lxml import etree
+
+    try:
+        tree, whole = parse_whole(html)
+        if tree is not None:
+            return _extracted(html, url, tree, whole=whole)
+    except (etree.LxmlError, ValueError, RecursionError):
+        whole = False
+    return Extracted("" if whole else without_tags(html))
+
+
+def _extracted(html: str, url: str, tree: Any, *, whole: bool) -> Extracted:  # noqa: ANN401
     facts = tree_facts(tree, url)
-    judged = _judge(tree, url) if len(html) <= MAX_JUDGED_CHARS else None
-    runs = _runs(tree)
-    title = _title(tree, facts, {_letters(line) for line in tree_text(tree).split("\n")})
-    text = _main_text(tree, runs, (judged.text if judged else "") or "") if len(html) <= MAX_JUDGED_CHARS else ""
-    text = text or html_to_text(html)
+    judged = None
+    if _is_judged(html, tree):
+        judged = _judge(tree, url)
+        title = _title(tree, facts, {_letters(line) for line in tree_text(tree).split("\n")})
+        text = _main_text(tree, _runs(tree), (judged.text if judged else "") or "") or html_to_text(html)
+    else:
+        text = tree_text(tree) if whole else without_tags(html)
+        title = _title(tree, facts, {_letters(line) for line in text.split("\n")})
     author = facts.author or ((judged.author if judged else "") or "")
     return Extracted(
         text=_without_head(text, title, author),
@@ -107,6 +132,20 @@ def extract(html: str, url: str) -> Extracted:
         language=facts.language,
         licence=facts.licence,
     )
+
+
+def _is_judged(html: str, tree: Any) -> bool:  # noqa: ANN401
+    """Say whether a page is small enough to look for its main text."""
+    from lxml import etree
+
+    if len(html) > MAX_JUDGED_CHARS or html.count("<") > MAX_JUDGED_TAGS:
+        return False
+    depth = 0
+    for event, _ in etree.iterwalk(tree, events=("start", "end")):
+        depth += 1 if event == "start" else -1
+        if depth > MAX_JUDGED_DEPTH:
+            return False
+    return True
 
 
 def _judge(tree: Any, url: str) -> Any:  # noqa: ANN401 - trafilatura and lxml are imported inside functions only

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any
 
 from gptcli.fetch.html import parse_html
@@ -21,6 +22,10 @@ ARTICLE_TYPES = frozenset(
     {"Article", "BlogPosting", "NewsArticle", "TechArticle", "Report", "ScholarlyArticle", "SocialMediaPosting"}
 )
 MAX_JSON_LD = 1 << 20
+# No page declares anything after so many links.
+MAX_LINKS = 20_000
+# No author nests elements so deep, and looking at what is around each link of a page costs as much as they are deep.
+MAX_DEPTH = 200
 _DATES = (
     *("article:published_time", "og:published_time", "datepublished", "dc.date.issued", "dcterms.created"),
     *("dcterms.date", "dc.date", "date", "pubdate", "publish-date", "parsely-pub-date", "sailthru.date"),
@@ -62,13 +67,22 @@ def page_facts(html: str, url: str) -> PageFacts:
 
 
 def tree_facts(tree: Any, url: str) -> PageFacts:  # noqa: ANN401 - lxml is imported inside functions only
-    """Read what the page of a parsed tree says of itself."""
+    """Read what the page of a parsed tree says of itself; nothing where that cannot be read."""
+    from lxml import etree
+
+    try:
+        return _declared(tree, url)
+    except (etree.LxmlError, ValueError, RecursionError):
+        return PageFacts()
+
+
+def _declared(tree: Any, url: str) -> PageFacts:  # noqa: ANN401
     base = base_url(tree, url)
     meta = _meta(tree)
     data = next(_articles(tree), {})
     rels = [
         (set(element.get("rel").lower().split()), address, element)
-        for element in tree.iter("link", "a", "area")
+        for element in islice(tree.iter("link", "a", "area"), MAX_LINKS)
         if element.get("rel") and element.get("href") and (address := join(base, element.get("href")))
     ]
 
@@ -162,24 +176,39 @@ def _articles(tree: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
 
 def _published(tree: Any, meta: dict[str, str], data: dict[str, Any]) -> str:  # noqa: ANN401
     declared = [_text(data.get("datePublished")), *(meta.get(key, "") for key in _DATES)]
-    marked = tree.xpath("//time[@pubdate or @itemprop='datePublished' or contains(@class, 'published')]/@datetime")
+    marked = _first_time(tree, _is_marked)
     # A single <time> in the head of the only article is its date; several are those of other articles too.
-    times = tree.xpath("//article//time/@datetime") if len(tree.xpath("//article")) == 1 else []
-    return next((found for text in [*declared, *marked[:1], *times[:1]] if (found := iso_date(str(text)))), "")
+    articles = list(islice(tree.iter("article"), 2))
+    inside = _first_time(articles[0], lambda _: True) if len(articles) == 1 else ""
+    return next((found for text in [*declared, marked, inside] if (found := iso_date(str(text)))), "")
+
+
+def _first_time(element: Any, wanted: Callable[[Any], bool]) -> str:  # noqa: ANN401
+    """Return what the first wanted ``<time>`` below an element says that says anything."""
+    return next((time.get("datetime") for time in element.iter("time") if time.get("datetime") and wanted(time)), "")
+
+
+def _is_marked(time: Any) -> bool:  # noqa: ANN401
+    published = "published" in (time.get("class") or "")
+    return published or time.get("pubdate") is not None or time.get("itemprop") == "datePublished"
 
 
 def _licence(tree: Any, base: str, linked: str) -> str:  # noqa: ANN401
     """Return the licence that a page links with ``rel``, else the one of Creative Commons that it speaks of."""
     if linked:
         return licence_name(linked)
-    links = (join(base, link.get("href") or "") or "" for link in tree.iter("a") if "figure" not in _above(link))
+    links = (
+        join(base, link.get("href")) or ""
+        for link in islice(tree.iter("a"), MAX_LINKS)
+        if "creativecommons.org" in (link.get("href") or "").lower() and "figure" not in _above(link)
+    )
     found = dict.fromkeys(link for link in links if _CREATIVE_COMMONS.match(link.lower()))
     names = {licence_name(link).partition(" (")[0] for link in found}
     return licence_name(next(iter(found))) if len(names) == 1 else ""
 
 
 def _above(element: Any) -> set[str]:  # noqa: ANN401
-    return {above.tag for above in element.iterancestors()}
+    return {above.tag for above in islice(element.iterancestors(), MAX_DEPTH)}
 
 
 def _is_feed(rels: set[str], address: str, link: Any) -> bool:  # noqa: ANN401

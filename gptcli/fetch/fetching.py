@@ -9,7 +9,7 @@ import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from gptcli.fetch.opening import Progress, open_place
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.recipes import recipe_options
 from gptcli.fetch.source import Missing, Plan, Source
+from gptcli.fetch.web import Web
 from gptcli.fetch.web.urls import without_login
 
 MAX_LISTED = 10
@@ -46,15 +47,15 @@ class FetchResult:
 class IncompleteError(SourceError):
     """Not everything of a source could be had; ``result`` says what was and what is missing."""
 
-    def __init__(self, result: FetchResult, again: str) -> None:
+    def __init__(self, result: FetchResult, hint: str) -> None:
         count = len(result.missing)
         kept = "what came is in the corpus" if result.written else "the corpus of before was kept"
         listed = "".join(f"\n  {item}" for item in result.missing[:MAX_LISTED])
-        more = f"\n  and {count - MAX_LISTED:,} more, listed in source.json" if count > MAX_LISTED else ""
+        more = f"\n  and {count - MAX_LISTED:,} more" if count > MAX_LISTED else ""
         super().__init__(
-            f"{count} part{'' if count == 1 else 's'} of {result.source['source']} could not be fetched; {kept}. "
+            f"{count:,} part{'' if count == 1 else 's'} of {result.source['source']} could not be fetched; {kept}. "
             f"Missing:{listed}{more}",
-            f"The same command again fetches only what is missing: {again}",
+            hint,
         )
         self.result = result
 
@@ -88,66 +89,98 @@ def fetch(
     when there is nothing to read, and then an existing corpus is as it was; ``IncompleteError`` when a part of it
     could not be had.
     """
-    if name is not None:
-        check_name(name)
-    sources = (source,) if isinstance(source, str) else tuple(source)
     options = options or FetchOptions()
+    sources = (source,) if isinstance(source, str) else tuple(source)
     place = detect(sources, options, corpora_dir)
-    asked, options = options, recipe_options(place.recipe, options) if place.recipe else options
-    notes = []
-    if name is None:
-        wanted = place.recipe.name if place.recipe else slug(place.name)
-        name = free_name(wanted, place.where, corpora_dir, place.recipe.name if place.recipe else None)
-        if name != wanted:
-            notes.append(
-                f"The corpus {wanted} holds another text, so this one is called {name}; "
-                f"--name {wanted} would replace the other."
-            )
-    command = _command(sources, name, asked)
+    name, notes = _named(name, place, corpora_dir)
+    command = _command(sources, name, options)
+    options = recipe_options(place.recipe, options) if place.recipe else options
     with ExitStack() as stack:
-        opened, web = open_place(place, corpora_dir / name, options, corpora_dir, on_progress, stack)
+        opened, web = open_place(place, corpora_dir / name, options, corpora_dir, on_progress, stack, command)
         opened.where, opened.notes[:0] = well_formed(opened.where), notes
-        result = _store(opened, place, corpora_dir / name, options, command)
+        result = _store(opened, web, place, corpora_dir / name, options, command)
         if web is not None:
-            web.break_off() if result.missing else web.finish()
-    if result.missing:
-        raise IncompleteError(result, command)
+            web.finish(complete=not result.missing)
+    if result.missing and not (result.written and _as_asked(result.missing, options)):
+        raise IncompleteError(result, _how_to_go_on(result, command, by_web=web is not None))
     return result
 
 
 def explain(
     source: str | Sequence[str],
     *,
+    name: str | None = None,
     corpora_dir: Path = Path("corpora"),
     options: FetchOptions | None = None,
     on_progress: Progress = lambda _: None,
 ) -> Explanation:
-    """Say what ``fetch`` would do with a source, writing nothing; raises as ``fetch`` does."""
+    """Say what ``fetch`` would do with a source, writing nothing; raises as ``fetch`` does.
+
+    A web address itself is asked for, and what lists its content, but none of the content. Those requests count in
+    the plan, since a fetch makes them too.
+    """
     sources = (source,) if isinstance(source, str) else tuple(source)
     options = options or FetchOptions()
     place = detect(sources, options, corpora_dir)
-    if place.recipe is not None:
-        options = recipe_options(place.recipe, options)
+    name, notes = _named(name, place, corpora_dir)
+    options = recipe_options(place.recipe, options) if place.recipe else options
     with tempfile.TemporaryDirectory(prefix="gptcli-") as folder, ExitStack() as stack:
-        opened, _ = open_place(place, Path(folder) / "corpus", options, corpora_dir, on_progress, stack)
+        opened, web = open_place(place, Path(folder) / "corpus", options, corpora_dir, on_progress, stack)
         plan = opened.plan()
-    name = place.recipe.name if place.recipe else slug(place.name)
+        made = web.requests if web is not None else 0
+        if web is not None and plan.requests is not None:
+            seconds = None if plan.seconds is None else plan.seconds + web.seconds(made, place.sources[0])
+            plan = replace(plan, requests=plan.requests + made, seconds=seconds)
     licence = (place.recipe.licence if place.recipe else "") or opened.licence
-    return Explanation(opened.kind, opened.why, name, opened.where, licence, plan, tuple(opened.notes))
+    return Explanation(opened.kind, opened.why, name, opened.where, licence, plan, (*notes, *opened.notes))
 
 
-def _store(opened: Source, place: Place, folder: Path, options: FetchOptions, command: str) -> FetchResult:
+def _named(name: str | None, place: Place, corpora_dir: Path) -> tuple[str, list[str]]:
+    """Return the name of the corpus, and a note where it is not the one that the source suggests."""
+    if name is not None:
+        return check_name(name), []
+    recipe = place.recipe.name if place.recipe else None
+    wanted = recipe or slug(place.name)
+    free = free_name(wanted, place.where, corpora_dir, recipe)
+    if free == wanted:
+        return free, []
+    if (corpora_dir / wanted).exists():
+        note = f"holds another text, so this one is called {free}; --name {wanted} would replace the other."
+    else:
+        note = f"is a recipe's, so this one is called {free}; --name gives it another name."
+    return free, [f"The corpus {wanted} {note}"]
+
+
+def _as_asked(missing: tuple[Missing, ...], options: FetchOptions) -> bool:
+    """Say whether nothing is missing but what the user's own limit left out."""
+    limited = options.max_pages is not None or options.max_bytes is not None
+    return limited and all(item.by_limit for item in missing)
+
+
+def _how_to_go_on(result: FetchResult, command: str, *, by_web: bool) -> str:
+    if any(item.by_limit for item in result.missing):
+        return "A larger --max-pages or --max-bytes goes on where this fetch has ended."
+    if not by_web:
+        return f"Mend or remove what is named, then: {command}"
+    return f"The same command again fetches only what is missing: {command}"
+
+
+def _store(
+    opened: Source, web: Web | None, place: Place, folder: Path, options: FetchOptions, command: str
+) -> FetchResult:
     facts: dict[str, Any] = {"command": command}
     documents: Iterable[Document] = opened.documents
     if (recipe := place.recipe) is not None:
         facts |= {"recipe": recipe.name} | recipe.model_dump(include={"tokenizer", "split", "split_at"})
         opened.licence = recipe.licence or opened.licence
         opened.notes.extend(recipe.notes)
+    licence = recipe.licence if recipe else ""
     cleaners = tuple(CLEANERS[cleaner] for cleaner in recipe.cleaners) if recipe else ()
     patterns = () if opened.drops_lines else options.drop_lines
-    if cleaners or patterns or opened.licence:
-        documents = _cleaned(documents, cleaners, patterns, opened)
-    stored = store_corpus(folder, opened, _with_text(documents, opened), facts)
+    if cleaners or patterns or licence:
+        documents = _cleaned(documents, cleaners, patterns, licence, opened)
+    documents = _with_text(documents, opened)
+    stored = store_corpus(folder, opened, _until_end(documents, opened, web, options), facts)
     written, record = stored.written, stored.record
     return FetchResult(
         folder.name,
@@ -161,10 +194,22 @@ def _store(opened: Source, place: Place, folder: Path, options: FetchOptions, co
     )
 
 
+def _until_end(
+    documents: Iterable[Document], source: Source, web: Web | None, options: FetchOptions
+) -> Iterator[Document]:
+    """Yield the documents, and tell after the last what the web could not renew and where a limit ended it."""
+    yield from documents
+    if web is not None:
+        source.missing.extend(replace(item, old=True) for item in web.stale)
+    if source.missing and _as_asked(tuple(source.missing), options):
+        source.notes.append(f"{source.missing[0].why} A larger limit goes on from there.")
+
+
 def _cleaned(
     documents: Iterable[Document],
     cleaners: tuple[Callable[[str], str], ...],
     patterns: tuple[str, ...],
+    licence: str,
     source: Source,
 ) -> Iterator[Document]:
     """Clean each part of each document, count the lines that go, and say whose licence it is."""
@@ -176,7 +221,7 @@ def _cleaned(
             text, count = drop_lines(text, pattern)
             source.dropped[f"lines with {pattern}"] += count
         origin = origin_of(item)
-        origin["licence"] = item.licence or source.licence
+        origin["licence"] = item.licence or licence
         cleaned = document(text, part=item.part, **origin)
         if item.id in source.fetched_at:
             source.fetched_at[cleaned.id] = source.fetched_at[item.id]

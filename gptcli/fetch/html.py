@@ -13,6 +13,8 @@ from typing import Any
 
 from gptcli.documents import well_formed
 
+# No page that people read has more tags; a tree takes some 130 bytes for each, however short, so none is made.
+MAX_TAGS = 500_000
 # Elements whose content nobody reads as text. Not <head>: where <body> is left out, the parser puts <article> there.
 SILENT = frozenset(
     {
@@ -55,7 +57,7 @@ _MARKUP = re.compile(r"<[A-Za-z/!?]")
 _BLOCK = re.compile(
     rf"<(?:{'|'.join(sorted((PARAGRAPHS | LINES | CELLS | {'br'}) - {'html', 'body'}))})[\s/>]", re.IGNORECASE
 )
-_MARKED_UP = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[A-Za-z/!?][^>]*>", re.DOTALL | re.IGNORECASE)
+_PIECE = re.compile(r"<(!--|/?[A-Za-z]*)([^<]*)")
 _SPACE = re.compile(r"[ \t\n\r\f\v\xa0]+")
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f\xad\u200b\ufeff]")
 
@@ -77,24 +79,26 @@ def html_to_text(html: str) -> str:
     """
     if not _MARKUP.search(html):
         return _INVISIBLE.sub("", unescape(html)) if "&" in html else html
-    tree, whole = _parse(html)
+    tree, whole = parse_whole(html)
     if not whole:
-        return _INVISIBLE.sub("", unescape(_MARKED_UP.sub("", _BLOCK.sub(r"\n\g<0>", html)))).strip()
+        return without_tags(html)
     return "" if tree is None else tree_text(tree, newlines=not _BLOCK.search(html))
 
 
 def parse_html(html: str) -> Any:  # noqa: ANN401 - lxml is imported inside functions only
     """Return the tree that lxml makes of a page or piece of HTML, without comments; None when it holds nothing.
 
-    What is nested more than 2,000 elements deep is cut off.
+    What is nested more than 2,000 elements deep is cut off, and of more than ``MAX_TAGS`` tags no tree is made.
     """
-    return _parse(html)[0]
+    return parse_whole(html)[0]
 
 
-def _parse(html: str) -> tuple[Any, bool]:
-    """Return the tree, and whether it is the whole of the page."""
+def parse_whole(html: str) -> tuple[Any, bool]:
+    """Return the tree as `parse_html` does, and whether it is the whole of the page."""
     from lxml import etree
 
+    if html.count("<") > MAX_TAGS:
+        return None, False
     # As bytes: lxml refuses a str whose XML declaration names an encoding, and believes no <meta> this way.
     parser = etree.HTMLParser(
         encoding="utf-8", huge_tree=True, recover=True, no_network=True, remove_comments=True, remove_pis=True
@@ -104,6 +108,27 @@ def _parse(html: str) -> tuple[Any, bool]:
     except etree.LxmlError:  # nothing but whitespace
         return None, True
     return tree, not any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log)
+
+
+def without_tags(html: str) -> str:
+    """Return the text of HTML with its tags, comments, scripts and styles left out, in one pass and without a tree."""
+    marked = _BLOCK.sub(r"\n\g<0>", html)
+    out = [marked.partition("<")[0]]
+    ended_by = ""
+    for found in _PIECE.finditer(marked):
+        name, rest = found[1].lower(), found[2]
+        if ended_by == "-->" or name == "!--":
+            _, end, after = rest.partition("-->")
+            ended_by = "" if end else "-->"
+            out.append(after)
+        elif ended_by and name != ended_by:
+            continue
+        elif name.strip("/") or rest[:1] in {"!", "?"}:
+            ended_by = f"/{name}" if name in {"script", "style"} else ""
+            out.append("" if ended_by else rest.partition(">")[2])
+        else:
+            out.append(found[0])
+    return _INVISIBLE.sub("", unescape("".join(out))).strip()
 
 
 def tree_text(tree: Any, *, newlines: bool = False) -> str:  # noqa: ANN401

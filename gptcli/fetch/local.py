@@ -27,6 +27,12 @@ __all__ = ["LocalFiles", "local_files", "open_local", "open_stdin", "read_text"]
 
 Progress = Callable[[str], None]
 _PROGRESS_DOCUMENTS = 10_000
+# Kinds that no file of this machine can be: what they read, and what to do instead.
+_NO_FILES = {
+    "blog": ("a web site", "Pages that were saved are read with --as page."),
+    "hub": ("a data set of the Hugging Face hub", "Without --as, files of a data set are read as what they are."),
+}
+_AS_TEXT = " is JSON without a list of records, so it was read as plain text."
 
 
 def open_stdin(encoding: str | None) -> Source:
@@ -41,11 +47,16 @@ def open_local(sources: Sequence[str], options: FetchOptions, on_progress: Progr
     """Open files, folders and glob patterns as ``local_files`` finds them; None when it finds none.
 
     What is wrong with a single file is an error. Of several, the broken ones are ``missing``, and binary files,
-    recordings and tables without text are left out with a note.
+    recordings and tables without text are left out with a note. ``options.as_kind`` says how the files are read; raises
+    ``SourceError`` for one that no file can be.
     """
     found = local_files(sources, leave_out)
     if found is None:
         return None
+    if (problem := _NO_FILES.get(options.as_kind or "")) is not None:
+        what, hint = problem
+        is_here = "is on this machine" if found.kind in {"file", "folder"} else "are on this machine"
+        raise SourceError(f"--as {options.as_kind} reads {what}, and {found.where} {is_here}.", hint)
     source = Source(found.kind, found.name, found.where)
     source.plan = lambda: _plan(found)
     if found.kind == "file":
@@ -145,12 +156,14 @@ def _one_of_many(
     try:
         yield from _document(one, path, label, options)
     except NoTextError:
+        if options.as_kind == "json":
+            raise
         if suffix_of(path.name) not in {".json", ".json.gz"}:
             passed.setdefault("tables without text", []).append(label)
             return
         # A folder of programs has such files; among its texts they are one more.
         one.encodings.clear()
-        one.notes[:] = [f"{label} is JSON without a list of records, so it was read as plain text."]
+        one.notes[:] = [label + _AS_TEXT]
         yield from _document(one, path, label, replace(options, as_kind="text"))
 
 
@@ -177,7 +190,7 @@ def _shared_note(note: str, labels: Sequence[str]) -> str:
     """Return a note on a file, which begins behind its label, as one on all the files it is true of."""
     if len(labels) == 1:
         return labels[0] + note
-    plural = f" are {note[4:]}" if note.startswith(" is ") else note
+    plural = f" are {note[4:]}".replace("so it was read", "so they were read") if note.startswith(" is ") else note
     return f"{len(labels):,} files ({shown(labels)}){plural}"
 
 

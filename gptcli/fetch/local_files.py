@@ -34,8 +34,8 @@ def local_files(sources: Sequence[str], leave_out: Path) -> LocalFiles | None:
     """Find the files that one or several words mean; None when a word is no file, folder or pattern.
 
     Those of a folder or pattern come in sorted order, several words in the order they were given. Hidden files and
-    everything below ``leave_out`` are passed over in folders and patterns. Raises ``SourceError`` for a folder or
-    pattern without files.
+    everything below ``leave_out``, the folder of the corpora, are passed over in folders and patterns. Raises
+    ``SourceError`` for a folder or pattern without files, and for the folder of the corpora itself.
     """
     if len(sources) == 1:
         return _found(sources[0], leave_out)
@@ -66,7 +66,15 @@ def _found(where: str, leave_out: Path) -> LocalFiles | None:
         return _of_pattern(where, leave_out) if glob.has_magic(where) else None
     if not path.is_dir():
         return LocalFiles("file", _stem(path), where, ((path, where),))
-    files = sorted(_below(path, leave_out))
+    refused, here = leave_out.resolve(), path.resolve()
+    files = sorted(_below(path, leave_out)) if refused != here else []
+    if not files and refused.is_dir() and (refused == here or here in refused.parents):
+        does = "is the folder of" if refused == here else "holds nothing but"
+        raise SourceError(
+            f"The folder {where} {does} the corpora that were fetched, and these are no text to be fetched again.",
+            "gptcli corpora list shows them. Texts that lie among them are read by a pattern: "
+            f"gptcli fetch '{where.rstrip('/')}/**/*.txt'",
+        )
     if not files:
         raise SourceError(f"The folder {where} has no files (hidden ones do not count).", READ_HINT)
     labelled = tuple((file, str(file.relative_to(path))) for file in files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from gptcli.documents import Document
 from gptcli.errors import SourceError
@@ -15,28 +15,46 @@ from gptcli.fetch.embedded import open_python_docs
 from gptcli.fetch.formats import read_file
 from gptcli.fetch.gutenberg import open_gutenberg
 from gptcli.fetch.hub import open_hub
-from gptcli.fetch.json_api import open_json
+from gptcli.fetch.json_api import JSON_BYTES, open_json
+from gptcli.fetch.json_api.page import has_lines
 from gptcli.fetch.local import local_files, open_local, open_stdin
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.site.blog import open_blog, open_feed
 from gptcli.fetch.site.page import open_page
 from gptcli.fetch.source import Plan, Source
 from gptcli.fetch.text_url import expect_sha256, open_text
-from gptcli.fetch.web import Response, Web
+from gptcli.fetch.web import PAGE_BYTES, Response, Web, refuse_large
+from gptcli.fetch.web.urls import without_login
 from gptcli.files import sha256_file
 
 Progress = Callable[[str], None]
 
 
 def open_place(
-    place: Place, folder: Path, options: FetchOptions, corpora_dir: Path, on_progress: Progress, stack: ExitStack
+    place: Place,
+    folder: Path,
+    options: FetchOptions,
+    corpora_dir: Path,
+    on_progress: Progress,
+    stack: ExitStack,
+    command: str = "",
 ) -> tuple[Source, Web | None]:
-    """Open what was detected, for the corpus ``folder``; the ``Web`` it is fetched through is closed with ``stack``."""
+    """Open what was detected, for the corpus ``folder``; the ``Web`` it is fetched through is closed with ``stack``.
+
+    ``command`` is what the user types to go on with it.
+    """
     if place.kind in {"gutenberg", "hub", "web"}:
-        web = stack.enter_context(Web(folder, place.where, options, on_progress))
+        stands_for = (_origin(place.sources[0]), options.mirror) if place.kind == "web" else None
+        web = stack.enter_context(
+            Web(folder, place.where, options, on_progress, stands_for=stands_for, command=command)
+        )
         source = _open_web(place, web, folder, options, on_progress)
         if web.resumed:
-            source.notes.insert(0, f"Went on with the fetch that was begun at {web.resumed} and not finished.")
+            source.notes.insert(
+                0,
+                f"Went on with the fetch that was begun at {web.resumed} and not finished; once more, and what has "
+                "changed since is fetched too.",
+            )
         opened: tuple[Source, Web | None] = source, web
     else:
         opened = _open_here(place, folder, options, corpora_dir, on_progress), None
@@ -68,10 +86,14 @@ def _open_web(place: Place, web: Web, folder: Path, options: FetchOptions, on_pr
         return open_gutenberg(place.sources[0], web, options)
     if place.kind == "hub":
         return open_hub(place.sources[0], web, options)
-    url = _mirrored(place.sources[0], options.mirror)
-    on_progress(f"asking {urlsplit(place.where).hostname}")
-    response = web.get(url)
+    if not web.offline:
+        on_progress(f"asking {urlsplit(place.where).hostname}")
+    response = web.get(place.sources[0])
     kind, why = by_answer(place.where, response, options)
+    if kind in {"page", "blog", "feed"}:
+        refuse_large(web, response, PAGE_BYTES)
+    elif kind == "json" and not has_lines(response):
+        refuse_large(web, response, JSON_BYTES)
     if place.recipe is not None and place.recipe.sha256 is not None:
         expect_sha256(response, place.recipe.sha256, place.where)
     source = _open_answer(kind, place.where, response, web, folder, options, on_progress)
@@ -126,12 +148,9 @@ def _open_file(where: str, path: PurePosixPath, response: Response, options: Fet
     return source
 
 
-def _mirrored(url: str, mirror: str | None) -> str:
-    """Return the address on the mirror that stands in for its host."""
-    if mirror is None:
-        return url
-    base, parts = urlsplit(mirror), urlsplit(url)
-    return urlunsplit(parts._replace(scheme=base.scheme, netloc=base.netloc, path=base.path.rstrip("/") + parts.path))
+def _origin(url: str) -> str:
+    parts = urlsplit(without_login(url))
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _expect_file(place: Place, sha256: str) -> None:

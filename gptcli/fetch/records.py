@@ -54,6 +54,10 @@ _OTHER_BLOCKS = re.compile(r"<(?:h[1-6]|ul|ol|pre|blockquote|table|hr)\b", re.IG
 _BLANK_LINE = re.compile(r"<(/?)(pre|script|style|textarea)\b|\n[ \t]*\n", re.IGNORECASE)
 
 
+class NoFieldError(SourceError):
+    """The records can be read, but none of their fields is the text; the message lists them."""
+
+
 @dataclass(frozen=True, slots=True)
 class TextFields:
     """Dotted paths into a record; "" where it has none. ``text`` are joined, ``instead`` is read where they are empty.
@@ -75,13 +79,13 @@ class TextFields:
 def choose_fields(sample: Sequence[Mapping[str, Any]], wanted: tuple[str, ...], label: str) -> TextFields:
     """Choose the fields of records that look like the sample: ``wanted`` for the text, else by name, else the longest.
 
-    ``label`` names the source in errors. Raises ``SourceError`` that lists the fields when a wanted one is in none of
+    ``label`` names the source in errors. Raises ``NoFieldError`` that lists the fields when a wanted one is in none of
     the records, or none looks like text.
     """
     if wanted:
         absent = [path for path in wanted if not any(has_path(record, path) for record in sample)]
         if absent and sample:
-            raise SourceError(
+            raise NoFieldError(
                 f"{label}: no record has a field {absent[0]!r}. The fields are {_shown_fields(sample)}.",
                 "Name fields that are there: --text-fields title,body",
             )
@@ -252,7 +256,7 @@ def _guess_text(sample: Sequence[Mapping[str, Any]], label: str) -> tuple[tuple[
         return (named[0],), instead
     texts = [path for path in sizes if sizes[path] and not _is_fact(sample, path)]
     if not texts:
-        raise SourceError(
+        raise NoFieldError(
             f"{label}: no field of the records looks like text. The fields are {_shown_fields(sample)}.",
             "Name the fields that are the text: --text-fields title,body",
         )

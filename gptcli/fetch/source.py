@@ -19,21 +19,31 @@ MAX_SHOWN = 3
 class Plan:
     """What fetching a source would do: sentences, and how many requests, seconds at the polite rate, and bytes.
 
-    None stands for what cannot be known before.
+    None stands for what cannot be known before; ``at_least`` says that there may be more requests.
     """
 
     steps: tuple[str, ...]
     requests: int | None = 0
     seconds: float | None = 0.0
     bytes: int | None = None
+    at_least: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something of the source that could not be had now, and why, in a sentence; a second fetch may have it."""
+    """Something of the source that could not be had now, and why, in a sentence; a second fetch may have it.
+
+    ``old`` says that an answer of an earlier fetch stands for it, so that it is not lost.
+    """
 
     what: str
     why: str
+    old: bool = False
+
+    @property
+    def by_limit(self) -> bool:
+        """True where a limit on pages or bytes ended the fetch."""
+        return "has reached its limit of" in self.why
 
     def __str__(self) -> str:
         return self.why if self.what in self.why else f"{self.what}: {self.why}"

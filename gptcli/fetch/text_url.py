@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from gptcli.documents import Document, document_parts
 from gptcli.errors import SourceError
+from gptcli.fetch.formats import read_file
+from gptcli.fetch.gutenberg.text import is_gutenberg_text
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Plan, Source
 from gptcli.fetch.text import decode_pieces, guessed_note
@@ -45,11 +48,19 @@ def expect_sha256(response: Response, sha256: str, where: str) -> None:
 def _documents(source: Source, response: Response, title: str, options: FetchOptions) -> Iterator[Document]:
     where = source.where
     chosen = response.encoding(options.encoding)
-    source.encodings[chosen.name] += 1
-    if chosen.guessed:
-        source.notes.append(guessed_note([where], chosen.name))
-    if chosen.errors == "replace":
-        source.notes.append(f"{where}: bytes that are not {chosen.name} became U+FFFD.")
-    for item in document_parts(decode_pieces(response.path, chosen, label=where), title=title, url=where):
+    pieces = decode_pieces(response.path, chosen, label=where)
+    head = next(pieces, "")
+    if is_gutenberg_text(head) and options.as_kind != "text":
+        items = read_file(
+            response.path, suffix=".txt", label=where, title=title, source=source, options=options, url=where
+        )
+    else:
+        source.encodings[chosen.name] += 1
+        if chosen.guessed:
+            source.notes.append(guessed_note([where], chosen.name))
+        if chosen.errors == "replace":
+            source.notes.append(f"{where}: bytes that are not {chosen.name} became U+FFFD.")
+        items = document_parts(itertools.chain([head], pieces), title=title, url=where)
+    for item in items:
         source.fetched_at[item.id] = response.fetched_at
         yield item

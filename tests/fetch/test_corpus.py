@@ -219,3 +219,36 @@ def test_a_corpus_folder_that_cannot_be_written_is_an_error_of_ours(here: Path) 
     (here / "corpora").write_text("a file where a folder should be")
     with pytest.raises(CorpusError, match="cannot be written"):
         fetch("a.txt")
+
+
+def test_a_fetch_killed_before_its_record_was_renamed_goes_on_under_its_name(here: Path) -> None:
+    folder = fetch("a.txt").folder
+    (folder / "source.json").rename(folder / ".source.next.json")
+    again = fetch("a.txt")
+    assert (again.name, sorted(path.name for path in Path("corpora").iterdir())) == ("a", ["a"])
+    assert read_source(folder)["sha256"] == sha256_file(folder / "documents.jsonl")
+    assert not (folder / ".source.next.json").exists()
+
+
+def test_a_lost_provenance_comes_back_with_the_next_fetch(here: Path) -> None:
+    folder = fetch("a.txt").folder
+    (folder / "provenance.jsonl").unlink()
+    before = (folder / "documents.jsonl").read_bytes()
+    fetch("a.txt")
+    assert len((folder / "provenance.jsonl").read_text().splitlines()) == 2
+    assert (folder / "documents.jsonl").read_bytes() == before
+
+
+def test_the_name_of_a_recipe_is_not_taken_by_another_text(here: Path) -> None:
+    (here / "poirot.txt").write_text("not the book")
+    assert fetch("poirot.txt").name == "poirot-2"
+
+
+def test_what_killed_fetches_left_behind_is_swept_after_a_while(here: Path) -> None:
+    folder = fetch("a.txt").folder
+    old, new = folder / ".documents.jsonl.abc.tmp", folder / ".documents.jsonl.def.tmp"
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (0, 0))
+    fetch("a.txt")
+    assert (old.exists(), new.exists()) == (False, True)

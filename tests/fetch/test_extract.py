@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gptcli.fetch import extract as extract_module
 from gptcli.fetch.extract import Extracted, extract
+from gptcli.fetch.facts import page_facts
+from gptcli.fetch.site.listing import read_listing
 from tests.fetch.blog_site import f1, posts
 from tests.fetch.blog_themes import THEMES, Post, page
 
@@ -190,3 +193,31 @@ def test_a_page_without_end_takes_no_time_without_end() -> None:
     began = time.monotonic()
     assert len(extract("<p>" + "some words of a very long page. " * 200_000, URL).text) > 6_000_000
     assert time.monotonic() - began < 10
+
+
+HOSTILE = {
+    "bare": "<p>" * 1_000_000,
+    "many": "<p>" * 300_000,
+    "deep": "<div>" * 1_900 + "<p>word <a href=/x>y</a>" * 20_000,
+    "unclosed": "<a" * 500_000,
+    "comments": "<!--" * 600_000,
+    "scripts": "<script>" * 600_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_page_is_read_in_seconds(name: str) -> None:
+    began = time.monotonic()
+    found = extract(HOSTILE[name], "https://example.org/")
+    page_facts(HOSTILE[name], "https://example.org/")
+    read_listing(HOSTILE[name], "https://example.org/")
+    assert time.monotonic() - began < 15
+    assert found.title == ""
+    assert found.text.count("word") == (20_000 if name == "deep" else 0)
+
+
+def test_of_a_page_with_many_tags_the_whole_text_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_module, "MAX_JUDGED_TAGS", 3)
+    page = "<title>T</title><nav><a href=/>Menu</a></nav><p>Words.</p>"
+    assert extract(page, "https://example.org/").text == "Menu\n\nWords."
+    assert extract(page, "https://example.org/").title == "T"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptcli.fetch.html import html_to_text, looks_like_html
+from gptcli.fetch import html as html_module
+from gptcli.fetch.html import html_to_text, looks_like_html, parse_html
 
 TEXTS = {
     "inline tags make no space": (
@@ -124,3 +125,14 @@ def test_a_real_book_is_whole_and_has_no_tag_left(shared_data: Path) -> None:
     assert "&" not in text.replace("&c", "")
     for speech in re.findall(r"(?m)^(JULIET\.\n.+)$", plain)[:20]:
         assert speech in text
+
+
+def test_a_page_of_too_many_tags_is_read_without_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html_module, "MAX_TAGS", 3)
+    page = (
+        "Head<p class='a'>One &amp; 2 < 3<!-- not <b>this</b> --> two</p><script>if (a<b) x()</script>"
+        "<style>p {}</style><p>three<br/>four<!-- no end <p>five"
+    )
+    assert parse_html(page) is None
+    assert html_to_text(page) == "Head\nOne & 2 < 3 two\nthree\nfour"
+    assert html_to_text("<p>" * 9) == ""

@@ -103,6 +103,18 @@ def test_a_folder_that_holds_the_corpora_does_not_read_them(here: Path) -> None:
     assert fetch(".", name="two").documents == 1
 
 
+def test_the_corpora_themselves_are_no_text(here: Path) -> None:
+    (here / "home").mkdir()
+    (here / "a.txt").write_text("text")
+    fetch("a.txt", name="one", corpora_dir=here / "home" / "corpora")
+    for word, does in {"home/corpora": "is the folder of", "home": "holds nothing but"}.items():
+        with pytest.raises(SourceError) as caught:
+            open_local([word], FetchOptions(), lambda _: None, here / "home" / "corpora")
+        assert caught.value.message.startswith(f"The folder {word} {does} the corpora that were fetched")
+        assert caught.value.hint.startswith("gptcli corpora list shows them.")
+    assert open_local(["home/corpora/*/*.jsonl"], FetchOptions(), lambda _: None, here / "home" / "corpora")
+
+
 def test_a_pattern_reads_what_it_matches(here: Path) -> None:
     for name in ("books/b.txt", "books/a.txt", "books/deep/c.txt", "books/d.md"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
@@ -175,6 +187,51 @@ def test_a_folder_of_many_formats_is_read_by_the_name_of_each(here: Path) -> Non
         "1 table has nothing that looks like text and was left out: numbers.csv; --text-fields names its columns.",
         "setup.json is JSON without a list of records, so it was read as plain text.",
     )
+
+
+def test_damaged_json_is_missing_among_others_and_never_text(here: Path) -> None:
+    (here / "in").mkdir()
+    for name, data in {
+        "a.json": '{"items":[{"body":"words',
+        "b.json": '{"version": 1}',
+        "c.json": '{"version": 2}',
+        "d.txt": "A text.",
+        "e.json": '{"a":' * 100_000,
+        "f.json": "[nothing]",
+    }.items():
+        (here / "in" / name).write_text(data)
+    source = gathered("in")
+    assert [item.text for item in source.documents] == ['{"version": 1}', '{"version": 2}', "A text."]
+    assert [missing.what for missing in source.missing] == ["a.json", "e.json", "f.json"]
+    assert source.missing[0].why == "a.json is not JSON (unterminated string starting at)."
+    assert source.notes == [
+        "2 files (b.json, c.json) are JSON without a list of records, so they were read as plain text."
+    ]
+    with pytest.raises(SourceError, match=r"in/a\.json is not JSON"):
+        gathered("in/a.json")
+
+
+def test_json_without_records_is_missing_where_json_was_asked_for(here: Path) -> None:
+    (here / "in").mkdir()
+    (here / "in" / "a.json").write_text('{"version": 1}')
+    (here / "in" / "b.txt").write_text('[{"text": "One."}]')
+    source = gathered("in", options=FetchOptions(as_kind="json"))
+    assert [item.text for item in source.documents] == ["One."]
+    assert [missing.what for missing in source.missing] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("blog", "--as blog reads a web site, and a.txt is on this machine."),
+        ("hub", "--as hub reads a data set of the Hugging Face hub, and a.txt is on this machine."),
+    ],
+)
+def test_a_file_is_no_site_and_no_data_set(here: Path, kind: Any, sentence: str) -> None:  # noqa: ANN401
+    (here / "a.txt").write_text("text")
+    with pytest.raises(SourceError) as caught:
+        gathered("a.txt", options=FetchOptions(as_kind=kind))
+    assert caught.value.message == sentence
 
 
 def test_a_broken_file_among_others_is_missing_and_alone_an_error(here: Path) -> None:

@@ -30,13 +30,13 @@ def opened(site: Site, get: Get) -> Open:
 
 
 def test_a_plain_text_address_is_one_document(site: Site, opened: Open, shared_data: Path) -> None:
-    book = (shared_data / "gutenberg" / "863-0.txt").read_bytes()
-    site.pages["/files/Styles%20Affair.txt"] = Page(book, content_type="text/plain; charset=utf-8")
-    source = opened("/files/Styles%20Affair.txt")
+    book = (shared_data / "tinyshakespeare.txt").read_bytes()
+    site.pages["/files/All%20Plays.txt"] = Page(book, content_type="text/plain; charset=utf-8")
+    source = opened("/files/All%20Plays.txt")
     (item,) = source.documents
-    assert item.text == book.decode("utf-8-sig").replace("\r\n", "\n")
-    assert (item.title, item.url) == ("Styles Affair", f"{site.url}/files/Styles%20Affair.txt")
-    assert (source.kind, source.name, source.notes) == ("text", "Styles Affair", [])
+    assert item.text == book.decode()
+    assert (item.title, item.url) == ("All Plays", f"{site.url}/files/All%20Plays.txt")
+    assert (source.kind, source.name, source.notes) == ("text", "All Plays", [])
     assert source.fetched_at[item.id].startswith("20")
     assert source.plan().bytes == len(book)
     assert source.plan().requests == 0
@@ -110,3 +110,13 @@ def test_other_bytes_than_a_recipe_was_written_for_are_refused(site: Site, get: 
         f"{response.url} is not the text this recipe was written for: its SHA-256 is {digest}, {'0' * 64} was expected."
     )
     assert caught.value.hint.endswith(f"gptcli fetch {response.url}")
+
+
+def test_a_gutenberg_text_comes_without_its_licence_by_any_address(site: Site, opened: Open, shared_data: Path) -> None:
+    book = (shared_data / "gutenberg" / "863-0.txt").read_bytes()
+    site.pages["/863-0.txt"] = Page(book)
+    source = opened("/863-0.txt")
+    (item,) = source.documents
+    assert "gutenberg" not in item.text.lower()
+    assert (item.author, item.url) == ("Agatha Christie", f"{site.url}/863-0.txt")
+    assert "were left out" in source.notes[0]

@@ -18,7 +18,7 @@ from gptcli.fetch.formats.json_files import read_json, read_json_lines
 from gptcli.fetch.formats.markdown import read_markdown
 from gptcli.fetch.formats.parquet import read_parquet
 from gptcli.fetch.formats.pdf import read_pdf
-from gptcli.fetch.formats.plain import read_html, read_plain, read_verbatim
+from gptcli.fetch.formats.plain import read_book, read_html, read_plain, read_verbatim
 from gptcli.fetch.formats.subtitles import read_subtitles
 from gptcli.fetch.formats.tables import read_csv, read_tsv
 from gptcli.fetch.options import FetchOptions
@@ -39,6 +39,13 @@ _READERS: Mapping[str, Callable[[Input], Iterator[Document]]] = {
     ".epub": read_epub,
     ".pdf": read_pdf,
 }
+# What the user may insist on, whatever a file is called.
+_AS: Mapping[str, Callable[[Input], Iterator[Document]]] = {
+    "text": read_verbatim,
+    "page": read_html,
+    "json": read_json,
+    "gutenberg": read_book,
+}
 # These are read from the file itself; the others from its text, which may be packed.
 _PACKED_ALREADY = frozenset({".epub", ".pdf", ".parquet", ".pq"})
 # The suffixes of the files that `read_file` knows; any other is read as text.
@@ -51,9 +58,9 @@ def read_file(
     """Yield the documents of one file: one for a text or a book, one for each row of a table.
 
     ``suffix`` says what it is (as ``suffix_of`` does; ``.gz`` takes the rest from the label); of an unknown one, the
-    first bytes decide, and what they do not tell is text. ``label`` is what messages call the file, ``title`` what its
-    document is called unless it knows better. Raises ``SourceError`` for what cannot be read or is empty; notes,
-    encodings and what was dropped go to ``source``.
+    first bytes decide, and what they do not tell is text. ``options.as_kind`` overrules both. ``label`` is what
+    messages call the file, ``title`` what its document is called unless it knows better. Raises ``SourceError`` for
+    what cannot be read or is empty; notes, encodings and what was dropped go to ``source``.
     """
     packed = suffix.lower().endswith(".gz")
     if suffix.lower() == ".gz":  # what is inside, the whole name tells; an address may go on behind it
@@ -72,12 +79,11 @@ def suffix_of(name: str) -> str:
 
 
 def _reader(suffix: str, head: bytes, *, packed: bool, options: FetchOptions) -> Callable[[Input], Iterator[Document]]:
-    if options.as_kind == "text":
-        return read_verbatim
+    wanted = options.as_kind or ""
+    if wanted in _AS and not (wanted == "gutenberg" and suffix == ".epub"):
+        return _AS[wanted]
     if suffix not in _READERS or (packed and suffix in _PACKED_ALREADY):
         suffix = "" if packed else _sniffed(head)
-    if options.as_kind in {"page", "json"} and suffix not in _PACKED_ALREADY:
-        return read_html if options.as_kind == "page" else read_json
     return _READERS.get(suffix, read_plain)
 
 

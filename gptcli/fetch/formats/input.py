@@ -12,6 +12,7 @@ from pathlib import Path
 from gptcli.documents import Document, Origin, document_parts, origin_of
 from gptcli.errors import SourceError
 from gptcli.fetch.options import FetchOptions
+from gptcli.fetch.records import NoFieldError
 from gptcli.fetch.source import Source
 from gptcli.fetch.text import (
     READ_HINT,
@@ -101,5 +102,5 @@ def parts_of(item: Document) -> Iterator[Document]:
     yield from document_parts([item.text], **origin_of(item))
 
 
-class NoTextError(SourceError):
+class NoTextError(NoFieldError):
     """Nothing in a table or a JSON file looks like text; inside a folder it is passed over."""

@@ -13,6 +13,7 @@ from gptcli.errors import SourceError
 from gptcli.fetch.formats.input import Input, NoTextError
 from gptcli.fetch.formats.rows import row_documents
 from gptcli.fetch.json_api.items import find_items, records_at
+from gptcli.fetch.json_api.page import LINES_SUFFIXES
 from gptcli.fetch.text import lines_of
 
 MAX_RECORD_CHARS = 64 * 1024 * 1024
@@ -32,14 +33,16 @@ def read_json_lines(file: Input) -> Iterator[Document]:
 def read_json(file: Input) -> Iterator[Document]:
     """Yield a document for each record of a JSON file: a list, an object with a list, or lines of JSON after all.
 
-    Raises ``NoTextError`` when there is no list of records in it.
+    Raises ``NoTextError`` for JSON that has no list of records in it, ``SourceError`` for what is no JSON.
     """
     pieces = file.pieces()
     head = next(pieces, "").lstrip()
+    if not head:  # blank, as an empty text is
+        return
     pieces = itertools.chain([head], pieces)
     if file.options.items is None and head.startswith("["):
         yield from row_documents(file, _array(file, pieces))
-    elif file.options.items is None and _is_json_lines(head):
+    elif file.options.items is None and _is_json_lines(head, file.label):
         yield from row_documents(file, _lines(file, pieces))
     else:
         yield from row_documents(file, _listed(file, pieces))
@@ -58,14 +61,14 @@ def _lines(file: Input, pieces: Iterable[str]) -> Iterator[Any]:
             ) from error
 
 
-def _is_json_lines(head: str) -> bool:
-    """Say whether the first line is a JSON value by itself, and others follow."""
+def _is_json_lines(head: str, label: str) -> bool:
+    """Say whether the first line is a JSON value by itself, and others follow; by the name of the file, none need."""
     line, _, rest = head.partition("\n")
     try:
         json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return bool(rest.strip())
+    return bool(rest.strip()) or label.lower().removesuffix(".gz").endswith(LINES_SUFFIXES)
 
 
 def _listed(file: Input, pieces: Iterable[str]) -> Iterator[Any]:
@@ -83,7 +86,7 @@ def _listed(file: Input, pieces: Iterable[str]) -> Iterator[Any]:
         path = find_items(body, file.options.items, file.label)
         records, others = records_at(body, path, file.label)
     except (ValueError, RecursionError) as error:
-        raise NoTextError(
+        raise SourceError(
             f"{file.label} is not JSON ({_reason(error)}).",
             f"Read it as the plain text that it is: gptcli fetch {file.label} --as text",
         ) from error
@@ -121,8 +124,7 @@ def _array(file: Input, pieces: Iterable[str]) -> Iterator[Any]:
         # Twice as much each time, so that one long element is not read over and over.
         more = "".join(itertools.islice(pieces, 1 + (len(text) - at >> 20))) if _may_go_on(problem, text) else ""
         if not more or len(text) - at > MAX_RECORD_CHARS:
-            kind = SourceError if count else NoTextError
-            raise kind(
+            raise SourceError(
                 f"{file.label} is not JSON from element {count + 1:,} of its list on ({_reason(problem)}).",
                 "Get the file again, or leave it out.",
             ) from problem

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gptcli.documents import Document, document_parts
 from gptcli.errors import SourceError
-from gptcli.fetch.gutenberg.catalog import find_title
+from gptcli.fetch.gutenberg.catalog import CatalogError, find_title
 from gptcli.fetch.gutenberg.text import Cleaned, clean_gutenberg
 from gptcli.fetch.html import html_to_text
 from gptcli.fetch.options import FetchOptions
@@ -113,7 +113,11 @@ def _numbers(source: Source, wanted: _Wanted, web: Web, options: FetchOptions) -
     if wanted.numbers:
         return wanted.numbers
     catalog = _catalog(web, options)
-    entry = find_title(catalog.path, wanted.title, label=catalog.url, language=options.language)
+    try:
+        entry = find_title(catalog.path, wanted.title, label=catalog.url, language=options.language)
+    except CatalogError:
+        web.forget(catalog.url)
+        raise
     note = f"{wanted.title!r} is book {entry.number}: {entry.title}" + (
         f", by {entry.author}." if entry.author else "."
     )
@@ -129,7 +133,7 @@ def _documents(source: Source, wanted: _Wanted, web: Web, options: FetchOptions)
     for number in numbers:
         try:
             response = _rendering(number, web, options)
-            text = _text(response, options)
+            text = _text(response, web, options)
         except SourceError as error:
             failed = error
             source.missing.append(Missing(f"book {number}", error.message))
@@ -192,7 +196,10 @@ def _got(url: str, web: Web) -> Response | None:
         if error.reason == "gone":
             return None
         raise
-    return None if url.endswith(".txt") and _is_html(response) else response
+    if url.endswith(".txt") and _is_html(response):
+        web.forget(url)
+        return None
+    return response
 
 
 def _not_had(number: int, failures: list[FetchError], mirrors: tuple[str, ...], gone: int) -> FetchError:
@@ -219,7 +226,20 @@ def _not_had(number: int, failures: list[FetchError], mirrors: tuple[str, ...], 
     )
 
 
-def _text(response: Response, options: FetchOptions) -> str:
+def _text(response: Response, web: Web, options: FetchOptions) -> str:
+    """Return a rendering as text; one that is empty or no text is forgotten, so that the next fetch asks again."""
+    try:
+        text = _decoded(response, options)
+    except SourceError:
+        web.forget(response.url)
+        raise
+    if not text.strip():
+        web.forget(response.url)
+        raise SourceError(f"{response.url} is empty.", _HINT)
+    return text
+
+
+def _decoded(response: Response, options: FetchOptions) -> str:
     """Return a rendering as text; where bytes could be of several encodings, what its header says counts."""
     encoding = options.encoding
     if response.encoding(encoding).guessed:
@@ -230,11 +250,7 @@ def _text(response: Response, options: FetchOptions) -> str:
         if encoding is None or options.encoding:
             raise
         text = response.text()
-    if response.url.endswith(".htm"):
-        text = html_to_text(text)
-    if not text.strip():
-        raise SourceError(f"{response.url} is empty.", _HINT)
-    return text
+    return html_to_text(text) if response.url.endswith(".htm") else text
 
 
 def _says_encoding(response: Response) -> str:
@@ -249,6 +265,7 @@ def _catalog(web: Web, options: FetchOptions) -> Response:
     # This one file of the main site is there for programs.
     sites = _mirrors(options) if options.mirror else (*MIRRORS, MAIN_SITE)
     failures: list[FetchError] = []
+    web.expect(0, "catalogues")
     found = (response for site in sites if (response := _tried(f"{site}{CATALOG}", web, failures)))
     if response := next(found, None):
         return response

@@ -29,6 +29,10 @@ _SEARCH_HINT = (
 )
 
 
+class CatalogError(SourceError):
+    """What should be the catalogue is none, or is damaged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A book of the catalogue; ``title`` is one line, ``author`` the first, with the given name first."""
@@ -43,7 +47,7 @@ def find_title(path: Path, words: str, *, label: str = "", language: str | None 
     """Return the one book whose title these words are, else the one that has them all in title and author.
 
     Case, accents, punctuation and a leading article make no difference; ``language`` is a code as the catalogue has
-    it. Raises ``SourceError`` when there is none, when there are several (it lists them), and for a broken catalogue.
+    it. Raises ``SourceError`` when there is none, when there are several (it lists them), and ``CatalogError``.
     """
     wanted = _plain(words)
     ranked: dict[int, list[Entry]] = {}
@@ -62,17 +66,17 @@ def find_title(path: Path, words: str, *, label: str = "", language: str | None 
 
 
 def read_catalog(path: Path, label: str) -> Iterator[Entry]:
-    """Yield the books that are texts; raises ``SourceError`` for what is no such catalogue or inflates without end."""
+    """Yield the books that are texts; raises ``CatalogError`` for what is no such catalogue or inflates without end."""
     broken = f"{label} is not the catalogue of Project Gutenberg"
     try:
         with _opened(path) as file:
             csv.field_size_limit(MAX_FIELD)
             rows = csv.DictReader(_lines(file, label))
             if missing := _COLUMNS - set(rows.fieldnames or ()):
-                raise SourceError(f"{broken}: the column {min(missing)} is missing.", _SEARCH_HINT)
+                raise CatalogError(f"{broken}: the column {min(missing)} is missing.", _SEARCH_HINT)
             yield from (_entry(row) for row in rows if row["Type"] == "Text" and (row["Text#"] or "").isdecimal())
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
-        raise SourceError(f"{broken}, or damaged ({error}).", _SEARCH_HINT) from error
+        raise CatalogError(f"{broken}, or damaged ({error}).", _SEARCH_HINT) from error
 
 
 @contextlib.contextmanager
@@ -90,7 +94,7 @@ def _lines(file: IO[str], label: str) -> Iterator[str]:
     while line := file.readline(_LINE_CHARS):
         total += len(line)
         if total > MAX_CHARS:
-            raise SourceError(f"{label} is larger than {MAX_CHARS:,} characters when it is inflated.", _SEARCH_HINT)
+            raise CatalogError(f"{label} is larger than {MAX_CHARS:,} characters when it is inflated.", _SEARCH_HINT)
         yield line
 
 

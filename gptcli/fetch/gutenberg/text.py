@@ -63,6 +63,11 @@ def is_gutenberg_text(head: str) -> bool:
     return _OF_GUTENBERG.search(head.removeprefix("\ufeff")[:HEAD_CHARS]) is not None
 
 
+def has_marker(text: str) -> bool:
+    """Say whether anything of Project Gutenberg's stands in a text, wherever it is: a header, a marker, a licence."""
+    return is_gutenberg_text(text) or _MARKER.search(text) is not None
+
+
 def clean_gutenberg(text: str) -> Cleaned:
     """Return the work alone: title page, contents, chapters and the captions of pictures stay.
 

@@ -18,7 +18,7 @@ from gptcli.fetch.hub.files import Chosen, HubFile, choose_files
 from gptcli.fetch.hub.names import DataSet, hub_name, is_hub, parse_name
 from gptcli.fetch.hub.rows import choose_columns, read_rows
 from gptcli.fetch.options import FetchOptions
-from gptcli.fetch.records import TextFields
+from gptcli.fetch.records import NoFieldError, TextFields
 from gptcli.fetch.source import Missing, Plan, Source, shown
 from gptcli.fetch.web import FetchError, Response, Web
 from gptcli.fetch.web.progress import megabytes
@@ -60,8 +60,7 @@ class _Reader:
     def documents(self) -> Iterator[Document]:
         revision, chosen = self._find()
         limit = self.options.limit_bytes
-        if limit is None:
-            self.web.expect(len(chosen.files), "files")
+        self.web.expect(len(chosen.files) if limit is None else 0, "files")
         size = 0
         for number, file in enumerate(chosen.files, 1):
             response = self._download(revision, file, first=number == 1, left=len(chosen.files) - number)
@@ -92,6 +91,7 @@ class _Reader:
     def _find(self) -> tuple[Revision, Chosen]:
         """Ask the hub what the data set is, and choose its files; the second time this costs nothing."""
         if self.found is None:
+            self.web.expect(0, "hub listings")
             revision = self.hub.revision(self.data_set.repo, self.data_set.revision)
             self.source.licence = self.source.licence or revision.licence
             self.found = self._choose(revision)
@@ -114,6 +114,7 @@ class _Reader:
                 return converted
         if others and (chosen := choose_files(others, revision.card, inside, repo=revision.repo)).files:
             return revision, chosen
+        self.hub.forget()
         raise SourceError(
             f"The data set {revision.repo} has no parquet files and no others that can be read; "
             f"it has {shown(file.path for file in files) or 'no files'}.",
@@ -149,12 +150,17 @@ class _Reader:
             return None
 
     def _read(self, file: HubFile, response: Response, *, needed: bool) -> Iterator[Document]:
-        """Yield the documents of one file; one that is damaged is missing, unless nothing was read before it."""
+        """Yield the documents of one file; one that is damaged is missing, unless nothing was read before it.
+
+        A damaged one is asked for again by the next fetch, and so is the commit, which may be another by then.
+        """
         try:
             for item in self._rows(file, response) if file.path.endswith(PARQUET) else self._other(file, response):
                 self._remember(item, response)
                 yield item
         except SourceError as error:
+            if not isinstance(error, NoFieldError):
+                self.hub.forget(response)
             if needed:
                 raise
             self.source.missing.append(Missing(file.path, error.message))

@@ -34,6 +34,11 @@ class Revision:
     card: Mapping[str, Any]
 
     @property
+    def is_commit(self) -> bool:
+        """Whether this names one state for good: on some mirrors it is the name of a branch."""
+        return re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.commit) is not None
+
+    @property
     def licence(self) -> str:
         """The licence that the card states."""
         stated = self.card.get("license")
@@ -47,6 +52,7 @@ class Hub:
     def __init__(self, web: Web, mirror: str | None) -> None:
         self._web = web
         self._endpoint = (mirror or os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+        self._asked: list[str] = []
 
     def revision(self, repo: str, name: str = "main") -> Revision:
         """Ask for a revision of a data set; raises ``UnknownDataSetError``, or ``FetchError`` as ``Web.get`` does."""
@@ -54,13 +60,14 @@ class Hub:
         if name != "main":
             url = f"{url}/revision/{quote(name, safe='')}"
         try:
-            value = self._get(url).json()
+            value = self._json(self._get(url))
         except FetchError as error:
             if error.reason in {"gone", "refused"}:
                 raise self._unknown(repo, name) from error
             raise
+        self._asked.append(url)
         if not isinstance(value, dict):
-            raise _strange(url, value)
+            raise self._strange(url, value)
         known, commit, card = value.get("id"), value.get("sha"), value.get("cardData")
         return Revision(
             repo=known if isinstance(known, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", known) else repo,
@@ -77,9 +84,9 @@ class Hub:
         while url is not None and url not in seen:
             seen.add(url)
             response = self._get(url)
-            page = response.json()
+            page = self._json(response)
             if not isinstance(page, list):
-                raise _strange(url, page)
+                raise self._strange(url, page)
             found += [file for item in page if (file := _file(item)) is not None]
             following = response.link("next")
             # On a mirror the link may lead back to the hub itself; only its query is of use.
@@ -87,19 +94,45 @@ class Hub:
         return found
 
     def download(self, revision: Revision, file: HubFile) -> Response:
-        """Return a file; raises ``SourceError`` where the data set is gated, ``FetchError`` as ``Web.get`` does."""
+        """Return a file, which at one commit never changes.
+
+        Raises ``SourceError`` where the data set is gated, ``FetchError`` as ``Web.get`` does.
+        """
         commit, path = quote(revision.commit, safe=""), quote(file.path)
         try:
-            return self._get(f"{self._endpoint}/datasets/{revision.repo}/resolve/{commit}/{path}", FILE_BYTES)
+            url = f"{self._endpoint}/datasets/{revision.repo}/resolve/{commit}/{path}"
+            return self._get(url, FILE_BYTES, immutable=revision.is_commit)
         except FetchError as error:
             if error.reason == "refused":
                 raise _gated(revision.repo, error) from error
             raise
 
-    def _get(self, url: str, max_bytes: int = PAGE_BYTES) -> Response:
+    def forget(self, *responses: Response) -> None:
+        """Forget answers that were no use, and which commits the names of revisions stood for.
+
+        The next fetch asks for these again, and for nothing else while the commits are the same.
+        """
+        for url in (*(response.url for response in responses), *self._asked):
+            self._web.forget(url)
+
+    def _json(self, response: Response) -> Any:  # noqa: ANN401 - JSON is anything
+        try:
+            return response.json()
+        except SourceError:
+            self.forget(response)
+            raise
+
+    def _strange(self, url: str, value: object) -> SourceError:
+        self._web.forget(url)
+        return SourceError(
+            f"{url} does not answer as the hub does: a {type(value).__name__} was not expected.",
+            "Check HF_ENDPOINT and --mirror.",
+        )
+
+    def _get(self, url: str, max_bytes: int = PAGE_BYTES, *, immutable: bool = False) -> Response:
         token = _token()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return self._web.get(url, max_bytes=max_bytes, extra_headers=headers)
+        return self._web.get(url, max_bytes=max_bytes, extra_headers=headers, immutable=immutable)
 
     def _unknown(self, repo: str, name: str) -> UnknownDataSetError:
         of = "" if name == "main" else f" with a revision {name!r}"
@@ -126,13 +159,6 @@ def _gated(repo: str, error: FetchError) -> SourceError:
         f"The data set {repo} is gated: its terms have to be accepted, and {ready} ({error.message.rstrip('.')}).",
         f"Accept them at {ENDPOINT}/datasets/{repo}, make a token at {ENDPOINT}/settings/tokens, "
         "and set HF_TOKEN to it.",
-    )
-
-
-def _strange(url: str, value: object) -> SourceError:
-    return SourceError(
-        f"{url} does not answer as the hub does: a {type(value).__name__} was not expected.",
-        "Check HF_ENDPOINT and --mirror.",
     )
 
 

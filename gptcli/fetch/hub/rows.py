@@ -12,7 +12,7 @@ from typing import Any
 
 from gptcli.documents import Origin, normalize_newlines
 from gptcli.errors import SourceError
-from gptcli.fetch.records import TextFields, choose_fields, clean_text, value_at
+from gptcli.fetch.records import NoFieldError, TextFields, choose_fields, clean_text, value_at
 
 BATCH_ROWS = 64
 MAX_DATE = 40
@@ -31,8 +31,8 @@ def choose_columns(path: Path, wanted: Sequence[str], label: str, where: str) ->
     """Choose the columns of the text and its origin: ``wanted``, else by their names, else the one with most text.
 
     ``label`` names the file and ``where`` the data set, for errors. None for a file without rows. Raises
-    ``SourceError`` that lists the columns where a wanted one is missing or none looks like text, and for a damaged
-    file.
+    ``NoFieldError`` that lists the columns where a wanted one is missing or none looks like text, and another
+    ``SourceError`` for a damaged file.
     """
     names, texts = _columns(path, label)
     check_columns(names, wanted, where)
@@ -51,10 +51,10 @@ def choose_columns(path: Path, wanted: Sequence[str], label: str, where: str) ->
 
 
 def check_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
-    """Raise ``SourceError`` that lists the columns of a data set where a wanted one is not among them."""
+    """Raise ``NoFieldError`` that lists the columns of a data set where a wanted one is not among them."""
     for column in wanted:
         if column not in names and column.partition(".")[0] not in names:
-            raise SourceError(
+            raise NoFieldError(
                 f"{where} has no column {column!r}; its columns are {', '.join(names)}.",
                 f"Name one that is there: gptcli fetch {where}:{names[0]}" if names else "",
             )
@@ -140,8 +140,8 @@ def _damaged(label: str, error: Exception) -> SourceError:
     return SourceError(f"{label} is damaged: {' '.join(str(error).split()).rstrip('.')}.", "Fetch it again later.")
 
 
-def _no_text(where: str, names: Sequence[str]) -> SourceError:
-    return SourceError(
+def _no_text(where: str, names: Sequence[str]) -> NoFieldError:
+    return NoFieldError(
         f"{where}: no column looks like text; its columns are {', '.join(names) or 'none'}.",
         f"Name the column that is the text: gptcli fetch {where}:COLUMN",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,7 +29,7 @@ from gptcli.fetch.json_api.paging import (
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.records import TextFields, choose_fields, record_document, value_at
 from gptcli.fetch.source import Missing, Plan, Source
-from gptcli.fetch.web import PAGE_BYTES, FetchError, Response, Web
+from gptcli.fetch.web import FetchError, Response, Web
 from gptcli.fetch.web.urls import without_login
 
 STALE_PAGES = 10
@@ -38,6 +38,8 @@ _NOT_THERE = {"gone", "refused", "offline"}
 _HTML_TYPES = {"text/html", "application/xhtml+xml"}
 _LINK_TAG = re.compile(r"<link\b[^>]{0,2000}\bapplication/json\+datasette\b[^>]{0,2000}>", re.IGNORECASE)
 _HREF = re.compile(r"""\bhref\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
+# Parsed JSON takes some ten times its size.
+JSON_BYTES = 128 * 1024**2
 _HEAD_CHARS = 1 << 16
 
 
@@ -52,8 +54,8 @@ def open_json(where: str, response: Response, web: Web, options: FetchOptions) -
     table = datasette_json(response)
     if table is not None:
         source.notes.append(f"The page shows a table of Datasette, so its rows were read from {table}.")
-        response = web.get(table, max_bytes=PAGE_BYTES)
-    reading = _Reading(source, web, options, read_page(response, label, wanted=options.items))
+        response = web.get(table, max_bytes=JSON_BYTES)
+    reading = _Reading(source, web, options, _read(response, label, web, options))
     reading.choose_fields(reading.first)
     source.plan = reading.plan
     source.documents = reading.documents()
@@ -105,7 +107,7 @@ class _Reading:
     def plan(self) -> Plan:
         """Say on how many pages the records are, after asking for the first one in the largest size."""
         page = self.begin()
-        answer = page.answer()
+        answer = self._answer(page)
         problems: list[str] = []
         try:
             last = self._next(answer).url is None
@@ -116,7 +118,7 @@ class _Reading:
         records = page.count if last else stated_total(answer) if total else None
         if isinstance(page.records, Iterator):  # lines are not counted before they are read
             records = None
-        what = "records" if records is None else f"{records:,} records"
+        what = "records" if records is None else _records(records)
         pages = "1 page" if total == 1 else f"{total:,} pages" if total else "a number of pages that it does not say"
         text = " and ".join(self.fields.text) if self.fields else "unknown"
         steps = (f"read {what} on {pages} of {self.source.where}; their text is the field {text}", *problems)
@@ -130,10 +132,10 @@ class _Reading:
             return self.first
         self.enlarged = True
         try:
-            url = larger_pages(self.first.answer())
+            url = larger_pages(self._answer(self.first))
             if url is not None and (not self.web.offline or self.web.stored(url)):
-                response = self.web.get(url, max_bytes=PAGE_BYTES)
-                self.first = read_page(response, without_login(url), wanted=self.options.items)
+                response = self.web.get(url, max_bytes=JSON_BYTES)
+                self.first = _read(response, without_login(url), self.web, self.options)
         except FetchError as error:
             # A server that refuses large pages gives small ones; anything else would come out differently next time.
             if error.reason not in {"refused", "gone", "limit"}:
@@ -191,7 +193,7 @@ class _Reading:
     def _pages(self) -> Iterator[JsonPage]:
         page: JsonPage | None = self.begin()
         assert page is not None
-        total = pages_in_all(page.answer())
+        total = pages_in_all(self._answer(page))
         if total is not None:
             self.web.expect(total - 1, "pages")
         urls = {self.first.response.url, self.first.response.final_url}
@@ -211,7 +213,7 @@ class _Reading:
 
     def _after(self, page: JsonPage, urls: set[str], number: int, stale: int) -> JsonPage | None:
         """Return the next page; None at the end, or where it cannot be reached, which is told in ``missing``."""
-        answer = page.answer()
+        answer = self._answer(page)
         here = answer.url
         try:
             step = self._next(answer)
@@ -235,11 +237,18 @@ class _Reading:
                 self._missing(step.url, error.message)
             return None
 
+    def _answer(self, page: JsonPage) -> Answer:
+        return replace(page.answer(), real=self._real)
+
+    def _real(self, link: str) -> str:
+        """Return the address that a link of a mirror stands for; one that is no whole address as it is."""
+        return self.web.real(link) if "://" in link else link
+
     def _next(self, answer: Answer) -> Step:
         return next_step(answer, self.options.next_page)
 
     def _get(self, url: str) -> JsonPage:
-        response = self.web.get(url, max_bytes=PAGE_BYTES)
+        response = self.web.get(url, max_bytes=JSON_BYTES)
         return read_page(response, without_login(url), items=self.first.items)
 
     def _repeated(self, page: JsonPage, number: int) -> None:
@@ -255,7 +264,7 @@ class _Reading:
         more = says_more(answer) and not self.options.next_page
         short = total is not None and total > self.received
         if more or (short and number == 1 and not step.known and not step.how):
-            of = f"{self.received:,} of {total:,} records" if short else f"{self.received:,} records"
+            of = f"{self.received:,} of {total:,} records" if short else _records(self.received)
             self._missing(
                 answer.url,
                 f"The server gave {of} and did not say how the next ones are had. "
@@ -263,7 +272,7 @@ class _Reading:
             )
         elif short:
             self.source.notes.append(
-                f"The server speaks of {total:,} records, and its last page came after {self.received:,}."
+                f"The server speaks of {_records(total or 0)}, and its last page came after {self.received:,}."
             )
 
     def _count(self, what: str, count: int = 1) -> None:
@@ -273,6 +282,19 @@ class _Reading:
     def _missing(self, where: str, why: str) -> None:
         self.web.forget(where)
         self.source.missing.append(Missing(without_login(where), why))
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"
+
+
+def _read(response: Response, label: str, web: Web, options: FetchOptions) -> JsonPage:
+    """Read a first page; one that is no use is forgotten, so that the next fetch asks for it again."""
+    try:
+        return read_page(response, label, wanted=options.items)
+    except SourceError:
+        web.forget(response.url)
+        raise
 
 
 def _name(where: str) -> str:

@@ -62,7 +62,7 @@ def read_page(response: Response, label: str, *, wanted: str | None = None, item
 
     Raises ``SourceError`` for what is no JSON, no list, an error of the server, too large, or nested too deeply.
     """
-    if _has_lines(response):
+    if has_lines(response):
         return _lines_page(response, label)
     if response.bytes > MAX_JSON_BYTES:
         raise SourceError(
@@ -82,7 +82,7 @@ def read_page(response: Response, label: str, *, wanted: str | None = None, item
     return JsonPage(response, records[:SAMPLE], records, digest.digest(), body, path, count, skipped)
 
 
-def _has_lines(response: Response) -> bool:
+def has_lines(response: Response) -> bool:
     """Say whether an answer is JSON lines: by its name, or because its first two lines are objects of their own."""
     path = urlsplit(response.final_url).path.lower()
     if response.content_type in LINES_TYPES or path.endswith(LINES_SUFFIXES):

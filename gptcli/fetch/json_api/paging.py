@@ -6,7 +6,7 @@ Pure functions over one answer that was parsed already. Requests nothing, and kn
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote_plus, urljoin, urlsplit, urlunsplit
@@ -64,6 +64,8 @@ class Answer:
     count: int
     link: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    real: Callable[[str], str] = str
+    """Turns an address of a mirror into the one it stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ def _go(answer: Answer, path: str, parameter: str = "") -> Step:
         return Step(None, path)
     text = str(value)
     if not parameter and isinstance(value, str) and _is_address(path, text):
-        return Step(on_same_host(answer.url, text), path)
+        return Step(on_same_host(answer.url, answer.real(text)), path)
     return Step(with_parameter(answer.url, parameter or _parameter_of(answer, path, text), text), path)
 
 
@@ -228,7 +230,7 @@ def _stated(answer: Answer) -> Step | None:
 
 
 def _link_header(answer: Answer) -> Step | None:
-    return Step(on_same_host(answer.url, answer.link), "the Link header") if answer.link else None
+    return Step(on_same_host(answer.url, answer.real(answer.link)), "the Link header") if answer.link else None
 
 
 def _token(answer: Answer) -> Step | None:

@@ -38,6 +38,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 10_000_000 else f"{size / 1e6:,.0f} MB"
 
 
+def downloading(host: str | None, done: int, total: int | None) -> str:
+    """Return the line for a body that is on its way: so many bytes of so many, where that is known."""
+    return f"downloading {host}: " + (f"{megabytes(done)} of {megabytes(total)}" if total else megabytes(done))
+
+
 def clock(seconds: float) -> str:
     """Return a time as ``0:40`` or ``2:05:00``."""
     minutes, rest = divmod(round(seconds), 60)

@@ -2,8 +2,9 @@
 
 An answer is on disk before the ledger knows of it, so that a killed process leaves nothing half. Knows no network.
 
-A fetch has a number. What came under the present number is never asked for again; what came under an older one is
-still good for asking whether it has changed. The ledger is locked as long as the store is open.
+A fetch has a number. What came under the present number is never asked for again; what came under an older one stays
+beside it until a fetch is finished, for asking whether it has changed and for reading offline. The ledger is locked as
+long as the store is open.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ LEDGER = "ledger.sqlite"
 WRITE_HINT = "Free some space or check the folder's permissions, and run the same command again: what came is kept."
 _SCHEMA = f"""
 BEGIN;
-CREATE TABLE fetches (number INTEGER PRIMARY KEY, source TEXT NOT NULL, began TEXT NOT NULL, finished TEXT);
+CREATE TABLE fetches (number INTEGER PRIMARY KEY, source TEXT NOT NULL, command TEXT NOT NULL,
+  began TEXT NOT NULL, finished TEXT
+);
 CREATE TABLE pages (
-  url TEXT PRIMARY KEY, fetch INTEGER NOT NULL, status INTEGER NOT NULL, final_url TEXT NOT NULL,
+  url TEXT NOT NULL, fetch INTEGER NOT NULL, status INTEGER NOT NULL, final_url TEXT NOT NULL,
   content_type TEXT NOT NULL, charset TEXT NOT NULL, headers TEXT NOT NULL, sha256 TEXT NOT NULL,
-  bytes INTEGER NOT NULL, fetched_at TEXT NOT NULL
+  bytes INTEGER NOT NULL, fetched_at TEXT NOT NULL, PRIMARY KEY (url, fetch)
 );
 CREATE INDEX pages_by_final_url ON pages (final_url);
 PRAGMA user_version = {FORMAT_VERSION};
@@ -57,7 +60,7 @@ class Store:
     ``FormatError`` for one of another version; ``SourceError`` where ``offline`` finds nothing to read.
     """
 
-    def __init__(self, folder: Path, source: str, *, offline: bool = False) -> None:
+    def __init__(self, folder: Path, source: str, *, command: str = "", offline: bool = False) -> None:
         self.folder = folder / RAW
         self._path = self.folder / LEDGER
         self._offline = offline
@@ -74,7 +77,7 @@ class Store:
         try:
             with self._telling():
                 self._lock()
-                self.resumed = self._begin(source)
+                self.resumed = self._begin(source, command)
                 counted = "SELECT count(*), coalesce(sum(bytes), 0) FROM pages WHERE fetch = ?"
                 self.pages, self.bytes = map(int, self._database.execute(counted, (self._number,)).fetchone())
         except BaseException:
@@ -83,12 +86,17 @@ class Store:
             raise
 
     def find(self, url: str) -> Response | None:
-        """Return what this fetch has of an address, or of one that led to it; offline, what any fetch had."""
-        return self._row("(url = :url OR final_url = :url) AND (fetch = :fetch OR :offline)", url)
+        """Return what this fetch has of an address, or of one that led to it.
+
+        Offline that is what the last finished fetch has, and else the newest document that any has.
+        """
+        # Only offline there are rows of other fetches to choose from.
+        order = "fetch = :fetch DESC, fetch <> :fetch AND status = 200 DESC, fetch DESC, url = :url DESC"
+        return self._row("(url = :url OR final_url = :url) AND (fetch = :fetch OR :offline)", url, order)
 
     def before(self, url: str) -> Response | None:
-        """Return the document that an earlier fetch had at this address."""
-        return self._row("url = :url AND status = 200", url)
+        """Return the newest document that an older fetch had at this address."""
+        return self._row("url = :url AND fetch < :fetch AND status = 200", url, "fetch DESC")
 
     @contextlib.contextmanager
     def incoming(self) -> Iterator[Incoming]:
@@ -127,20 +135,26 @@ class Store:
         return response
 
     def forget(self, url: str) -> None:
-        """Forget what this fetch has of an address."""
-        self._delete("fetch = :fetch AND (url = :url OR final_url = :url)", url)
+        """Forget what this fetch has of an address, and the same document in older fetches, which is of no more use."""
+        here = "(url = :url OR final_url = :url)"
+        same = f"sha256 IN (SELECT sha256 FROM pages WHERE fetch = :fetch AND {here})"  # noqa: S608
+        self._delete(f"{here} AND (fetch = :fetch OR {same})", url)
 
     def forget_gone(self) -> None:
         """Forget the answers of this fetch that there is nothing at an address."""
         self._delete("fetch = :fetch AND status <> 200")
 
-    def finish(self) -> None:
-        """Note that the fetch is complete, and forget the answers that it had no use for."""
+    def finish(self, *, keep_older: bool = False) -> None:
+        """Note that the fetch is complete, and forget the answers that it had no use for.
+
+        ``keep_older`` keeps what older fetches had of the addresses that this one has no answer of.
+        """
         if self._offline:
             return
+        renewed = "AND url IN (SELECT url FROM pages WHERE fetch = :fetch)" if keep_older else ""
         with self._telling():
             self._database.execute("BEGIN")
-            self._database.execute("DELETE FROM pages WHERE fetch < ?", (self._number,))
+            self._delete(f"fetch < :fetch {renewed}")
             self._database.execute("DELETE FROM fetches WHERE number < ?", (self._number,))
             self._database.execute("UPDATE fetches SET finished = ? WHERE number = ?", (now(), self._number))
             self._database.execute("COMMIT")
@@ -185,27 +199,32 @@ class Store:
                 f"rm {self._path}",
             )
 
-    def _begin(self, source: str) -> str | None:
+    def _begin(self, source: str, command: str) -> str | None:
         """Go on with an unfinished fetch of this source, or begin one; returns when the one gone on with was begun."""
         last = self._database.execute(
             "SELECT number, source, began, finished FROM fetches ORDER BY number DESC LIMIT 1"
         ).fetchone()
         self._number = last[0] if last else 0
         if self._offline:
+            finished = "SELECT max(number) FROM fetches WHERE finished IS NOT NULL"
+            self._number = self._database.execute(finished).fetchone()[0] or self._number
             return None
         if last and last[1] == source and last[3] is None:
+            self._database.execute("UPDATE fetches SET command = ? WHERE number = ?", (command, self._number))
             some = self._database.execute("SELECT 1 FROM pages WHERE fetch = ? LIMIT 1", (self._number,)).fetchone()
             return str(last[2]) if some else None
         self._number += 1
         self._database.execute(
-            "INSERT INTO fetches (number, source, began) VALUES (?, ?, ?)", (self._number, source, now())
+            "INSERT INTO fetches (number, source, command, began) VALUES (?, ?, ?, ?)",
+            (self._number, source, command, now()),
         )
         return None
 
-    def _row(self, where: str, url: str) -> Response | None:
+    def _row(self, where: str, url: str, order: str) -> Response | None:
+        """Return the first answer whose body is whole."""
         with self._telling():
             rows = self._database.execute(
-                f"SELECT {_COLUMNS} FROM pages WHERE {where} ORDER BY url = :url DESC LIMIT 1",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM pages WHERE {where} ORDER BY {order}",  # noqa: S608
                 {"url": url, "fetch": self._number, "offline": self._offline},
             ).fetchall()
         for row in rows:
@@ -252,15 +271,15 @@ class Store:
         )
 
 
-def fetched_source(folder: Path) -> str | None:
-    """Return the source of which the raw store of a corpus holds answers; None where there is none or it is in use."""
+def last_fetch(folder: Path) -> tuple[str, str] | None:
+    """Return source and command of the newest fetch in the raw store of a corpus; None for none, or one in use."""
     path = folder.absolute() / RAW / LEDGER
     if not path.exists():
         return None
     with contextlib.suppress(sqlite3.Error):
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.2)) as database:
-            row: Any = database.execute("SELECT source FROM fetches ORDER BY number DESC LIMIT 1").fetchone()
-        return str(row[0]) if row else None
+            row: Any = database.execute("SELECT source, command FROM fetches ORDER BY number DESC LIMIT 1").fetchone()
+        return (str(row[0]), str(row[1])) if row else None
     return None
 
 

@@ -63,6 +63,30 @@ def site(url: str) -> str:
     return host if default else f"{host}:{parts.port}"
 
 
+def origin(url: str) -> str:
+    """Return scheme and host of an address, as ``https://example.org``; nothing where there is no host."""
+    host = site(url)
+    return f"{urlsplit(url).scheme.lower()}://{host}" if host else ""
+
+
+def mirrored(url: str, real: str, base: str) -> str:
+    """Return where the mirror below ``base`` has an address of the host of ``real``; any other comes back as it is."""
+    if not site(url) or site(url) != site(real):
+        return url
+    path = url.partition("://")[2][len(urlsplit(url).netloc) :]
+    return base.rstrip("/") + path
+
+
+def unmirrored(url: str, real: str, base: str) -> str:
+    """Return which address of the host of ``real`` one below ``base`` stands for; any other comes back as it is."""
+    if not site(url) or origin(url) != origin(base):
+        return url
+    top = urlsplit(base).path.rstrip("/")
+    path = url.partition("://")[2][len(urlsplit(url).netloc) :]
+    below = path[len(top) :]
+    return origin(real) + below if path.startswith(top) and below[:1] in {"", "/", "?", "#"} else url
+
+
 def without_fragment(url: str) -> str:
     """Return the address without ``#`` and what follows it, which servers never see."""
     return url.partition("#")[0]

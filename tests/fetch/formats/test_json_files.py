@@ -104,9 +104,6 @@ def test_the_list_may_be_pointed_at(read: Read) -> None:
             '{"name": "gptcli", "version": 1}',
             "a.json is a single JSON object, and a list of records was expected. Its keys",
         ),
-        ('{"a": 1', "a.json is not JSON (expecting ',' delimiter)."),
-        ("// comment\n{}", "a.json is not JSON (expecting value)."),
-        ("[nothing]", "a.json is not JSON from element 1 of its list on (expecting value)."),
         ('[{"x": 1}, {"x": 2}]', "a.json: no field of the records looks like text. The fields are x."),
         ("3", "a.json is a number"),
     ],
@@ -115,6 +112,40 @@ def test_what_is_no_list_of_records_is_told_with_its_keys(read: Read, content: s
     with pytest.raises(NoTextError) as caught:
         read("a.json", content)
     assert caught.value.message.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"a": 1', "a.json is not JSON (expecting ',' delimiter)."),
+        ('{"items":[{"body":"words', "a.json is not JSON (unterminated string starting at)."),
+        ("// comment\n{}", "a.json is not JSON (expecting value)."),
+        ("[nothing]", "a.json is not JSON from element 1 of its list on (expecting value)."),
+        ('{"a":' * 100_000, "a.json is not JSON ("),
+    ],
+)
+def test_what_does_not_parse_is_damaged_and_no_other_text(read: Read, content: str, sentence: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        read("a.json", content)
+    assert caught.value.message.startswith(sentence)
+    assert not isinstance(caught.value, NoTextError)
+
+
+def test_a_blank_file_has_no_records(read: Read) -> None:
+    assert read("a.json", " \n").texts == []
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "README"])
+def test_a_file_is_json_where_the_user_says_so(read: Read, name: str) -> None:
+    as_json = FetchOptions(as_kind="json")
+    assert read(name, json.dumps({"posts": POSTS}, indent=1), as_json).texts == ["The first text & more.", "B."]
+    assert read(name, lines([*POSTS]), as_json).texts == ["The first text & more.", "B."]
+    with pytest.raises(SourceError, match=r"is not JSON \(expecting value\)"):
+        read(name, "Once upon a time.\n", as_json)
+
+
+def test_a_single_line_of_json_lines_is_a_record_though_json_is_insisted_on(read: Read) -> None:
+    assert read("a.jsonl", '{"text": "Alone."}\n', FetchOptions(as_kind="json")).texts == ["Alone."]
 
 
 def test_a_list_that_breaks_off_late_is_damaged(read: Read) -> None:

@@ -10,6 +10,7 @@ from gptcli.fetch.formats import SUFFIXES, read_file, suffix_of
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Source
 from tests.fetch.formats.conftest import Read
+from tests.fetch.gutenberg_samples import ebook
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.py", "README", "a.unknown", "a.txt.gz", "a.gz"])
@@ -91,6 +92,30 @@ def test_what_is_no_text_gets_its_sentence(read: Read, name: str, content: bytes
     with pytest.raises(SourceError) as caught:
         read(name, content)
     assert caught.value.message.startswith(sentence)
+
+
+def test_a_file_is_a_page_where_the_user_says_so(read: Read) -> None:
+    as_page = FetchOptions(as_kind="page")
+    assert read("a.txt", "<title>A</title><p>Fish &amp; chips.</p>", as_page).texts == ["Fish & chips."]
+    with pytest.raises(SourceError, match=r"a\.txt is not a web page: there is no HTML in it\.") as caught:
+        read("a.txt", "2 < 3, and that is all.\n", as_page)
+    assert caught.value.hint == "Read it as the plain text that it is: gptcli fetch a.txt --as text"
+    with pytest.raises(SourceError, match=r"a\.pdf looks binary: it is a PDF"):
+        read("a.pdf", b"%PDF-1.4\n\0", as_page)
+
+
+def test_a_text_is_of_gutenberg_where_the_user_says_so_and_has_any_marker_of_it(read: Read) -> None:
+    as_book = FetchOptions(as_kind="gutenberg")
+    preface = "A preface of somebody else. " * 300
+    words = "Once upon a time. " * 400
+    text = f"{preface}\n{ebook(words)}"
+    assert read("a.txt", text).texts == [text]
+    assert read("a.txt", text, as_book).texts == [words.strip()]
+    html = f"<html><body><pre>{ebook(words)}</pre></body></html>"
+    assert read("b", html, as_book).texts == [words.strip()]
+    with pytest.raises(SourceError, match=r"a\.txt has none of the markers of Project Gutenberg") as caught:
+        read("a.txt", words, as_book)
+    assert caught.value.hint == "Read it as any other file: gptcli fetch a.txt --as local"
 
 
 def test_a_page_beyond_reason_is_refused(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:

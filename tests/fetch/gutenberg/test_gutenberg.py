@@ -289,6 +289,26 @@ def test_a_title_is_looked_up_in_the_catalogue_of_the_mirror(mirror: Site, fetch
     assert mirror.asked[0] == FEED
 
 
+@pytest.mark.parametrize("broken", [b"<html>Come back later", gzip.compress(catalog(*ROWS))[:-20], b""])
+def test_a_broken_catalogue_is_asked_for_again(mirror: Site, fetched: Callable[..., Fetched], broken: bytes) -> None:
+    mirror.pages[FEED] = [Page(broken), Page(gzip.compress(catalog(*ROWS)), content_type="application/gzip")]
+    with pytest.raises(SourceError, match="is not the catalogue of Project Gutenberg"):
+        fetched("gutenberg:the mysterious affair at styles")
+    assert [item.title for item in fetched("gutenberg:the mysterious affair at styles")[1]] == [
+        "The Mysterious Affair at Styles"
+    ]
+
+
+@pytest.mark.parametrize("useless", [b"", b" \r\n", b"\0\1\2\0", b"<!DOCTYPE html><p>Busy."])
+def test_a_rendering_that_is_no_text_is_asked_for_again(
+    site: Site, fetched: Callable[..., Fetched], useless: bytes
+) -> None:
+    site.pages["/cache/epub/7/pg7.txt"] = [Page(useless), Page(a_book("The words of the book."))]
+    with pytest.raises(SourceError):
+        fetched("gutenberg:7")
+    assert [item.text for item in fetched("gutenberg:7")[1]] == ["The words of the book."]
+
+
 def test_without_a_catalogue_a_number_is_asked_for(site: Site, fetched: Callable[..., Fetched]) -> None:
     with pytest.raises(SourceError, match="The catalogue of titles of Project Gutenberg could not be had") as caught:
         fetched("gutenberg:Romeo and Juliet")

@@ -65,6 +65,26 @@ def test_rows_that_datasette_cuts_off_are_told(datasette: DatasetteSite, tmp_pat
     assert missing.why.startswith("The server gave 101 records and did not say how the next ones are had.")
 
 
+def test_a_first_page_that_is_no_use_is_asked_for_again(site: Site, tmp_path: Path) -> None:
+    url = serve(site, "/posts.json", records(1, 2))
+    good = site.page("/posts.json")
+    for useless in (b'[{"body": "wor', b'{"ok": false, "error": "Too busy."}', b"[" * 100_000):
+        site.pages["/posts.json"] = Page(useless, content_type="application/json")
+        with pytest.raises(SourceError):
+            read(url, tmp_path / "blog")
+    site.pages["/posts.json"] = good
+    assert texts(read(url, tmp_path / "blog")[1]) == ["text 1", "text 2"]
+
+
+def test_a_later_page_that_does_not_parse_is_asked_for_again(site: Site, tmp_path: Path) -> None:
+    url = serve(site, "/posts", {"items": records(1, 2), "next": "/posts?page=2"})
+    serve(site, "/posts?page=2", b'{"items": [')
+    source, documents = read(url, tmp_path / "blog")
+    assert (len(documents), len(source.missing)) == (2, 1)
+    serve(site, "/posts?page=2", {"items": records(3, 4), "next": None})
+    assert len(read(url, tmp_path / "blog")[1]) == 4
+
+
 def test_a_database_of_datasette_names_its_tables(datasette: DatasetteSite, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"is a whole database of Datasette; its tables are blog_entry\.") as caught:
         read(f"{datasette.url}/blog.json", tmp_path / "blog")

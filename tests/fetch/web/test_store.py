@@ -15,7 +15,7 @@ import pytest
 
 from gptcli.errors import CorpusError, FormatError, SourceError
 from gptcli.fetch.web.response import Response
-from gptcli.fetch.web.store import Store, fetched_source
+from gptcli.fetch.web.store import Store, last_fetch
 
 SOURCE = "https://example.org/"
 
@@ -113,7 +113,7 @@ def test_another_source_begins_anew(opened: Callable[..., Store], folder: Path) 
     store = opened("https://other.org/")
     assert (store.resumed, store.find("http://h/a")) == (None, None)
     store.close()
-    assert fetched_source(folder) == "https://other.org/"
+    assert last_fetch(folder) == ("https://other.org/", "")
 
 
 def test_finishing_forgets_what_no_longer_belongs_to_it(opened: Callable[..., Store], folder: Path) -> None:
@@ -127,6 +127,59 @@ def test_finishing_forgets_what_no_longer_belongs_to_it(opened: Callable[..., St
     store.finish()
     assert files(folder / "raw" / "objects") == [f"{kept.sha256[:2]}/{kept.sha256}"]
     assert opened(offline=True).find("http://h/old") is None
+
+
+def test_a_failing_refresh_leaves_what_the_finished_fetch_had(opened: Callable[..., Store]) -> None:
+    store = opened()
+    put(store, "http://h/a", b"old")
+    put(store, "http://h/a2", b"old too")
+    store.finish()
+    store = opened()
+    put(store, "http://h/a", status=404)
+    put(store, "http://h/a2", b"new")
+    put(store, "http://h/b", b"only new")
+    store = opened()
+    found = store.find("http://h/a")
+    assert found is not None
+    assert found.status == 404
+    before = store.before("http://h/a")
+    assert before is not None
+    assert before.path.read_bytes() == b"old"
+    store = opened(offline=True)
+    read = [store.find(f"http://h/{name}") for name in ("a", "a2", "b")]
+    assert [found.path.read_bytes() for found in read if found] == [b"old", b"old too", b"only new"]
+
+
+def test_finishing_without_some_keeps_what_was_there_of_them_and_no_more(
+    opened: Callable[..., Store], folder: Path
+) -> None:
+    store = opened()
+    for name in ("kept", "renewed", "gone"):
+        put(store, f"http://h/{name}", f"old {name}".encode())
+    store.finish()
+    store = opened()
+    put(store, "http://h/renewed", b"new")
+    put(store, "http://h/gone", status=404)
+    store.finish(keep_older=True)
+    assert len(files(folder / "raw" / "objects")) == 2
+    store = opened()
+    assert store.resumed is None
+    assert [bool(store.before(f"http://h/{name}")) for name in ("kept", "renewed", "gone")] == [True, True, False]
+    assert store.find("http://h/renewed") is None
+
+
+def test_what_is_forgotten_is_not_believed_of_an_older_fetch_either(opened: Callable[..., Store]) -> None:
+    store = opened()
+    put(store, "http://h/same", b"useless")
+    put(store, "http://h/other", b"useful")
+    store.finish()
+    store = opened()
+    put(store, "http://h/same", b"useless")
+    put(store, "http://h/other", b"useless")
+    store.forget("http://h/same")
+    store.forget("http://h/other")
+    assert store.find("http://h/same") is store.find("http://h/other") is store.before("http://h/same") is None
+    assert store.before("http://h/other") is not None
 
 
 def test_offline_everything_is_found_and_nothing_is_begun(opened: Callable[..., Store]) -> None:
@@ -198,7 +251,7 @@ def test_a_second_fetch_of_the_corpus_is_refused(opened: Callable[..., Store], f
             Store(folder, SOURCE, offline=offline)
         assert caught.value.message == f"{folder} is being fetched by another gptcli."
         assert "--name" in caught.value.hint
-    assert fetched_source(folder) is None
+    assert last_fetch(folder) is None
 
 
 HOLD = """
@@ -254,7 +307,7 @@ def test_a_damaged_ledger_is_told_with_what_to_remove(opened: Callable[..., Stor
         read_all(opened)
     assert caught.value.message.startswith(f"{ledger} is damaged (")
     assert caught.value.hint == f"Remove it, and the next fetch asks for everything again: rm {ledger}"
-    assert fetched_source(folder) in {None, SOURCE}
+    assert last_fetch(folder) in {None, (SOURCE, "")}
     ledger.unlink()
     assert opened().find("http://h/0") is None
 
@@ -375,4 +428,4 @@ def test_a_corpus_without_a_ledger_has_no_source(folder: Path, content: bytes | 
     (folder / "raw").mkdir(parents=True)
     if content is not None:
         (folder / "raw" / "ledger.sqlite").write_bytes(content)
-    assert fetched_source(folder) is None
+    assert last_fetch(folder) is None

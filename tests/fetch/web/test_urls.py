@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptcli.fetch.web.urls import canonical, join, login, same_site, site, without_fragment, without_login
+from gptcli.fetch.web.urls import (
+    canonical,
+    join,
+    login,
+    mirrored,
+    origin,
+    same_site,
+    site,
+    unmirrored,
+    without_fragment,
+    without_login,
+)
 
 # Text that is likely to be taken for a part of an address.
 MESSY = st.text(st.one_of(st.sampled_from(":/?#[]@!$&'()*+,;=%.\\ \t\n"), st.characters()), max_size=40)
@@ -154,3 +165,51 @@ def test_a_login_is_read_with_its_escapes_undone(url: str, expected: tuple[str, 
 
 def test_what_follows_the_hash_is_cut() -> None:
     assert without_fragment("https://example.org/a?b#c#d") == "https://example.org/a?b"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("HTTPS://Example.org:443/a", "https://example.org"),
+        ("http://h:81", "http://h:81"),
+        ("ftp://h/", ""),
+        ("http://[::1", ""),
+    ],
+)
+def test_the_origin_is_scheme_and_host(url: str, expected: str) -> None:
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize("base", ["http://127.0.0.1:8001/x", "http://127.0.0.1:8001/x/"])
+@pytest.mark.parametrize("path", ["/", "/a/b.json?next=%2Fa&b#c", "/x/a", "//a", "?q=1", ""])
+def test_an_address_of_the_host_has_its_place_on_the_mirror_and_back(path: str, base: str) -> None:
+    on_mirror = mirrored(f"https://real.org{path}", "https://real.org", base)
+    assert on_mirror == f"http://127.0.0.1:8001/x{path}"
+    assert unmirrored(on_mirror, "https://real.org", base) == f"https://real.org{path}"
+
+
+def test_a_mirror_stands_for_its_host_under_both_schemes_and_for_no_other() -> None:
+    assert mirrored("http://REAL.org:80/a", "https://real.org/", "http://m") == "http://m/a"
+    for url in (
+        "https://www.real.org/a",
+        "https://real.org:8443/a",
+        "https://other.org/a",
+        "no address",
+        "http://[::1",
+    ):
+        assert mirrored(url, "https://real.org", "http://m") == url
+
+
+@pytest.mark.parametrize(
+    "url", ["http://m/xy", "http://m/", "http://m", "https://m/x/a", "http://n/x/a", "http://m:81/x/a", "http://[::1"]
+)
+def test_what_is_not_on_the_mirror_stands_for_nothing_else(url: str) -> None:
+    assert unmirrored(url, "https://real.org", "http://m/x") == url
+
+
+@given(MESSY)
+def test_no_address_breaks_the_way_to_a_mirror_and_back(text: str) -> None:
+    url = f"https://real.org/{text}"
+    on_mirror = mirrored(url, "https://real.org", "http://m/x")
+    assert unmirrored(on_mirror, "https://real.org", "http://m/x") == url
+    assert unmirrored(mirrored(text, "https://real.org", "http://m/x"), "https://real.org", "http://m/x") == text

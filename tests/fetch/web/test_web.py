@@ -177,7 +177,7 @@ def test_a_stop_in_the_middle_of_a_body_leaves_nothing_of_it(site: Site, fetches
         if line.startswith("downloading"):
             raise KeyboardInterrupt
 
-    web._on_progress = stop
+    web._asker._on_progress = stop
     with pytest.raises(KeyboardInterrupt):
         web.get(f"{site.url}/b")
     assert bodies(fetches.folder) == [b"text"]

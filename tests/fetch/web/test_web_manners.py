@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.fetch.web import FetchError
+from gptcli.fetch.web import FetchError, manners
 from tests.fetch.conftest import Fetches, Page, Site
 
 
@@ -90,9 +90,42 @@ def test_without_a_robots_txt_what_is_allowed_follows_the_rfc(
     if allowed:
         web.get(f"{site.url}/a", discovered=True)
     else:
-        with pytest.raises(FetchError, match="disallowed by the robots"):
+        host = site.url.removeprefix("http://")
+        with pytest.raises(FetchError) as caught:
             web.get(f"{site.url}/a", discovered=True)
+        assert caught.value.message.startswith(f"The robots.txt of {host} could not be had (")
+        assert caught.value.message.endswith(f"), so {site.url}/a was not fetched.")
+        assert (caught.value.reason, caught.value.url) == ("transient", f"{site.url}/a")
     assert ("/a" in site.asked) is allowed
+
+
+def test_a_robots_txt_that_cannot_be_had_is_asked_for_once_and_says_nothing(site: Site, fetches: Fetches) -> None:
+    site.pages |= {"/robots.txt": Page(status=503), "/a": Page(b"text")}
+    web = fetches()
+    assert not web.disallows(f"{site.url}/a")
+    assert web.sitemaps(site.url) == []
+    for url in (f"{site.url}/a", f"{site.url}/b"):
+        with pytest.raises(FetchError, match="could not be had") as caught:
+            web.permit(url)
+        assert caught.value.reason == "transient"
+        with pytest.raises(FetchError, match="could not be had"):
+            web.get(url, discovered=True)
+    assert web.get(f"{site.url}/a").text() == "text"
+    web.finish(complete=False)
+    assert site.asked == ["/robots.txt"] * manners.ATTEMPTS + ["/a"]
+    assert fetches().resumed is not None
+
+
+def test_the_rules_of_before_stand_while_a_robots_txt_cannot_be_had(site: Site, fetches: Fetches) -> None:
+    site.pages |= {"/robots.txt": Page(b"User-agent: *\nDisallow: /no"), "/a": Page(b"text")}
+    web = fetches()
+    web.get(f"{site.url}/a", discovered=True)
+    web.finish()
+    site.pages["/robots.txt"] = Page(status=503)
+    web = fetches()
+    assert web.get(f"{site.url}/a", discovered=True).text() == "text"
+    with pytest.raises(FetchError, match="disallowed"):
+        web.get(f"{site.url}/no", discovered=True)
 
 
 def test_a_crawl_delay_is_obeyed(site: Site, fetches: Fetches) -> None:

@@ -64,6 +64,11 @@ def page_key(url: str) -> str:
     return f"{site(url).removeprefix('www.')}{path}" + (f"?{parts.query}" if parts.query else "")
 
 
+def file_name(url: str) -> str:
+    """Return the last part of the path of an address in lower case."""
+    return urlsplit(url).path.rpartition("/")[2].lower()
+
+
 def is_no_post(url: str) -> bool:
     """Say whether an address is surely no post: the front page, a list of tags, of a month, a picture, a search."""
     parts = urlsplit(url)

@@ -16,7 +16,7 @@ from gptcli.fetch.facts import PageFacts, page_facts
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.site.addresses import is_no_post, page_key
 from gptcli.fetch.site.boilerplate import Draft, Drafts, Dropped
-from gptcli.fetch.site.discovery import Discovery, Found, Texts
+from gptcli.fetch.site.discovery import Discovery, Found, Texts, counted
 from gptcli.fetch.site.listing import read_listing
 from gptcli.fetch.site.page import HTML_TYPES, page_documents, page_origin
 from gptcli.fetch.source import Missing, Plan, Source
@@ -87,24 +87,28 @@ class _Reading:
             found = self._discovered(texts, whole=False)
         pages = [post.entry.url for post in found.posts.values() if post.text is None]
         asked = [url for url in pages if not self.web.stored(url)]
-        steps = [*found.steps, f"ask for the pages of {len(asked):,} posts" if asked else "ask for no page of a post"]
+        pages_of = (
+            f"ask for the page{'s' * (len(asked) != 1)} of {'at least ' * found.more}{counted(len(asked), 'post')}"
+        )
+        steps = [*found.steps, pages_of if asked else "ask for no page of a post"]
         if found.more:
             steps.append("follow the older pages of the lists, which may lead to more posts")
-        requests = None if found.more else self.web.requests - before + found.unread + len(asked)
-        return Plan(tuple(steps), requests, None if requests is None else self.web.seconds(requests, self.home.url))
+        requests = self.web.requests - before + found.unread + len(asked)
+        return Plan(tuple(steps), requests, self.web.seconds(requests, self.home.url), at_least=found.more)
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents; what cannot be had is told in ``source.missing`` or counted in ``source.dropped``."""
         with Texts() as texts, Drafts() as drafts:
             found = self._discovered(texts, whole=True)
             self._tell(found)
-            if not found.posts:
+            # Else a site whose lists fail for a day would be its home page from then on.
+            if not found.posts and not self.source.missing:
                 self._add_home(drafts)
             self.web.expect(sum(post.text is None for post in found.posts.values()), "posts")
             for key, post in found.posts.items():
                 self._add(drafts, key, post, found)
             if self._late:
-                what = f"{len(self._late):,} posts of {self.source.where}"
+                what = f"{counted(len(self._late), 'post')} of {self.source.where}"
                 self.source.missing.append(Missing(what, self._late[0].message))
             if not len(drafts):
                 raise SourceError(f"No post of {self.source.where} could be read{self._why()}.", EMPTY_HINT)
@@ -210,7 +214,7 @@ class _Reading:
         self.source.notes.append(f"Lines that repeat over the site were left out {dropped.lines:,} times: {examples}.")
 
     def _why(self) -> str:
-        reasons = [f"{count:,} {what}" for what, count in (+self.source.dropped).items()]
+        reasons = [f"{what}: {count:,}" for what, count in (+self.source.dropped).items()]
         reasons += [item.why.rstrip(".") for item in self.source.missing[:1]]
         return f" ({'; '.join(reasons)})" if reasons else ""
 

@@ -11,15 +11,15 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import IO
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import IO, Literal
+from urllib.parse import urlsplit
 
 from gptcli.errors import SourceError
 from gptcli.fetch.facts import PageFacts, page_facts
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.site import wordpress
-from gptcli.fetch.site.addresses import Shapes, is_common_page, is_no_post, page_key
-from gptcli.fetch.site.feeds import Entry, Feed, parse_feed
+from gptcli.fetch.site.addresses import Shapes, file_name, is_common_page, is_no_post, page_key
+from gptcli.fetch.site.feeds import Entry, Feed, paged, parse_feed
 from gptcli.fetch.site.listing import Listing, read_listing
 from gptcli.fetch.site.sitemap import Sitemap, read_sitemap
 from gptcli.fetch.source import Missing
@@ -35,8 +35,12 @@ PLANNED_PAGES = 10
 MAX_FEEDS = 6
 MAX_FRONTS = 5
 MAX_SITEMAPS = 500
+# Twice as many as one fetch asks for pages; looking at millions of addresses would take minutes for nothing.
+MAX_MAPPED = 20_000
 # Why a list cannot be had now, though there is one.
 _LATER = frozenset({"transient", "too-large", "broken"})
+# A list that nobody named, one that a link may lead to, one that the site says it has.
+_Told = Literal["guessed", "linked", "named"]
 _POSTS_NAME = re.compile(r"(?:^|[^a-z])(?:posts?|articles?|blog|entries|news|stories)(?:[^a-z]|$)")
 _LISTS_NAME = re.compile(r"categor|tag|author|user|image|video|product|taxonom|archive|attachment")
 _PAGES_NAME = re.compile(r"(?:^|[^a-z])pages?(?:[^a-z]|$)")
@@ -82,9 +86,10 @@ class Discovery:
     """What was found of a site; ``steps`` say in sentences how, ``notes`` what a user should know.
 
     ``posts`` are known by ``page_key``, in the order in which they were found. ``missing`` are lists that could not be
-    had, so that posts may be missing too. ``others`` counts addresses of the site that were taken for no posts,
-    ``abroad`` entries that lead to other sites, ``protected`` posts with a password. With ``whole`` False lists are
-    followed for a few pages only: ``more`` says that there are more, ``unread`` how many of the interface.
+    had, so that posts may be missing too; with no post found, every list that failed is among them. ``others`` counts
+    addresses of the site that were taken for no posts, ``abroad`` entries that lead to other sites, ``protected`` posts
+    with a password. With ``whole`` False lists are followed for a few pages only: ``more`` says that there are more,
+    ``unread`` how many of the interface.
     """
 
     home: Response
@@ -111,6 +116,8 @@ class Discovery:
     # A feed alone may be kept on another host than its posts.
     _anywhere: bool = False
     _shapes: Shapes = field(default_factory=Shapes)
+    # What could not be had for a reason that many sites have for good.
+    _doubtful: list[Missing] = field(default_factory=list)
 
     def run_feed(self) -> None:
         """Find the posts of a feed, where that is all that was asked for."""
@@ -135,18 +142,27 @@ class Discovery:
             self.missing.append(Missing(f"more posts of {self.home.url}", error.message))
         self._decide()
 
-    def _get(self, url: str, *, guessed: bool = False) -> Response | None:
+    def _get(self, url: str, told: _Told) -> Response | None:
         """Return what is at an address, or None where it cannot be had; raises ``FetchError`` at the fetch's limit."""
         try:
             return self.web.get(url, discovered=True, max_bytes=PAGE_BYTES)
         except FetchError as error:
             if error.reason == "limit":
                 raise
-            if not guessed and error.reason in _LATER:
-                self.missing.append(Missing(url, error.message))
-            elif not guessed:
-                self.notes.append(f"A list of posts could not be read: {error.message}")
+            self._fail(url, error, told)
             return None
+
+    def _fail(self, url: str, error: FetchError, told: _Told) -> None:
+        """Take note of a list that cannot be had: as missing, but where a site means it to be out of reach."""
+        missing = Missing(url, error.message)
+        meant = {"named": {"robots", "private"}, "linked": {"robots", "private", "gone"}}
+        if told != "guessed" and error.reason not in meant[told]:
+            self.missing.append(missing)
+            return
+        if told != "guessed":
+            self.notes.append(f"A list of posts could not be read: {error.message}")
+        if told != "guessed" or error.reason != "gone":
+            self._doubtful.append(missing)
 
     def _by_interface(self) -> bool:
         """Read all posts from WordPress's interface; False where there is none or it does not give all."""
@@ -163,9 +179,10 @@ class Discovery:
         except SourceError as error:
             if isinstance(error, FetchError) and error.reason == "limit":
                 raise
-            if isinstance(error, FetchError) and error.reason in _LATER:
-                self.missing.append(Missing(error.url, error.message))
+            if count or (isinstance(error, FetchError) and error.reason in _LATER):
+                self.missing.append(Missing(root, error.message))
             else:
+                self._doubtful.append(Missing(root, error.message))
                 self.notes.append(f"WordPress's interface does not tell all posts: {error.message}")
             return False
         if count:
@@ -184,25 +201,28 @@ class Discovery:
 
     def read_feed(self, url: str, response: Response | None = None, *, guessed: bool = False) -> bool:
         """Read a feed and the older pages of it; False where there is no feed at this address."""
-        response = response or self._get(url, guessed=guessed)
+        response = response or self._get(url, "guessed" if guessed else "named")
         feed = _feed(response)
         if response is None or feed is None:
+            if response is not None and not guessed:
+                self.missing.append(Missing(url, f"{url} is linked as a feed, and its answer is none."))
             return False
         whole = sum(entry.text is not None for entry in feed.entries)
-        self.steps.append(f"read the feed {url}: {len(feed.entries):,} posts, {whole:,} of them with their whole text")
+        posts = counted(len(feed.entries), "post")
+        self.steps.append(f"read the feed {url}: {posts}, {whole:,} of them with the whole text")
         self.language = self.language or feed.language
         self._tell(feed.entries, response)
         seen, barren, number = {page_key(url)}, 0, 1
         while response is not None and feed is not None and barren < BARREN_PAGES:
             number += 1
-            older = feed.older[0] if feed.older else _paged(url, number) if feed.wordpress and feed.entries else ""
+            older = feed.older[0] if feed.older else paged(url, number) if feed.wordpress and feed.entries else ""
             if not older or page_key(older) in seen or not same_site(older, url):
                 return True
             if not self.whole and number > PLANNED_PAGES:
                 self.more = True
                 return True
             seen.add(page_key(older))
-            response = self._get(older, guessed=not feed.older)
+            response = self._get(older, "named" if feed.older else "guessed")
             feed = _feed(response)
             if response is not None and feed is not None:
                 barren = 0 if self._tell(feed.entries, response) else barren + 1
@@ -215,44 +235,61 @@ class Discovery:
 
     def _by_sitemaps(self) -> None:
         """Read the sitemaps that robots.txt names, or those at the usual places, and the ones that they name."""
-        named = [url for url in self.web.sitemaps(self.home.final_url) if same_site(url, self.home.final_url)]
+        named = [url for url in self._named_sitemaps() if same_site(url, self.home.final_url)]
         usual = [join(self.home.final_url, path) or "" for path in SITEMAP_PATHS]
         waiting = [(url, False) for url in dict.fromkeys(named)] or [(url, True) for url in usual]
         seen: set[str] = set()
         addresses = read = 0
-        while waiting and read < MAX_SITEMAPS:
+        cut = False
+        while waiting and read < MAX_SITEMAPS and addresses < MAX_MAPPED:
             url, guessed = waiting.pop(0)
             if url in seen or (guessed and read):
                 continue
             seen.add(url)
-            found = self._sitemap(url, guessed=guessed)
+            found = self._sitemap(url, MAX_MAPPED - addresses, guessed=guessed)
             if found is None:
                 continue
             read += 1
+            addresses += len(found.pages)
+            cut = cut or found.cut
             waiting[:0] = [
                 (child, False)
                 for child, _ in found.children
-                if same_site(child, self.home.final_url) and not _LISTS_NAME.search(_name(child))
+                if same_site(child, self.home.final_url) and not _LISTS_NAME.search(file_name(child))
             ]
-            posts = bool(_POSTS_NAME.search(_name(url)) and not _PAGES_NAME.search(_name(url)))
+            posts = bool(_POSTS_NAME.search(file_name(url)) and not _PAGES_NAME.search(file_name(url)))
             for page in (canonical(address) for address, _ in found.pages):
                 if same_site(page, self.home.final_url):
                     self._mapped.setdefault(page_key(page), page)
                     if posts and not is_no_post(page):
                         self._says_posts = True
                         self._say(page)
-                    addresses += 1
-        if waiting and read == MAX_SITEMAPS:
+        if cut or (waiting and addresses >= MAX_MAPPED):
+            self.notes.append(f"The sitemaps have more than {MAX_MAPPED:,} addresses; the others were not read.")
+        elif waiting and read == MAX_SITEMAPS:
             self.notes.append(f"The site has more than {MAX_SITEMAPS} sitemaps; the others were not read.")
         if read:
-            self.steps.append(f"read {read:,} sitemap{'' if read == 1 else 's'}: {addresses:,} addresses")
+            self.steps.append(f"read {counted(read, 'sitemap')}: {counted(addresses, 'address', 'addresses')}")
 
-    def _sitemap(self, url: str, *, guessed: bool) -> Sitemap | None:
-        response = self._get(url, guessed=guessed)
-        if response is None or response.content_type in {"text/html", "application/xhtml+xml"}:
+    def _named_sitemaps(self) -> list[str]:
+        try:
+            return self.web.sitemaps(self.home.final_url)
+        except FetchError as error:
+            if error.reason == "limit":
+                raise
+            self.missing.append(Missing(error.url, error.message))
+            return []
+
+    def _sitemap(self, url: str, most: int, *, guessed: bool) -> Sitemap | None:
+        response = self._get(url, "guessed" if guessed else "named")
+        if response is None:
+            return None
+        if response.content_type in {"text/html", "application/xhtml+xml"}:
+            if not guessed:
+                self.missing.append(Missing(url, f"{url} is named as a sitemap, and its answer is a web page."))
             return None
         try:
-            return read_sitemap(response.path, response.final_url)
+            return read_sitemap(response.path, response.final_url, most)
         except SourceError as error:
             self.missing.append(Missing(url, error.message))
             return None
@@ -270,7 +307,7 @@ class Discovery:
                     self.more = self.more or barren < PLANNED_PAGES // 3
                     break
                 seen.add(page_key(older))
-                response = self._get(older)
+                response = self._get(older, "linked" if older == front else "named")
                 if response is None:
                     break
                 pages += 1
@@ -283,7 +320,7 @@ class Discovery:
                     )
                     break
                 older = listing.older
-        self.steps.append(f"read {pages:,} page{'' if pages == 1 else 's'} that list posts")
+        self.steps.append(f"read {counted(pages, 'page')} that {'lists' if pages == 1 else 'list'} posts")
 
     def _listing(self, response: Response) -> Listing:
         try:
@@ -347,18 +384,14 @@ class Discovery:
                 self.others += 1
             else:
                 self.posts[key] = Found(Entry(url))
+        if not self.posts:
+            self.missing.extend(self._doubtful)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: "1 post", "2 posts"."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def _feed(response: Response | None) -> Feed | None:
     return None if response is None else parse_feed(response.path.read_bytes(), response.final_url, response.charset)
-
-
-def _paged(url: str, number: int) -> str:
-    """Return the address of a page of a WordPress feed."""
-    parts = urlsplit(url)
-    query = [(key, value) for key, value in parse_qsl(parts.query) if key != "paged"]
-    return urlunsplit(parts._replace(query=urlencode([*query, ("paged", str(number))])))
-
-
-def _name(url: str) -> str:
-    return urlsplit(url).path.rpartition("/")[2].lower()

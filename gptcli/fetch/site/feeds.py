@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from gptcli.fetch.facts import in_utc, licence_name
 from gptcli.fetch.html import html_to_text, parse_html, tree_text
@@ -86,6 +87,13 @@ def parse_feed(data: bytes, url: str, charset: str = "") -> Feed | None:
     )
 
 
+def paged(url: str, number: int) -> str:
+    """Return the address of a page of a WordPress feed."""
+    parts = urlsplit(url)
+    query = [(key, value) for key, value in parse_qsl(parts.query) if key != "paged"]
+    return urlunsplit(parts._replace(query=urlencode([*query, ("paged", str(number))])))
+
+
 def entry_text(html: str) -> str:
     """Return the plain text of a post's HTML, without what plug-ins add to it."""
     if not _ADDED.search(html):
@@ -94,7 +102,7 @@ def entry_text(html: str) -> str:
     for element in list(tree.iter()) if tree is not None else []:
         if _ADDED.search(element.get("class") or ""):
             element.set("hidden", "")
-    return _APPEARED.sub("", "" if tree is None else tree_text(tree)).strip()
+    return _APPEARED.sub("", html_to_text(html) if tree is None else tree_text(tree)).strip()
 
 
 def full_text(html: str) -> str | None:

@@ -30,8 +30,10 @@ class Sitemap:
     cut: bool = False
 
 
-def read_sitemap(path: Path, url: str) -> Sitemap:
+def read_sitemap(path: Path, url: str, most: int = MAX_ADDRESSES) -> Sitemap:
     """Read the sitemap that came from ``url``: XML, an index, a plain list of addresses, each also as gzip.
+
+    Of more than ``most`` addresses the first are taken.
 
     What is not well-formed ends the reading, with what was found before. Raises ``SourceError`` when it is larger than
     ``MAX_SITEMAP_BYTES`` after decompression.
@@ -41,7 +43,7 @@ def read_sitemap(path: Path, url: str) -> Sitemap:
     pages: dict[str, str] = {}
     children: dict[str, str] = {}
     for kind, location, changed in found:
-        if len(pages) + len(children) >= MAX_ADDRESSES:
+        if len(pages) + len(children) >= min(most, MAX_ADDRESSES):
             return Sitemap(tuple(pages.items()), tuple(children.items()), cut=True)
         if address := join(url, location):
             (children if kind == "sitemap" else pages).setdefault(address, changed)

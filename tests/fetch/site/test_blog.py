@@ -282,8 +282,59 @@ def test_a_site_with_nothing_but_a_home_page_is_that_page(site: Site, tmp_path: 
 
 def test_a_site_without_a_word_is_an_error_that_says_why(site: Site, tmp_path: Path) -> None:
     site.pages["/"] = html_page('<h2><a href="/posts/a/">x</a></h2>')
-    with pytest.raises(SourceError, match=r"No post of .* could be read \(1 pages that are gone\)"):
+    with pytest.raises(SourceError, match=r"No post of .* could be read \(pages that are gone: 1\)"):
         fetched(site, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "missing"), [("/robots.txt", 503, 1), ("/atom.xml", 404, 1), ("/atom.xml", 403, 1)]
+)
+def test_a_home_page_never_stands_for_posts_whose_list_fails(
+    site: Site, tmp_path: Path, path: str, status: int, missing: int
+) -> None:
+    put_atom_blog(site, 30)
+    _, documents = fetched(site, tmp_path / "before")
+    assert len(documents) == 30
+    site.pages["/"] = html_page(
+        f'<link rel="alternate" type="application/atom+xml" href="/atom.xml"><p>{"Welcome to my site. " * 20}</p>'
+    )
+    site.pages[path] = Page(status=status)
+    with Web(tmp_path / "after" / "corpus", site.url, QUICK) as web:
+        source = open_blog(site.url, web.get(f"{site.url}/"), web, QUICK)
+        with pytest.raises(SourceError, match="No post of"):
+            list(source.documents)
+    assert len(source.missing) >= missing
+
+
+def test_a_feed_that_answers_with_a_page_is_missing_too(site: Site, tmp_path: Path) -> None:
+    site.pages["/"] = html_page('<link rel="alternate" type="application/atom+xml" href="/atom.xml"><p>Welcome.</p>')
+    site.pages["/atom.xml"] = html_page("<p>Are you a robot?</p>")
+    with pytest.raises(SourceError, match="is linked as a feed, and its answer is none"):
+        fetched(site, tmp_path)
+
+
+def test_a_guess_that_fails_is_no_reason_to_miss_anything_but_posts(site: Site, tmp_path: Path) -> None:
+    site.pages["/"] = html_page(f"<p>{'All that I have to say. ' * 20}</p>")
+    site.pages["/feed/"] = Page(status=500)
+    with pytest.raises(SourceError, match="No post of"):
+        fetched(site, tmp_path / "one")
+    site.pages["/"] = html_page('<h2><a href="/2024/05/a/">A</a></h2>')
+    site.pages["/2024/05/a/"] = html_page(f"<p>{'Good words. ' * 30}</p>")
+    source, documents = fetched(site, tmp_path / "two")
+    assert (len(documents), source.missing) == (1, [])
+
+
+def test_a_plan_of_lists_that_go_on_says_at_least(site: Site, tmp_path: Path) -> None:
+    for number in range(1, 31):
+        older = f'<a rel="next" href="/page/{number + 1}/">x</a>' if number < 30 else ""
+        site.pages["/" if number == 1 else f"/page/{number}/"] = html_page(
+            f'<h2><a href="/2024/05/a{number}/">x</a></h2>{older}'
+        )
+    with Web(tmp_path / "corpus", site.url, QUICK) as web:
+        plan = open_blog(site.url, web.get(f"{site.url}/"), web, QUICK).plan()
+    assert "ask for the pages of at least 11 posts" in plan.steps
+    assert plan.at_least
+    assert (plan.requests, plan.seconds) == (len(site.asked) - 1 + 11, 0.0)
 
 
 def test_the_plan_reads_lists_and_no_post(site: Site, tmp_path: Path) -> None:

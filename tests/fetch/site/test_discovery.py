@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from gptcli.fetch.options import FetchOptions
-from gptcli.fetch.site import discovery
+from gptcli.fetch.site import discovery, wordpress
 from gptcli.fetch.site.discovery import Discovery, Texts
 from gptcli.fetch.web import Web
-from tests.fetch.blog_site import html_page
+from tests.fetch.blog_site import html_page, put_wordpress_blog
 from tests.fetch.conftest import Page, Site
 
 
@@ -174,14 +174,71 @@ def test_where_wordpress_gives_no_interface_the_rest_is_read(site: Site, texts: 
     assert found.missing == []
 
 
+def test_an_interface_that_breaks_off_may_hide_posts(site: Site, texts: Texts, tmp_path: Path) -> None:
+    blog = put_wordpress_blog(site, 120)
+    second = wordpress.posts_url(f"{site.url}/wp-json/", 2).removeprefix(site.url)
+    site.pages[second] = Page(status=403)
+    found = discovered(site, texts, tmp_path)
+    assert 100 <= len(found.posts) <= len(blog.posts)
+    assert found.missing[0].what == f"{site.url}/wp-json/"
+    assert "403" in found.missing[0].why
+
+
 def test_a_list_that_fails_now_may_hide_posts(site: Site, texts: Texts, tmp_path: Path) -> None:
     site.pages["/"] = html_page(FEED)
     site.pages["/rss"] = Page(status=500)
     site.pages["/robots.txt"] = Page(b"Sitemap: /map\nSitemap: /gone")
     site.pages["/map"] = Page(b"<urlset>", status=503)
     found = discovered(site, texts, tmp_path)
-    assert [item.what for item in found.missing] == [f"{site.url}/rss", f"{site.url}/map"]
-    assert found.notes == [f"A list of posts could not be read: {site.url}/gone: the server answered 404 Not Found."]
+    assert [item.what for item in found.missing] == [f"{site.url}/rss", f"{site.url}/map", f"{site.url}/gone"]
+    assert found.notes == []
+
+
+def test_older_pages_and_sitemaps_that_are_named_and_gone_may_hide_posts(
+    site: Site, texts: Texts, tmp_path: Path
+) -> None:
+    site.pages["/"] = html_page(links(["/2024/05/a/"], "h2") + '<a rel="next" href="/page/2/">x</a>')
+    site.pages["/robots.txt"] = Page(b"Sitemap: /maps")
+    site.pages["/maps"] = index(["/map-1", "/map-2"])
+    site.pages["/map-2"] = html_page("<p>Not found</p>")
+    found = discovered(site, texts, tmp_path)
+    assert paths(found, site) == ["/2024/05/a/"]
+    assert [item.what for item in found.missing] == [f"{site.url}{path}" for path in ("/map-1", "/map-2", "/page/2/")]
+
+
+def test_an_archive_that_is_gone_is_noted(site: Site, texts: Texts, tmp_path: Path) -> None:
+    site.pages["/"] = html_page(links(["/2024/05/a/"], "h2") + links(["/archive/"]))
+    found = discovered(site, texts, tmp_path)
+    assert found.missing == []
+    assert found.notes == [
+        f"A list of posts could not be read: {site.url}/archive/: the server answered 404 Not Found."
+    ]
+
+
+def test_sitemaps_are_read_up_to_a_limit_of_addresses(
+    site: Site, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "MAX_MAPPED", 5)
+    site.pages["/"] = html_page("")
+    site.pages["/robots.txt"] = Page(b"Sitemap: /one\nSitemap: /two\nSitemap: /three")
+    for name in ("one", "two", "three"):
+        site.pages[f"/{name}"] = sitemap([f"/{name}/{number}/" for number in range(4)])
+    found = discovered(site, texts, tmp_path)
+    assert paths(found, site) == ["/one/0/", "/one/1/", "/one/2/", "/one/3/", "/two/0/"]
+    assert found.notes == ["The sitemaps have more than 5 addresses; the others were not read."]
+    assert "/three" not in site.asked
+
+
+def test_steps_say_one_thing_in_the_singular(site: Site, texts: Texts, tmp_path: Path) -> None:
+    site.pages["/"] = html_page(FEED)
+    site.pages["/rss"] = rss(["/2024/05/a/"])
+    site.pages["/sitemap.xml"] = sitemap(["/2024/05/a/"])
+    found = discovered(site, texts, tmp_path)
+    assert found.steps == [
+        f"read the feed {site.url}/rss: 1 post, 0 of them with the whole text",
+        "read 1 sitemap: 1 address",
+        "read 1 page that lists posts",
+    ]
 
 
 def test_at_the_limit_of_pages_what_was_found_is_kept(site: Site, texts: Texts, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from gptcli.fetch.site.feeds import Entry, Feed, entry_text, full_text, parse_feed
@@ -140,13 +138,11 @@ def test_what_is_no_feed_is_none(data: bytes) -> None:
 
 def test_a_billion_laughs_are_none() -> None:
     entities = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "lol"}">' for n in range(10))
-    began = time.monotonic()
     feed = parsed(
         f"<!DOCTYPE rss [{entities}]>" + rss("<item><title>&l9;</title><link>/a</link></item>").split("?>")[1]
     )
     assert [entry.url for entry in feed.entries] == ["https://example.org/a"]
     assert len(feed.entries[0].title) < 10
-    assert time.monotonic() - began < 5
 
 
 def test_a_file_of_the_name_is_not_opened() -> None:

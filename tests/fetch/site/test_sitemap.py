@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from pathlib import Path
 
 import pytest
@@ -84,12 +83,10 @@ def test_a_gzip_bomb_is_refused_at_the_cap(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_billion_laughs_are_none(tmp_path: Path) -> None:
     entities = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "lol"}">' for n in range(10))
-    began = time.monotonic()
     found = read(
         tmp_path, f"<!DOCTYPE urlset [{entities}]><urlset><url><loc>https://example.org/&l9;</loc></url></urlset>"
     )
     assert all(len(page) < 100 for page, _ in found.pages)
-    assert time.monotonic() - began < 5
 
 
 def test_no_file_is_read_through_an_entity(tmp_path: Path) -> None:

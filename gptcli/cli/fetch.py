@@ -77,7 +77,7 @@ def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_js
         _report(error.result, quiet=quiet)
         raise
     except KeyboardInterrupt:
-        note("Interrupted. What came is kept: the same command goes on from there.")
+        note("Interrupted. What came over the network is kept: the same command goes on from there.")
         raise
     _report(result, quiet=quiet)
     if not quiet:

@@ -31,6 +31,8 @@ SOURCE = "source.json"
 NEXT_SOURCE = ".source.next.json"
 MAX_NAME = 100
 ABANDONED_SECONDS = 3600
+# A site of at least so many posts of which less than one in so many is left has lost them by an accident.
+SHRUNK_FROM, SHRUNK_TO = 5, 4
 WRITE_HINT = "Free some space or check the folder's permissions; gptcli corpora list shows what is there."
 
 
@@ -73,13 +75,14 @@ def store_corpus(folder: Path, source: Source, documents: Iterable[Document], fa
             written = write_documents(file, provenance.watch(documents))
             if written.documents == 0:
                 raise _no_text(source)
+            _check_shrunk(before, source, written)
             same = before is not None and before["sha256"] == written.sha256 == _sha256(path)
             lost = [item for item in source.missing if not item.old]
-            replaced = not lost or before is None or bool(before.get("missing"))
             if before is not None and not same and before["source"] == source.where:
                 facts = {**facts, "changes": _changes(path, provenance)}
             elif before is not None and same and broken_off and "changes" in before:
                 facts = {**facts, "changes": before["changes"]}
+            replaced = not lost or _loses_nothing(before, source, facts, written)
             told = before if replaced else None
             record = _record(folder.name, source, written, told, {**facts, "fetched_at": now}, same=same)
             if not replaced or (same and provenance.is_that_of(folder / PROVENANCE)):
@@ -187,6 +190,28 @@ def _record(
     }
 
 
+def _loses_nothing(before: dict[str, Any] | None, source: Source, facts: dict[str, Any], written: Written) -> bool:
+    """Say whether a text of which something is missing has all that the one of before has."""
+    if before is None:
+        return True
+    if before["source"] != source.where:
+        return False
+    changed = facts.get("changes") or {"gone": int(written.documents < before["documents"])}
+    return not changed["gone"]
+
+
+def _check_shrunk(before: dict[str, Any] | None, source: Source, written: Written) -> None:
+    """Raise ``CorpusError`` where next to nothing is left of a site: it is down, or has moved."""
+    if before is None or before["source"] != source.where or source.kind != "blog":
+        return
+    if before["documents"] >= SHRUNK_FROM and written.documents * SHRUNK_TO < before["documents"]:
+        raise CorpusError(
+            f"{source.where} gives {written.documents:,} documents now and gave {before['documents']:,} before, so the "
+            "corpus was kept as it was.",
+            "If the site has really shrunk so much, fetch it under another name: --name NAME",
+        )
+
+
 def _changes(documents: Path, provenance: Provenance) -> dict[str, int]:
     """Compare with the documents that are about to be replaced; nothing where they are too many."""
     before = names_by_id(documents)
@@ -202,7 +227,7 @@ def _lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 def _sweep(folder: Path) -> None:
     """Remove what killed fetches have left behind; what is younger may be another's that is still at work."""
-    for name in (DOCUMENTS, PROVENANCE, SOURCE):
+    for name in (DOCUMENTS, PROVENANCE, SOURCE, NEXT_SOURCE):
         for path in folder.glob(f".{name}.*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:

@@ -26,7 +26,7 @@ from gptcli.fetch.local import local_files
 from gptcli.fetch.options import AsKind, FetchOptions
 from gptcli.fetch.recipes import Recipe, find_recipe, recipes
 from gptcli.fetch.site.blog import is_home_page
-from gptcli.fetch.web import Response
+from gptcli.fetch.web import PAGE_BYTES, Response
 from gptcli.fetch.web.urls import without_login
 
 RECIPES_HINT = "gptcli corpora list shows the recipes."
@@ -63,12 +63,12 @@ def detect(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -> 
     """
     if not sources or not all(source.strip() for source in sources):
         raise SourceError("The source is empty.", "gptcli fetch book.txt reads a file, gptcli fetch - reads stdin.")
-    sources = [_documents_of(source) for source in sources]
+    words, sources = sources, [_documents_of(source) for source in sources]
     if len(sources) > 1:
         return _several(sources, options, corpora_dir)
     found = _place(sources[0], options, corpora_dir)
     if found is not None:
-        return found
+        return found if words[0] == sources[0] else replace(found, name=Path(words[0]).resolve().name)
     recipe = find_recipe(sources[0], corpora_dir)
     if recipe is None:
         raise _unknown(sources[0], corpora_dir)
@@ -106,6 +106,12 @@ def _documents_of(source: str) -> str:
         return str(path) if (path.parent / SOURCE).is_file() and path.is_file() else source
     except (OSError, ValueError):
         return source
+
+
+def is_markup(response: Response) -> bool:
+    """Say whether an answer is a web page or a feed, by its type and its first bytes alone."""
+    head = _head(response)
+    return response.content_type in _HTML_TYPES | _FEED_TYPES or _is_html(head) or _is_feed(head)
 
 
 def _several(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -> Place:
@@ -237,10 +243,11 @@ def _is_html(head: bytes) -> bool:
 
 
 def _is_feed(head: bytes) -> bool:
-    return (
-        re.search(rb"\A(<\?xml[^>]*>\s*)?(<\?[^>]*>\s*|<!--.*?-->\s*)*<(rss|feed|rdf:RDF)\b", head, re.DOTALL)
-        is not None
-    )
+    """Say whether a feed begins after declarations and comments; those are cut off one at a time, in linear time."""
+    while head.startswith((b"<?", b"<!--")):
+        end = b"-->" if head.startswith(b"<!--") else b">"
+        head = head.partition(end)[2].lstrip()
+    return re.match(rb"<(rss|feed|rdf:RDF)\b", head) is not None
 
 
 def _is_json(response: Response, suffix: str, head: bytes) -> bool:
@@ -250,6 +257,8 @@ def _is_json(response: Response, suffix: str, head: bytes) -> bool:
         return False
     if not head.startswith((b"{", b"[")):
         return False
+    if response.bytes > PAGE_BYTES:
+        return True
     try:
         json.JSONDecoder().raw_decode(response.text())
     except (ValueError, RecursionError):

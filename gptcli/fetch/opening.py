@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from gptcli.documents import Document
 from gptcli.errors import SourceError
 from gptcli.fetch.audio import open_audio
-from gptcli.fetch.detect import Place, WebKind, by_answer
+from gptcli.fetch.detect import Place, WebKind, by_answer, is_markup
 from gptcli.fetch.embedded import open_python_docs
 from gptcli.fetch.formats import read_file
 from gptcli.fetch.gutenberg import open_gutenberg
@@ -48,6 +49,7 @@ def open_place(
         web = stack.enter_context(
             Web(folder, place.where, options, on_progress, stands_for=stands_for, command=command)
         )
+        stack.enter_context(_giving_up(web))
         source = _open_web(place, web, folder, options, on_progress)
         if web.resumed:
             source.notes.insert(
@@ -63,6 +65,16 @@ def open_place(
     if place.recipe is not None:
         opened[0].why = f"{place.why}: {opened[0].why}" if opened[0].why != place.why else place.why
     return opened
+
+
+@contextlib.contextmanager
+def _giving_up(web: Web) -> Iterator[None]:
+    """Tell the fetch when it is left with an error."""
+    try:
+        yield
+    except SourceError as error:
+        web.give_up(error)
+        raise
 
 
 def _open_here(place: Place, folder: Path, options: FetchOptions, corpora_dir: Path, on_progress: Progress) -> Source:
@@ -89,6 +101,8 @@ def _open_web(place: Place, web: Web, folder: Path, options: FetchOptions, on_pr
     if not web.offline:
         on_progress(f"asking {urlsplit(place.where).hostname}")
     response = web.get(place.sources[0])
+    if is_markup(response):  # before anything reads it whole
+        refuse_large(web, response, PAGE_BYTES)
     kind, why = by_answer(place.where, response, options)
     if kind in {"page", "blog", "feed"}:
         refuse_large(web, response, PAGE_BYTES)

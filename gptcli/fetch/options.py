@@ -68,8 +68,12 @@ class FetchOptions:
             elif isinstance(value, bool):
                 words.append(flag)
             else:
-                words += [flag, ",".join(value) if isinstance(value, tuple) else str(value)]
+                words += [flag, ",".join(value) if isinstance(value, tuple) else _word(value)]
         return words
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # Not those of one time and one person: --offline, --contact.

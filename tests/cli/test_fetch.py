@@ -181,3 +181,54 @@ def test_several_corpora_are_joined_into_one(cli: Cli, folder: Path) -> None:
 )
 def test_a_slip_is_answered_with_what_was_meant(cli: Cli, source: str, hint: str) -> None:
     assert hint in " ".join(cli("fetch", source).stderr.split())
+
+
+def test_a_corpus_is_not_made_of_itself(cli: Cli, folder: Path) -> None:
+    assert cli("fetch", "docs.txt").code == 0
+    before = documents(folder, "docs")
+    done = cli("fetch", "corpora/docs", "--name", "docs")
+    assert (done.code, documents(folder, "docs") == before) == (1, True)
+    assert "cannot be made of itself" in done.stderr
+
+
+def test_after_an_error_the_same_command_asks_again(cli: Cli, folder: Path, site: Site) -> None:
+    site.pages["/a.txt"] = Page(b"The first text.")
+    assert cli("fetch", f"{site.url}/a.txt", "--name", "x").code == 0
+    site.pages["/a.txt"] = Page(status=404)
+    assert cli("fetch", f"{site.url}/a.txt", "--name", "x").code == 1
+    assert cli("fetch", f"{site.url}/a.txt", "--name", "x", "--offline").code == 0
+    site.pages["/a.txt"] = Page(b"The second text.")
+    assert cli("fetch", f"{site.url}/a.txt", "--name", "x").code == 0
+    assert documents(folder, "x")[0]["text"] == "The second text."
+
+
+def test_a_page_without_text_is_asked_for_again_when_it_is_mended(cli: Cli, folder: Path, site: Site) -> None:
+    site.pages["/p"] = Page(b"<html><body></body></html>", "text/html")
+    assert cli("fetch", f"{site.url}/p", "--name", "x").code == 1
+    site.pages["/p"] = Page(b"<html><body><p>Now there are words.</p></body></html>", "text/html")
+    assert cli("fetch", f"{site.url}/p", "--name", "x").code == 0
+    assert "Now there are words." in documents(folder, "x")[0]["text"]
+
+
+def test_a_site_that_is_down_does_not_replace_its_posts(cli: Cli, folder: Path, site: Site) -> None:
+    put_blog(site, "bare")
+    command = ("fetch", f"{site.url}/", "--name", "x", "--delay", "0")
+    assert cli(*command).code == 0
+    before = documents(folder, "x")
+    site.pages.clear()
+    site.pages["/"] = Page(b"<html><body><p>Down for maintenance, back in an hour.</p></body></html>", "text/html")
+    done = cli(*command)
+    assert (done.code, documents(folder, "x") == before) == (1, True)
+    assert "Error:" in done.stderr
+
+
+def test_new_posts_come_though_one_of_them_never_can(cli: Cli, folder: Path, site: Site) -> None:
+    listed: list[dict[str, object]] = [{"id": 1, "body": "One."}, {"id": 2, "body": "Two."}]
+    site.pages["/list"] = Page(json.dumps({"items": listed, "next": None}).encode(), JSON)
+    assert cli("fetch", f"{site.url}/list", "--name", "x").code == 0
+    listed.append({"id": 3, "body": "Three."})
+    site.pages["/list"] = Page(json.dumps({"items": listed, "next": "/list?page=2"}).encode(), JSON)
+    site.pages["/list?page=2"] = Page(status=403)
+    done = cli("fetch", f"{site.url}/list", "--name", "x")
+    assert (done.code, len(documents(folder, "x"))) == (1, 3)
+    assert "403 Forbidden" in done.stderr

@@ -106,6 +106,8 @@ def test_a_file_wins_over_a_recipe_of_its_name(here: Path) -> None:
         ("/", Page(HTML, content_type="text/html"), "blog"),
         ("/feed", Page(FEED, content_type="application/rss+xml"), "feed"),
         ("/feed", Page(FEED, content_type="text/xml"), "feed"),
+        ("/post/2", Page(b"<!---->" * 5000 + HTML, content_type="text/html"), "page"),
+        ("/feed", Page(b"<?xml version='1.0'?><!-- a --> <?x y?>" + FEED[21:], content_type="text/plain"), "feed"),
         ("/table.json", Page(b'{"rows": []}', content_type="application/json"), "json"),
         ("/api", Page(b'[{"body": "x"}]', content_type="application/vnd.api+json"), "json"),
         ("/data.jsonl", Page(b'{"a": 1}\n{"a": 2}\n', content_type="application/octet-stream"), "json"),

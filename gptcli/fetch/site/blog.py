@@ -26,6 +26,7 @@ from gptcli.fetch.web.urls import canonical, same_site, without_login
 # A page that links so many posts by their titles is a list of them.
 MIN_TITLES = 3
 EMPTY_HINT = "--as page reads the page alone."
+AGAIN_HINT = "Run the same command again later, with a larger limit if one was reached: what came is kept."
 
 
 def is_home_page(where: str, response: Response) -> str | None:  # noqa: ARG001
@@ -111,7 +112,8 @@ class _Reading:
                 what = f"{counted(len(self._late), 'post')} of {self.source.where}"
                 self.source.missing.append(Missing(what, self._late[0].message))
             if not len(drafts):
-                raise SourceError(f"No post of {self.source.where} could be read{self._why()}.", EMPTY_HINT)
+                hint = AGAIN_HINT if self.source.missing else EMPTY_HINT
+                raise SourceError(f"No post of {self.source.where} could be read{self._why()}.", hint)
             dropped = Dropped()
             for draft in drafts.cleaned(dropped):
                 yield from page_documents(self.source, draft.text, draft.origin, draft.fetched_at)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gptcli.documents import well_formed
+from gptcli.errors import SourceError
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Missing, Source
 from gptcli.fetch.web.asker import PAGE_BYTES, Asker, Wish
@@ -192,9 +193,21 @@ class Web:
         if complete and not self.stale:
             self._store.finish()
         elif reasons & _FOR_NOW or not reasons & _FOR_GOOD:
-            self._store.forget_gone()
+            self._store.break_off()
         else:
             self._store.finish(keep_older=True)
+
+    def give_up(self, error: SourceError) -> None:
+        """Note that the fetch ended with an error: what it was about is asked for again by the next fetch.
+
+        Where another try may help, the rest is gone on with; what older fetches had is kept.
+        """
+        if isinstance(error, FetchError) and error.reason in {*_FOR_NOW, "offline"}:
+            self._store.break_off()
+        elif isinstance(error, FetchError) or self._store.has_older():
+            self._store.discard()
+        else:
+            self._store.finish()
 
     def _known(self, url: str, *, immutable: bool) -> Response | None:
         """Return what is to be had without asking anybody."""

@@ -15,7 +15,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,11 +26,12 @@ from gptcli.files import sync_folder
 FORMAT_VERSION = 1
 RAW = "raw"
 LEDGER = "ledger.sqlite"
+GOES_ON_FOR = timedelta(days=1)
 WRITE_HINT = "Free some space or check the folder's permissions, and run the same command again: what came is kept."
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE fetches (number INTEGER PRIMARY KEY, source TEXT NOT NULL, command TEXT NOT NULL,
-  began TEXT NOT NULL, finished TEXT
+  began TEXT NOT NULL, ended TEXT, finished TEXT
 );
 CREATE TABLE pages (
   url TEXT NOT NULL, fetch INTEGER NOT NULL, status INTEGER NOT NULL, final_url TEXT NOT NULL,
@@ -140,9 +141,26 @@ class Store:
         same = f"sha256 IN (SELECT sha256 FROM pages WHERE fetch = :fetch AND {here})"  # noqa: S608
         self._delete(f"{here} AND (fetch = :fetch OR {same})", url)
 
-    def forget_gone(self) -> None:
-        """Forget the answers of this fetch that there is nothing at an address."""
+    def break_off(self) -> None:
+        """Note that the fetch has ended with something missing, and forget its answers that there is nothing.
+
+        For a day the next fetch goes on with it; after that it begins anew, so that what is missing for good does not
+        keep out what is new.
+        """
         self._delete("fetch = :fetch AND status <> 200")
+        if not self._offline:
+            with self._telling():
+                self._database.execute("UPDATE fetches SET ended = ? WHERE number = ?", (now(), self._number))
+
+    def discard(self) -> None:
+        """Forget all answers of this fetch."""
+        self._delete("fetch = :fetch")
+
+    def has_older(self) -> bool:
+        """Say whether an older fetch has left answers."""
+        with self._telling():
+            found = self._database.execute("SELECT 1 FROM pages WHERE fetch < ? LIMIT 1", (self._number,)).fetchone()
+        return found is not None
 
     def finish(self, *, keep_older: bool = False) -> None:
         """Note that the fetch is complete, and forget the answers that it had no use for.
@@ -202,14 +220,14 @@ class Store:
     def _begin(self, source: str, command: str) -> str | None:
         """Go on with an unfinished fetch of this source, or begin one; returns when the one gone on with was begun."""
         last = self._database.execute(
-            "SELECT number, source, began, finished FROM fetches ORDER BY number DESC LIMIT 1"
+            "SELECT number, source, began, finished, ended FROM fetches ORDER BY number DESC LIMIT 1"
         ).fetchone()
         self._number = last[0] if last else 0
         if self._offline:
             finished = "SELECT max(number) FROM fetches WHERE finished IS NOT NULL"
             self._number = self._database.execute(finished).fetchone()[0] or self._number
             return None
-        if last and last[1] == source and last[3] is None:
+        if last and last[1] == source and last[3] is None and not _is_old(last[4]):
             self._database.execute("UPDATE fetches SET command = ? WHERE number = ?", (command, self._number))
             some = self._database.execute("SELECT 1 FROM pages WHERE fetch = ? LIMIT 1", (self._number,)).fetchone()
             return str(last[2]) if some else None
@@ -281,6 +299,10 @@ def last_fetch(folder: Path) -> tuple[str, str] | None:
             row: Any = database.execute("SELECT source, command FROM fetches ORDER BY number DESC LIMIT 1").fetchone()
         return (str(row[0]), str(row[1])) if row else None
     return None
+
+
+def _is_old(ended: str | None) -> bool:
+    return ended is not None and datetime.fromisoformat(ended) < datetime.now(timezone.utc) - GOES_ON_FOR
 
 
 def now() -> str:

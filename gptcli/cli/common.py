@@ -71,6 +71,9 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
                 raise
             _fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}.")
         except (MemoryError, RuntimeError) as error:
+            # Python wraps a Ctrl-C that falls into the making of a class, as happens while a package is imported.
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise typer.Exit(EXIT_INTERRUPTED) from None
             if not _is_out_of_memory(error):
                 raise
             _fail("There is not enough memory for this.", MEMORY_HINT)

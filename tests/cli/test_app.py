@@ -76,6 +76,15 @@ def test_too_little_memory_is_one_clear_error(kind: str, capsys: pytest.CaptureF
         assert word in hint
 
 
+def test_ctrl_c_in_the_making_of_a_class_is_an_interrupt() -> None:
+    def stopped() -> None:
+        raise RuntimeError("Error calling __set_name__ on 'slots'") from KeyboardInterrupt()
+
+    with pytest.raises(typer.Exit) as caught:
+        reports_errors(stopped)()
+    assert caught.value.exit_code == 130
+
+
 def test_other_errors_of_torch_are_bugs() -> None:
     with pytest.raises(RuntimeError, match="size of tensor"):
         reports_errors(exhaust)("bug")

@@ -201,12 +201,12 @@ def _loses_nothing(before: dict[str, Any] | None, source: Source, facts: dict[st
 
 
 def _check_shrunk(before: dict[str, Any] | None, source: Source, written: Written) -> None:
-    """Raise ``CorpusError`` where next to nothing is left of a site: it is down, or has moved."""
+    """Raise ``SourceError`` where next to nothing is left of a site: it is down, or has moved."""
     if before is None or before["source"] != source.where or source.kind != "blog":
         return
     if before["documents"] >= SHRUNK_FROM and written.documents * SHRUNK_TO < before["documents"]:
-        raise CorpusError(
-            f"{source.where} gives {written.documents:,} documents now and gave {before['documents']:,} before, so the "
+        raise SourceError(
+            f"{source.where} gave {before['documents']:,} documents before and gives {written.documents:,} now, so the "
             "corpus was kept as it was.",
             "If the site has really shrunk so much, fetch it under another name: --name NAME",
         )

@@ -202,7 +202,7 @@ def _until_end(
     """Yield the documents, and tell after the last what the web could not renew and where a limit ended it."""
     yield from documents
     if web is not None:
-        source.missing.extend(replace(item, old=True) for item in web.stale)
+        source.missing.extend(web.stale)
     if source.missing and _as_asked(tuple(source.missing), options):
         source.notes.append(f"{source.missing[0].why} A larger limit goes on from there.")
 

@@ -13,6 +13,7 @@ Kind = Literal[
     "stdin", "file", "files", "folder", "glob", "embedded", "text", "page", "blog", "json", "gutenberg", "audio", "hub"
 ]
 MAX_SHOWN = 3
+LIMIT_REACHED = "The fetch has reached its limit of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Missing:
     @property
     def by_limit(self) -> bool:
         """True where a limit on pages or bytes ended the fetch."""
-        return "has reached its limit of" in self.why
+        return LIMIT_REACHED in self.why
 
     def __str__(self) -> str:
         return self.why if self.what in self.why else f"{self.what}: {self.why}"

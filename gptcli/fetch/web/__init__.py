@@ -227,7 +227,7 @@ class Web:
             self._failures[url] = error.reason
             self._stand_ins[url] = before
             day = before.fetched_at[:10]
-            self.stale.append(Missing(url, f"{error.message} What was fetched on {day} stands for it."))
+            self.stale.append(Missing(url, f"{error.message} What was fetched on {day} stands for it.", old=True))
             return before
         self._failures.pop(url, None)
         return found

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from gptcli.documents import well_formed
 from gptcli.fetch.options import FetchOptions
+from gptcli.fetch.source import LIMIT_REACHED
 from gptcli.fetch.web.http import FILE_HINT, Answer, Client, FetchError, basic_auth, status_error
 from gptcli.fetch.web.manners import MAX_WAIT, Borders, Pace, retry_after
 from gptcli.fetch.web.progress import clock, downloading
@@ -203,7 +204,7 @@ class Asker:
         return room
 
     def _over(self, url: str, limit: str, option: str) -> FetchError:
-        message = f"The fetch has reached its limit of {limit}, so {url} was not fetched."
+        message = f"{LIMIT_REACHED} {limit}, so {url} was not fetched."
         return FetchError(message, f"{option} sets another; what came is kept.", url=url, reason="limit")
 
 

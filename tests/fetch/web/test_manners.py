@@ -158,9 +158,9 @@ def test_a_host_that_fails_again_and_again_is_left_alone(slept: list[float]) -> 
 
 def test_pages_that_are_broken_do_not_count_against_their_host(slept: list[float]) -> None:
     hosts = pace(0.0)
-    for _ in range(2 * manners.MAX_FAILURES):
-        hosts.failed(URL, BUSY, manners.ATTEMPTS, status=500)
-    hosts.wait(URL)
+    again = [hosts.failed(URL, BUSY, manners.ATTEMPTS, status=500) for _ in range(2 * manners.MAX_FAILURES)]
+    assert not any(again)
+    hosts.wait(URL)  # which raises for a host that is left alone
 
 
 @pytest.mark.parametrize(

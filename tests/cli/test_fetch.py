@@ -235,3 +235,15 @@ def test_new_posts_come_though_one_of_them_never_can(cli: Cli, folder: Path, sit
     done = cli("fetch", f"{site.url}/list", "--name", "x")
     assert (done.code, len(documents(folder, "x"))) == (1, 3)
     assert "403 Forbidden" in done.stderr
+
+
+def test_a_feed_that_was_none_is_asked_for_again_when_it_is_mended(cli: Cli, folder: Path, site: Site) -> None:
+    put_blog(site, "bare")
+    feed = site.pages["/feed.xml"]
+    site.pages["/feed.xml"] = Page(b"<html><body>Sorry!</body></html>", "text/html")
+    command = ("fetch", f"{site.url}/", "--name", "x", "--delay", "0")
+    first = cli(*command)
+    assert (first.code, "is linked as a feed, and its answer is none" in first.stderr) == (1, True)
+    site.pages["/feed.xml"] = feed
+    second = cli(*command)
+    assert second.code == 0, second.stderr

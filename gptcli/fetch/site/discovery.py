@@ -205,7 +205,7 @@ class Discovery:
         feed = _feed(response)
         if response is None or feed is None:
             if response is not None and not guessed:
-                self.missing.append(Missing(url, f"{url} is linked as a feed, and its answer is none."))
+                self._useless(url, f"{url} is linked as a feed, and its answer is none.")
             return False
         whole = sum(entry.text is not None for entry in feed.entries)
         posts = counted(len(feed.entries), "post")
@@ -286,13 +286,18 @@ class Discovery:
             return None
         if response.content_type in {"text/html", "application/xhtml+xml"}:
             if not guessed:
-                self.missing.append(Missing(url, f"{url} is named as a sitemap, and its answer is a web page."))
+                self._useless(url, f"{url} is named as a sitemap, and its answer is a web page.")
             return None
         try:
             return read_sitemap(response.path, response.final_url, most)
         except SourceError as error:
-            self.missing.append(Missing(url, error.message))
+            self._useless(url, error.message)
             return None
+
+    def _useless(self, url: str, why: str) -> None:
+        """Note that an answer was no use; the next fetch asks for it again."""
+        self.web.forget(url)
+        self.missing.append(Missing(url, why))
 
     def _by_lists(self, home: Listing) -> None:
         """Follow the lists of posts that begin at the home page, and those of an archive it links, to their ends."""

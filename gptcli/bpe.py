@@ -9,17 +9,12 @@ import base64
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
-
-import numpy.typing as npt
 
 from gptcli.documents import well_formed
 from gptcli.errors import TokenizerError
-from gptcli.vocabulary import Ids, Vocabulary, fingerprint
+from gptcli.vocabulary import Ids, Vocabulary, VocabularyTokenizer
 
-# The version of the JSON of every tokenizer.
-FORMAT_VERSION = 1
 # How GPT-2 cuts a text into words before it merges bytes (openai/gpt-2, src/encoder.py), in tiktoken's faster form.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 # 256 bytes and end-of-text.
@@ -27,10 +22,13 @@ SMALLEST_VOCAB = 257
 SAMPLE_BYTES = 200_000_000
 PIECE_CHARS = 1024 * 1024
 
-_SAFE_CUT = re.compile(r"(?<=\S)[ \n\t]")
+# No match of GPT-2's pattern crosses the start of a space after a word; Qwen's and Llama's take line ends along with
+# the punctuation before them, so a line end is a good place after a letter or a number only.
+_SAFE_CUT = re.compile(r"(?<=\S)[ \t]|(?<=[^\W_])\n")
+_GPT2_CUT = re.compile(r"(?<=\S)\n")
 
 
-class BpeTokenizer:
+class BpeTokenizer(VocabularyTokenizer):
     """Byte-level BPE: any text has ids, and the ids give the text back. End-of-text is the last id.
 
     ``tokens`` are the bytes of every id before it, in the order in which the merges were learned.
@@ -39,50 +37,22 @@ class BpeTokenizer:
     def __init__(self, name: str, tokens: Sequence[bytes]) -> None:
         import tiktoken
 
-        self.name = name
-        self._vocabulary = Vocabulary(tuple(tokens), has_end_of_text=True)
-        ranks = {token: rank for rank, token in enumerate(self._vocabulary.tokens)}
+        super().__init__(name, Vocabulary((*tokens, b""), end_of_text=len(tokens)))
+        ranks = {token: rank for rank, token in enumerate(tokens)}
         # No special token is registered, so no text can ever become one.
         self._encoding = tiktoken.Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens={})
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids."""
-        return self._vocabulary.size
-
-    @property
-    def end_of_text(self) -> int | None:
-        """The id that stands between documents."""
-        return self._vocabulary.end_of_text
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify the vocabulary."""
-        return fingerprint(self._content())
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, 1-D; special-token text is ordinary text, lone surrogates become U+FFFD."""
         return self._vocabulary.as_ids(self._encoding.encode_to_numpy(well_formed(text), disallowed_special=()))
 
-    def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
-        """Return the text of the ids; bytes that are no UTF-8 become U+FFFD, end-of-text becomes nothing."""
-        return self._vocabulary.decode(ids)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes behind one id, none for end-of-text; raises ``TokenizerError`` for an id outside."""
-        return self._vocabulary.token_bytes(token_id)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the whole tokenizer, tokens included, so that it can be rebuilt without any network."""
-        content = self._content()
-        return {"format_version": FORMAT_VERSION, "name": self.name, **content, "fingerprint": self.fingerprint}
-
-    def _content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
+        """Return what decides the ids: the pattern, and the tokens in the order of their ranks."""
         return {
             "kind": "bpe",
             "pattern": GPT2_PATTERN,
             "end_of_text": self.end_of_text,
-            "tokens": [base64.b64encode(token).decode("ascii") for token in self._vocabulary.tokens],
+            "tokens": [base64.b64encode(token).decode("ascii") for token in self._vocabulary.tokens[:-1]],
         }
 
 
@@ -147,7 +117,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, *, total_bytes: int | None 
         raise TokenizerError("There is no text to learn a vocabulary from.", "gptcli fetch SOURCE fetches a text.")
     learner.train_from_iterator(_chain(first, sample), trainer)
     symbols = sorted(learner.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
-    characters = _byte_characters()
+    characters = byte_characters()
     return BpeTokenizer(
         f"bpe:{vocab_size}", [bytes(characters[character] for character in symbol) for symbol, _ in symbols]
     )
@@ -165,8 +135,9 @@ def check_bpe_size(vocab_size: int) -> None:
 def encode_pieces(text: str | Iterable[str], size: int = PIECE_CHARS) -> Iterator[str]:
     """Cut a long text, whole or as a stream, into pieces that encode one by one to the tokens of the whole.
 
-    Pieces have about ``size`` characters and end before whitespace that follows a word: no match of GPT-2's pattern
-    crosses that place. Only a run of 8 x ``size`` characters without such a place is cut anyway.
+    Pieces have about ``size`` characters and end before whitespace that follows a word: no match of the patterns of
+    GPT-2, Qwen and Llama crosses that place. A run of 8 x ``size`` characters without such a place is cut at a line
+    end, which is right for GPT-2's alone, and without that anywhere: there a token or two may differ.
     """
     waiting = ""
     for part in [text] if isinstance(text, str) else text:
@@ -176,6 +147,7 @@ def encode_pieces(text: str | Iterable[str], size: int = PIECE_CHARS) -> Iterato
             found = _SAFE_CUT.search(waiting, start + size, start + 8 * size)
             if found is None and len(waiting) - start < 8 * size:
                 break
+            found = found or _GPT2_CUT.search(waiting, start + size, start + 8 * size)
             end = found.start() if found else start + 8 * size
             yield waiting[start:end]
             start = end
@@ -204,8 +176,8 @@ def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _byte_characters() -> dict[str, int]:
-    """GPT-2's table from the printable characters that stand for bytes to the bytes (``bytes_to_unicode``)."""
+def byte_characters() -> dict[str, int]:
+    """Return GPT-2's table from the printable characters that stand for bytes to the bytes (``bytes_to_unicode``)."""
     shown = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     hidden = [byte for byte in range(256) if byte not in shown]
     return {chr(byte): byte for byte in shown} | {chr(256 + place): byte for place, byte in enumerate(hidden)}

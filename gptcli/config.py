@@ -20,7 +20,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 # The sizes of GPT-2 as published; here, so that the command line knows them without torch.
 GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-TOKENIZER_NAME = re.compile(r"auto|char|gpt2|bpe:[1-9][0-9]*")
+# `pretrained` is a tokenizer that came with weights; only a run or its tokens can say which.
+TOKENIZER_NAME = re.compile(r"auto|char|gpt2|pretrained|bpe:[1-9][0-9]*")
 
 
 class _Section(BaseModel):
@@ -65,6 +66,8 @@ class ModelConfig(_Section):
     """Base of the rotary position angles (modern only)."""
     norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     """Added to the variance inside RMSNorm (modern only; gpt2 has 1e-5)."""
+    gelu: Literal["tanh", "exact"] = "tanh"
+    """GELU of the MLP: `tanh` approximated as in GPT-2, or `exact` as in nanoGPT (gpt2 only)."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> ModelConfig:
@@ -80,6 +83,8 @@ class ModelConfig(_Section):
             self._check_gpt2()
         elif self.bias:
             raise ValueError("bias is for family gpt2; the modern family has none")
+        elif self.gelu != "tanh":
+            raise ValueError("gelu is for family gpt2; the modern family has SwiGLU")
         return self
 
     def _check_gpt2(self) -> None:
@@ -177,6 +182,8 @@ class TrainConfig(_Section):
     """Score only the first this many tokens of val while training. Empty: all of them."""
     save_interval: Positive = 500
     """Steps between checkpoints; the best and the last step are always saved."""
+    patience: Count = 0
+    """Evaluations in a row without a better val loss after which the run ends early; 0 never does."""
     keep_checkpoints: Count = 0
     """Checkpoints kept besides the latest and the best."""
     sample_interval: Count = 0
@@ -187,6 +194,8 @@ class TrainConfig(_Section):
     """Number format of the matrix products; weights stay float32."""
     compile: Literal["auto"] | bool = "auto"
     """Compile the model with torch: `auto` does where it pays for itself."""
+    gradient_checkpointing: bool = False
+    """Compute the inside of each block again in the backward pass instead of keeping it: less memory, more time."""
 
     @field_validator("device")
     @classmethod
@@ -207,6 +216,43 @@ class TrainConfig(_Section):
         if self.min_lr > self.learning_rate:
             raise ValueError(f"min_lr {self.min_lr:g} is above learning_rate {self.learning_rate:g}")
         return self
+
+
+class FinetuneConfig(_Section):
+    """What `gptcli finetune` begins from, and which weights it trains. Training from scratch ignores it."""
+
+    base: str | None = None
+    """Model to begin from: `gpt2`, a Hugging Face name, a folder, a run or `nanogpt:FILE`; `--from` overrules it."""
+    lora_rank: Count = 0
+    """Rank of the low-rank adapters (LoRA) that are trained in place of the weights; 0 trains the weights."""
+    lora_alpha: Annotated[float, Field(gt=0)] | None = None
+    """Strength of the adapters: their product counts `lora_alpha / lora_rank`. Empty: twice `lora_rank`."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs set to zero while training."""
+    lora_targets: tuple[str, ...] = ("attn.*", "mlp.*")
+    """Linear layers inside a block that get adapters: `attn.qkv`, `attn.proj`, `mlp.up` ..., with `*` for any."""
+    freeze_embeddings: bool | None = None
+    """Leave the embeddings and a tied head as they are. Empty: with adapters yes, else no."""
+    frozen_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of weights that are not trained: `auto` is bfloat16 where the products are bfloat16 too."""
+
+    @field_validator("lora_targets", mode="before")
+    @classmethod
+    def _target_names(cls, value: object) -> object:
+        names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        if names == ():
+            raise ValueError("name at least one layer, such as attn.qkv, or set lora_rank to 0")
+        return names
+
+    @property
+    def embeddings_frozen(self) -> bool:
+        """Whether the embeddings stay as they are, resolved."""
+        return self.lora_rank > 0 if self.freeze_embeddings is None else self.freeze_embeddings
+
+    @property
+    def alpha(self) -> float:
+        """Strength of the adapters, resolved."""
+        return self.lora_alpha if self.lora_alpha is not None else 2.0 * self.lora_rank
 
 
 class SampleConfig(_Section):
@@ -270,6 +316,8 @@ class RunProfile(_Section):
     """The text."""
     train: TrainConfig = TrainConfig()
     """The training."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """The weights that `gptcli finetune` begins from."""
     sample: SampleConfig = SampleConfig()
     """The writing."""
 

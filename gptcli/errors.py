@@ -7,6 +7,7 @@ GptcliError
 ├── ProfileError      a run profile, or a ``--set``, is wrong (carries every problem at once)
 ├── RunError          a run is missing, exists already, or cannot be resumed
 ├── FormatError       a file is damaged, or of a format version this gptcli does not know
+├── ExportError       a model cannot be written for another program, or does not read back as it is
 └── DeviceError       a device or number format is not to be had on this machine
 """
 
@@ -52,6 +53,10 @@ class RunError(GptcliError):
 
 class FormatError(GptcliError):
     """A file is damaged, or has a ``format_version`` this gptcli does not know."""
+
+
+class ExportError(GptcliError):
+    """A model cannot be written for another program, or what was written does not read back as the same model."""
 
 
 class DeviceError(GptcliError):

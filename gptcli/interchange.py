@@ -7,14 +7,16 @@ from or go to, and it never loads or saves any.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from gptcli.config import ModelConfig
+from gptcli.config import GPT2_NAMES, ModelConfig
 from gptcli.errors import FormatError
 from gptcli.model import GPT, GPT2_NORM_EPS
 
@@ -45,10 +47,15 @@ QWEN3_MODULES = {
 }
 OLD_BUFFERS = re.compile(r"transformer\.h\.\d+\.attn\.(masked_)?bias")  # masks that old GPT-2 files carry along
 
+HEAD = "lm_head.weight"
+MAX_SHOWN = 20
+MAX_LAYERS = 1000
+
 # The settings that ModelConfig has no key for, with the values it stands for.
+CLASSES = {"gpt2": "GPT2LMHeadModel", "qwen3": "Qwen3ForCausalLM"}
 SUPPORTED: dict[str, dict[str, tuple[object, ...]]] = {
     "gpt2": {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu"),
         "layer_norm_epsilon": (GPT2_NORM_EPS,),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
@@ -56,6 +63,28 @@ SUPPORTED: dict[str, dict[str, tuple[object, ...]]] = {
         "tie_word_embeddings": (True,),
     },
     "qwen3": {"hidden_act": ("silu",), "attention_bias": (False,), "use_sliding_window": (False,)},
+}
+
+# What a config.json leaves out, as GPT2Config and Qwen3Config fill it in.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "vocab_size": 50_257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None,
+        "activation_function": "gelu_new", "resid_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False, "tie_word_embeddings": True,
+    },
+    "qwen3": {
+        "vocab_size": 151_936, "hidden_size": 4096, "intermediate_size": 22_016, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 128, "hidden_act": "silu",
+        "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "rope_theta": 10_000.0,
+        "rope_scaling": None, "attention_bias": False, "use_sliding_window": False, "attention_dropout": 0.0,
+    },
+}  # fmt: skip
+# Other words for the same in a GPT-2's config.json.
+GPT2_ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
 }
 
 
@@ -109,48 +138,77 @@ def from_transformers(state_dict: Mapping[str, Tensor], config: ModelConfig) -> 
     a tied ``lm_head.weight`` may be there and has to equal the embedding. Raises ``FormatError`` that lists every
     tensor missing, too many or of another shape.
     """
-    return take_from_transformers(dict(state_dict), config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+    makers = lazy_from_transformers(state_dict, shapes, config)
+    return {name: make().to(torch.float32, copy=True) for name, make in makers.items()}
 
 
-def take_from_transformers(theirs: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Do as ``from_transformers`` and empty ``theirs`` on the way, so that memory holds each weight once."""
+def lazy_from_transformers(
+    theirs: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], config: ModelConfig
+) -> dict[str, Callable[[], Tensor]]:
+    """Return a function for each tensor of ``GPT(config)`` that makes it of ``theirs``, in the number format there.
+
+    ``shapes`` are those of ``theirs``, so that none has to be read to find what does not fit: as ``from_transformers``
+    does, this raises ``FormatError`` at once. Names without the prefix of the inner model, as the published GPT-2 has
+    them, are known too.
+    """
+    if config.n_layer > max(len(shapes), MAX_LAYERS):  # before a network of any size is laid out
+        raise FormatError(f"The weights do not fit the model: {len(shapes)} tensors for {config.n_layer:,} layers.")
+    names = _whole_names(shapes, config)
     table = _correspondence(config)
-    if problems := _mismatches(theirs, table, config):
-        shown = "\n".join(f"  {problem}" for problem in problems[:20])
-        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+    if problems := _mismatches(theirs, shapes, names, table, config):
+        shown = "\n".join(f"  {problem}" for problem in problems[:MAX_SHOWN])
+        more = f"\n  and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
         raise FormatError(
             f"The weights do not fit the model:\n{shown}{more}", "Check that config.json belongs to them."
         )
-    ours = {}
-    for name, source in table.items():
-        parts = [theirs.pop(their).to(torch.float32) for their in source.names]
-        if _kept(name, config):
-            joined = [part.t() if source.transposed else part for part in parts]
-            ours[name] = torch.cat(joined)  # a copy: theirs may be mapped from a file
-    return ours
+
+    def make(source: _Theirs) -> Tensor:
+        parts = [theirs[names[their]] for their in source.names]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined.t().contiguous() if source.transposed else joined
+
+    return {name: partial(make, source) for name, source in table.items() if _kept(name, config)}
+
+
+def _whole_names(stored: Iterable[str], config: ModelConfig) -> dict[str, str]:
+    """Return the stored names by the names that the class with its head has."""
+    prefix = "transformer." if config.family == "gpt2" else "model."
+    whole = {name if name.startswith((prefix, "lm_head.")) else prefix + name: name for name in stored}
+    bare = not any(name.startswith(prefix) for name in whole.values())
+    return whole if bare else {name: name for name in whole.values()}
 
 
 def _kept(name: str, config: ModelConfig) -> bool:
     return config.bias or not name.endswith(".bias")
 
 
-def _mismatches(theirs: Mapping[str, Tensor], table: Mapping[str, _Theirs], config: ModelConfig) -> list[str]:
+def _mismatches(
+    theirs: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, str],
+    table: Mapping[str, _Theirs],
+    config: ModelConfig,
+) -> list[str]:
     """Return a line for every tensor of ``theirs`` that is missing, too many, of another shape or value."""
     problems = []
-    expected = {}
+    expected: set[str] = set()
     for name, source in table.items():
-        expected.update(dict.fromkeys(source.names, True))
+        expected.update(source.names)
         for their, shape in zip(source.names, source.shapes, strict=True):
-            if their not in theirs:
+            found = shapes[names[their]] if their in names else None
+            if found is None:
                 problems.append(f"{their} is missing, expected {shape}")
-            elif tuple(theirs[their].shape) != shape:
-                problems.append(f"{their} is {tuple(theirs[their].shape)}, expected {shape}")
-            elif not _kept(name, config) and theirs[their].any():
+            elif found != shape:
+                problems.append(f"{their} is {found}, expected {shape}")
+            elif not _kept(name, config) and theirs[names[their]].any():
                 problems.append(f"{their} is not zero, but the model has bias: false")
-    head, embedding = theirs.get("lm_head.weight"), theirs.get(table["wte.weight"].names[0])
-    if config.tie_embeddings and head is not None and embedding is not None and not torch.equal(head, embedding):
-        problems.append("lm_head.weight differs from the embedding, but the model has tie_embeddings: true")
-    extra = set(theirs) - set(expected) - ({"lm_head.weight"} if config.tie_embeddings else set())
+    if config.tie_embeddings:
+        expected.add(HEAD)
+        embedding = table["wte.weight"].names[0]
+        if HEAD in names and embedding in names and not torch.equal(theirs[names[HEAD]], theirs[names[embedding]]):
+            problems.append("lm_head.weight differs from the embedding, but the model has tie_embeddings: true")
+    extra = names.keys() - expected
     return problems + [f"{name} is not known" for name in sorted(extra) if not OLD_BUFFERS.fullmatch(name)]
 
 
@@ -176,16 +234,39 @@ def to_transformers(state_dict: Mapping[str, Tensor], config: ModelConfig) -> di
     return theirs
 
 
+def model_config_from_json(settings: Mapping[str, Any]) -> ModelConfig:
+    """Return the ``ModelConfig`` of a ``config.json``, read without transformers; nothing in it is executed.
+
+    Raises ``FormatError`` as ``model_config_from_transformers`` does, for values of another type too.
+    """
+    kind = settings.get("model_type")
+    known = DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}
+    renamed = {GPT2_ALIASES.get(key, key) if kind == "gpt2" else key: value for key, value in settings.items()}
+    config = SimpleNamespace(**{"architectures": None, "model_type": kind, **known, **renamed})
+    if quantized := settings.get("quantization_config"):
+        method = quantized.get("quant_method", "") if isinstance(quantized, dict) else ""
+        raise FormatError(
+            f"The weights are quantized ({method or 'quantization_config'}); gptcli reads float32, float16, bfloat16.",
+            "Take the model that was not quantized.",
+        )
+    try:
+        return model_config_from_transformers(config)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise FormatError(f"config.json is damaged: a setting is not what it should be ({error}).") from error
+
+
 def model_config_from_transformers(config: Any) -> ModelConfig:  # noqa: ANN401 - transformers has no types
     """Return the ``ModelConfig`` of a ``GPT2Config`` or ``Qwen3Config``; values that are our defaults stay empty.
 
     Raises ``FormatError`` for another class, and for settings that change what the model computes.
     """
     kind = config.model_type
-    if kind not in SUPPORTED:
+    if not isinstance(kind, str) or kind not in SUPPORTED:
+        classes = config.architectures
+        found = classes[0] if isinstance(classes, list) and classes else kind
         raise FormatError(
-            f"A model of class {(config.architectures or [kind])[0]} was found; "
-            "gptcli reads GPT2LMHeadModel and Qwen3ForCausalLM."
+            f"A model of class {found} was found; gptcli reads {' and '.join(CLASSES.values())}.",
+            f"Take one of these, such as {', '.join(GPT2_NAMES)} or Qwen/Qwen3-0.6B-Base.",
         )
     problems = [
         f"{key}: {getattr(config, key)!r}"
@@ -208,7 +289,7 @@ def _rope(config: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the rotary settings, which transformers 4 and 5 keep in different places."""
     parameters = getattr(config, "rope_parameters", None)
     if parameters:
-        return dict(parameters)
+        return {"rope_theta": 10_000.0, **parameters}
     scaling = dict(config.rope_scaling or {})
     return {"rope_theta": config.rope_theta, "rope_type": scaling.get("rope_type", scaling.get("type", "default"))}
 
@@ -224,6 +305,7 @@ def _gpt2_config(config: Any) -> ModelConfig:  # noqa: ANN401
         vocab_size=config.vocab_size,
         dropout=float(config.resid_pdrop),
         bias=True,
+        gelu="exact" if config.activation_function == "gelu" else "tanh",
     )
 
 
@@ -266,6 +348,7 @@ def to_transformers_config(config: ModelConfig) -> Any:  # noqa: ANN401
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,
             layer_norm_epsilon=GPT2_NORM_EPS,
+            activation_function="gelu_new" if config.gelu == "tanh" else "gelu",
             **settings,
         )
     settings["rope_theta"] = config.rope_theta  # transformers 5 moves it into rope_parameters itself

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gptcli.config import ModelConfig
 
@@ -141,10 +142,11 @@ class GeluMLP(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.n_embd, config.inner_width, bias=config.bias)
         self.down = nn.Linear(config.inner_width, config.n_embd, bias=config.bias)
+        self.approximate = "tanh" if config.gelu == "tanh" else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        hidden: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))
+        hidden: Tensor = self.down(F.gelu(self.up(x), approximate=self.approximate))
         return hidden
 
 
@@ -190,23 +192,30 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer that gives logits, or a loss when it is given targets.
 
-    ``config.vocab_size`` has to be set. Weights are float32 and drawn from torch's generator.
+    ``config.vocab_size`` has to be set. Weights are float32 and drawn from torch's generator; matrices that are not
+    trained may be bfloat16 under autocast. With ``gradient_checkpointing`` set, the inside of each block is computed
+    again in the backward pass instead of being kept.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.vocab_size is not None, "the tokenizer decides vocab_size before a model is built"
         self.config = config
+        self.gradient_checkpointing = False
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.family == "gpt2" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        if config.family == "modern":
-            cos, sin = rotary_tables(config)
+        self.fill_tables()
+        self._initialise()
+
+    def fill_tables(self) -> None:
+        """Compute what is no weight: the rotary tables of family modern."""
+        if self.config.family == "modern":
+            cos, sin = rotary_tables(self.config)
             self.register_buffer("cos", cos[:, None], persistent=False)
             self.register_buffer("sin", sin[:, None], persistent=False)
-        self._initialise()
 
     def forward(
         self,
@@ -226,15 +235,16 @@ class GPT(nn.Module):
         n_past = cache.length if cache is not None else 0
         end = n_past + tokens.size(1)
         assert end <= self.config.block_size, f"{end} positions do not fit into block_size {self.config.block_size}"
-        x = self.wte(tokens)  # (B, T, C)
+        x = self.wte(tokens).float()  # (B, T, C), the residual stream
         rotary = None
         if self.wpe is not None:
             x = x + self.wpe.weight[n_past:end]
             x = F.dropout(x, self.config.dropout, self.training)
         else:
             rotary = (self.get_buffer("cos")[n_past:end], self.get_buffer("sin")[n_past:end])
+        again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(x, rotary, cache)
+            x = checkpoint(block, x, rotary, cache, use_reentrant=False) if again else block(x, rotary, cache)
         if cache is not None:
             cache.length = end
         x = self.norm(x[:, -1:] if last_only else x)
@@ -271,3 +281,14 @@ class GPT(nn.Module):
             else:
                 residual = name.endswith(("proj.weight", "down.weight"))
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * self.config.n_layer) if residual else 0.02)
+
+
+def empty_model(config: ModelConfig) -> GPT:
+    """Return a model whose weights have no memory yet: ``load_state_dict(..., assign=True)`` gives it some.
+
+    Nothing is drawn from torch's generators.
+    """
+    with torch.device("meta"):
+        model = GPT(config)
+    model.fill_tables()
+    return model

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gptcli.bpe import FORMAT_VERSION, bpe_from_json, check_bpe_size, encode_pieces, gpt2_tokenizer, train_bpe
+from gptcli.bpe import bpe_from_json, check_bpe_size, encode_pieces, gpt2_tokenizer, train_bpe
 from gptcli.config import TOKENIZER_NAME
 from gptcli.documents import well_formed
 from gptcli.errors import FormatError, TokenizerError
 from gptcli.files import read_json, write_json
-from gptcli.vocabulary import Ids, Vocabulary, fingerprint
+from gptcli.pretrained_tokenizer import pretrained_from_json
+from gptcli.vocabulary import FORMAT_VERSION, Ids, Vocabulary, VocabularyTokenizer
 
 __all__ = [
     "CharTokenizer",
@@ -55,7 +55,7 @@ class Tokenizer(Protocol):
     """What turns text into ids and back. Ids are 0 .. ``vocab_size`` - 1."""
 
     name: str
-    """`char`, `gpt2` or `bpe:N`, where N is the size that was asked for."""
+    """`char`, `gpt2`, `bpe:N`, where N is the size that was asked for, or `pretrained`: it came with weights."""
 
     @property
     def vocab_size(self) -> int:
@@ -82,34 +82,19 @@ class Tokenizer(Protocol):
         """Return the whole tokenizer as ``from_json`` reads it."""
 
 
-class CharTokenizer:
+class CharTokenizer(VocabularyTokenizer):
     """One id for each character of an alphabet, in the order of their code points, as nanoGPT has it."""
 
-    name = "char"
-
     def __init__(self, characters: str, *, end_of_text: bool) -> None:
+        tokens = tuple(character.encode() for character in characters)
+        end = len(tokens) if end_of_text else None
+        super().__init__("char", Vocabulary((*tokens, b"") if end_of_text else tokens, end))
         self._characters = characters
-        self._vocabulary = Vocabulary(tuple(character.encode() for character in characters), end_of_text)
         points = np.frombuffer(characters.encode("utf-32-le"), dtype=np.uint32)
         # The last entry answers for every code point above the alphabet.
         self._unknown = len(characters)
         self._ids = np.full(int(points.max()) + 2, self._unknown, dtype=np.uint32)
         self._ids[points] = np.arange(len(points), dtype=np.uint32)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids."""
-        return self._vocabulary.size
-
-    @property
-    def end_of_text(self) -> int | None:
-        """The id that stands between documents, or None."""
-        return self._vocabulary.end_of_text
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify the vocabulary."""
-        return fingerprint(self._content())
 
     def encode(self, text: str) -> Ids:
         """Return one id a character, 1-D; raises ``TokenizerError`` that shows the characters it does not have."""
@@ -120,20 +105,8 @@ class CharTokenizer:
             self._refuse([chr(point) for point in dict.fromkeys(unknown.tolist())])
         return self._vocabulary.as_ids(ids)
 
-    def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
-        """Return the text of the ids; end-of-text becomes nothing."""
-        return self._vocabulary.decode(ids)
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return the UTF-8 bytes of one character, none for end-of-text."""
-        return self._vocabulary.token_bytes(token_id)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the whole tokenizer as ``from_json`` reads it."""
-        content = self._content()
-        return {"format_version": FORMAT_VERSION, "name": self.name, **content, "fingerprint": self.fingerprint}
-
-    def _content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
+        """Return what decides the ids."""
         return {"kind": "char", "end_of_text": self.end_of_text, "characters": self._characters}
 
     def _refuse(self, unknown: list[str]) -> None:
@@ -180,7 +153,7 @@ def byte_lengths(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
 
 
 def parse_name(name: str) -> tuple[str, int | None]:
-    """Return the kind (`auto`, `char`, `gpt2`, `bpe`) and for `bpe:N` the N.
+    """Return the kind (`auto`, `char`, `gpt2`, `pretrained`, `bpe`) and for `bpe:N` the N.
 
     Raises ``TokenizerError`` for anything else and for an N that byte-level BPE cannot have.
     """
@@ -227,8 +200,10 @@ def _rebuild(value: dict[str, Any]) -> Tokenizer:
     kind = value.get("kind")
     if kind == "bpe":
         return bpe_from_json(value)
+    if kind == "pretrained":
+        return pretrained_from_json(value)
     if kind != "char":
-        raise ValueError(f"its kind should be char or bpe, found {kind!r}")
+        raise ValueError(f"its kind should be char, bpe or pretrained, found {kind!r}")
     characters, end_of_text = value.get("characters"), value.get("end_of_text")
     if not isinstance(characters, str) or not characters or sorted(set(characters)) != list(characters):
         raise ValueError("its characters should be different and in the order of their code points")

@@ -27,11 +27,16 @@ ROOMS = {
     "gptcli.profiles": "ground",
     "gptcli.strict_yaml": "ground",
     "gptcli.plan": "ground",
+    "gptcli.memory": "ground",
+    "gptcli.memory_forms": "ground",
+    "gptcli.nanogpt_config": "ground",
     "gptcli.documents": "data",
     "gptcli.split": "data",
     "gptcli.vocabulary": "data",
     "gptcli.bpe": "data",
     "gptcli.tokenizer": "data",
+    "gptcli.pretrained_tokenizer": "data",
+    "gptcli.chat_template": "data",
     "gptcli.shards": "data",
     "gptcli.batches": "data",
     "gptcli.corpora": "data",
@@ -41,11 +46,16 @@ ROOMS = {
     "gptcli.fetch.": "data",
     "gptcli.model": "model",
     "gptcli.optim": "model",
+    "gptcli.lora": "model",
     "gptcli.device": "model",
     "gptcli.interchange": "model",
-    "gptcli.pretrained": "procedures",
+    "gptcli.bases.": "procedures",
+    "gptcli.export.": "procedures",
+    "gptcli.finetune": "procedures",
+    "gptcli.dry_run": "procedures",
     "gptcli.train": "procedures",
     "gptcli.trainer": "procedures",
+    "gptcli.building": "procedures",
     "gptcli.budget": "procedures",
     "gptcli.evaluate": "procedures",
     "gptcli.sample": "procedures",
@@ -84,7 +94,7 @@ TORCH = {"torch", "transformers"}
 TORCH_ROOMS = {"model", "procedures"}
 SLOW_TO_IMPORT = {
     *("torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"),
-    *("trafilatura", "lxml", "feedparser", "protego", "pyarrow", "faster_whisper", "pypdf"),
+    *("trafilatura", "lxml", "feedparser", "protego", "pyarrow", "faster_whisper", "pypdf", "gguf"),
 }
 
 MAX_FILE_LINES = 450

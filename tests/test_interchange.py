@@ -13,8 +13,9 @@ from gptcli.config import ModelConfig
 from gptcli.errors import FormatError
 from gptcli.interchange import (
     from_transformers,
+    lazy_from_transformers,
+    model_config_from_json,
     model_config_from_transformers,
-    take_from_transformers,
     to_transformers,
     to_transformers_config,
 )
@@ -144,10 +145,74 @@ def test_half_precision_weights_become_float32() -> None:
     assert_same(from_transformers(theirs, MODERN), {name: t.bfloat16().float() for name, t in state.items()})
 
 
-def test_tensors_are_taken_out_so_that_memory_holds_each_once() -> None:
-    theirs = to_transformers(random_state(MODERN), MODERN)
-    take_from_transformers(theirs, MODERN)
-    assert not theirs
+@FAMILIES
+def test_tensors_are_read_when_they_are_asked_for_and_keep_their_number_format(config: ModelConfig) -> None:
+    state = random_state(config)
+    stored = {name: tensor.bfloat16() for name, tensor in to_transformers(state, config).items()}
+    asked: list[str] = []
+
+    class Recorded(dict[str, torch.Tensor]):
+        def __getitem__(self, name: str) -> torch.Tensor:
+            asked.append(name)
+            return super().__getitem__(name)
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+    makers = lazy_from_transformers(Recorded(stored), shapes, config)
+    assert asked == []
+    for name, make in makers.items():
+        assert torch.equal(make(), state[name].bfloat16())
+    assert sorted(asked) == sorted(stored)
+
+
+@FAMILIES
+def test_names_without_the_prefix_of_the_inner_model_are_known(config: ModelConfig) -> None:
+    theirs = to_transformers(random_state(config), config)
+    bare = {name.removeprefix("transformer.").removeprefix("model."): tensor for name, tensor in theirs.items()}
+    assert set(bare) != set(theirs)
+    assert_same(from_transformers(bare, config), random_state(config))
+    if config.family == "gpt2":
+        bare["h.0.attn.bias"] = torch.ones(1, 1, 8, 8)
+        assert_same(from_transformers(bare, config), random_state(config))
+
+
+def test_no_network_is_laid_out_for_more_layers_than_there_are_tensors() -> None:
+    theirs = to_transformers(random_state(GPT2), GPT2)
+    with pytest.raises(FormatError, match=r"28 tensors for 1,000,000,000 layers"):
+        from_transformers(theirs, GPT2.model_copy(update={"n_layer": 10**9}))
+
+
+@pytest.mark.parametrize("name", ["GPT2Config", "Qwen3Config"])
+def test_config_json_is_read_as_transformers_reads_it(name: str) -> None:
+    theirs = getattr(transformers, name)
+    kind = theirs.model_type
+    assert model_config_from_json({"model_type": kind}) == model_config_from_transformers(theirs())
+    for config in (GPT2, MODERN):
+        written = to_transformers_config(config)
+        assert model_config_from_json(written.to_dict()) == model_config_from_transformers(written)
+
+
+def test_other_words_for_the_same_settings_are_read() -> None:
+    values = {"num_hidden_layers": 3, "hidden_size": 6, "num_attention_heads": 2, "max_position_embeddings": 5}
+    config = model_config_from_json({"model_type": "gpt2", **values})
+    assert (config.n_layer, config.n_embd, config.n_head, config.block_size) == (3, 6, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n_layer": None}, "n_layer|valid integer"),
+        ({"n_head": "two"}, "two|valid integer"),
+        ({"resid_pdrop": []}, "config.json is damaged"),
+        ({"model_type": ["gpt2"]}, "GPT2LMHeadModel and Qwen3ForCausalLM"),
+        ({"model_type": None}, "GPT2LMHeadModel and Qwen3ForCausalLM"),
+        ({"activation_function": []}, "activation_function"),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "class LlamaForCausalLM"),
+        ({"quantization_config": {"quant_method": "gptq"}}, r"quantized \(gptq\)"),
+    ],
+)
+def test_config_json_with_impossible_values_is_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(FormatError, match=named):
+        model_config_from_json({**to_transformers_config(GPT2).to_dict(), **change})
 
 
 def test_weights_of_another_model_are_not_given_to_transformers() -> None:

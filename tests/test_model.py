@@ -10,7 +10,7 @@ import transformers
 
 from gptcli.config import ModelConfig
 from gptcli.interchange import from_transformers, to_transformers, to_transformers_config
-from gptcli.model import GPT, KVCache
+from gptcli.model import GPT, KVCache, empty_model
 
 MODERN = ModelConfig(n_layer=3, n_head=4, n_kv_head=2, n_embd=32, block_size=24, vocab_size=61)
 GPT2 = ModelConfig(family="gpt2", n_layer=3, n_head=4, n_embd=32, block_size=24, vocab_size=61, bias=True)
@@ -234,3 +234,71 @@ def test_more_positions_than_block_size_are_refused() -> None:
     model = random_gpt(GPT2)
     with pytest.raises(AssertionError, match="25 positions do not fit into block_size 24"):
         model(random_tokens(GPT2, 1, 25))
+
+
+@FAMILIES
+def test_gradients_are_the_same_when_blocks_are_computed_again(config: ModelConfig) -> None:
+    def gradients(*, again: bool) -> tuple[dict[str, torch.Tensor | None], torch.Tensor]:
+        model = random_gpt(config.model_copy(update={"dropout": 0.3})).train()
+        model.gradient_checkpointing = again
+        torch.manual_seed(3)
+        tokens = random_tokens(config, 2, 12)
+        model(tokens, tokens).backward()
+        return {name: p.grad for name, p in model.named_parameters()}, torch.get_rng_state()
+
+    (kept, state), (again, state_again) = gradients(again=False), gradients(again=True)
+    for name, gradient in kept.items():
+        assert gradient is not None
+        other = again[name]
+        assert other is not None
+        assert torch.equal(gradient, other)
+    assert torch.equal(state, state_again)
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass() -> None:
+    def kept(*, again: bool) -> int:
+        model = random_gpt(GPT2).train()
+        model.gradient_checkpointing = again
+        seen: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            seen[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        tokens = random_tokens(GPT2, 4, 24)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(tokens, tokens)
+        own = {p.data_ptr() for p in model.parameters()}
+        assert loss.isfinite()
+        return sum(size for pointer, size in seen.items() if pointer not in own)
+
+    assert kept(again=True) < kept(again=False) / 2
+
+
+@FAMILIES
+def test_an_empty_model_draws_nothing_and_is_whole_once_it_has_weights(config: ModelConfig) -> None:
+    full, tokens = random_gpt(config), random_tokens(config, 2, 12)
+    before = torch.get_rng_state()
+    model = empty_model(config)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p.is_meta for p in model.parameters())
+    weights = full.state_dict()
+    model.load_state_dict(weights, assign=True)
+    assert torch.equal(model.eval()(tokens), full(tokens))
+    assert model.wte.weight.data_ptr() == weights["wte.weight"].data_ptr(), "the very tensors"
+
+
+@FAMILIES
+def test_bfloat16_matrices_keep_a_float32_residual_stream(config: ModelConfig) -> None:
+    model, tokens = random_gpt(config), random_tokens(config, 2, 12)
+    wide = model(tokens)
+    for p in model.parameters():
+        if p.dim() >= 2:
+            p.data = p.data.bfloat16()
+    seen: list[torch.dtype] = []
+    model.blocks[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow = model(tokens)
+    assert seen == [torch.float32]
+    assert narrow.dtype == torch.float32
+    assert (narrow - wide).abs().max() < 0.05 * wide.abs().max()

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +18,7 @@ from gptcli.cli.common import (
     check_device,
     emit,
     note,
+    progress,
     read_text,
     reports_errors,
     write_stdout,
@@ -55,7 +55,10 @@ class _Text:
 
 RunArgument = Annotated[
     str | None,
-    typer.Argument(metavar="RUN", help="A run, or gpt2, gpt2-medium, gpt2-large, gpt2-xl; else the newest run."),
+    typer.Argument(
+        metavar="RUN",
+        help="A run, gpt2 to gpt2-xl, a Hugging Face name, a folder, or nanogpt:FILE; else the newest run.",
+    ),
 ]
 StdinArgument = Annotated[str | None, typer.Argument(metavar="-", help="Read the prompt from stdin.")]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="Text to go on from.")]
@@ -119,7 +122,7 @@ def sample_command(
         "num_samples": num_samples,
     }
     config = _sample_config(found, values)
-    model, tokenizer, step = _load(found, name, checkpoint, device)
+    model, tokenizer, step = _load(name, checkpoint, device)
     from gptcli.sample import generate
 
     pieces = generate(model, tokenizer, config.prompt, config)
@@ -128,7 +131,11 @@ def sample_command(
     if as_json:
         rate = sum(sample.tokens for sample in texts) / max(1e-9, time.perf_counter() - begin)
         samples = [{"prompt": config.prompt, **sample.to_json()} for sample in texts]
-        emit({"run": name, "step": step, "samples": samples, "tokens_per_second": rate}, "", as_json=True)
+        emit(
+            {"run": found.name if found else name, "step": step, "samples": samples, "tokens_per_second": rate},
+            "",
+            as_json=True,
+        )
 
 
 def _read_prompt(
@@ -162,17 +169,14 @@ def _is_utf8(text: str) -> bool:
 
 
 def _find(name: str | None) -> tuple[RunDir | None, str]:
-    """Find a run by name, then a published GPT-2 or a local folder of one (None and its name)."""
-    from gptcli.config import GPT2_NAMES
-    from gptcli.runs import find_run, run_names
+    """Find the run that a name stands for, without a name the newest; None and the name for what is no run."""
+    from gptcli.bases.opening import run_named
+    from gptcli.runs import find_run
 
-    if name is None:
-        found = find_run()
-        note(f"The newest run is {found.name}.")
-        return found, found.name
-    if name not in run_names() and (name in GPT2_NAMES or (Path(name) / "config.json").is_file()):
-        return None, name
-    found = find_run(name)
+    if name is not None:
+        return run_named(name), name
+    found = find_run()
+    note(f"The newest run is {found.name}.")
     return found, found.name
 
 
@@ -192,19 +196,25 @@ def _sample_config(run: RunDir | None, values: dict[str, Any]) -> SampleConfig:
         raise wrong_options(error, "gptcli sample --help explains them.") from error
 
 
-def _load(run: RunDir | None, name: str, checkpoint: str, device: str | None) -> tuple[GPT, Tokenizer, int | None]:
-    """Load the weights onto the best device, in float32."""
+def _load(name: str, checkpoint: str, device: str | None) -> tuple[GPT, Tokenizer, int | None]:
+    """Load what a name stands for onto the best device, in float32; the step is a run's."""
+    from gptcli.bases.base import build_model
+    from gptcli.bases.opening import open_base
     from gptcli.config import TrainConfig
     from gptcli.device import choose_setup, detect
 
     setup = choose_setup(TrainConfig(device=device or "auto", dtype="float32", compile=False), detect())
-    if run is None:
-        from gptcli.pretrained import load_pretrained
-
-        return *load_pretrained(name, device=setup.device, on_notice=note), None
-    from gptcli.checkpoints import load_model
-
-    return load_model(run, "latest" if checkpoint == "latest" else "best", setup.device)
+    with progress() as going_on:
+        base = open_base(
+            name,
+            which="latest" if checkpoint == "latest" else "best",
+            on_notice=going_on.note,
+            on_progress=going_on.show,
+        )
+    for line in base.notes:
+        note(line)
+    step = base.origin.get("step") if base.kind == "run" else None
+    return build_model(base).to(setup.device), base.tokenizer, int(step) if step is not None else None
 
 
 def _collect(pieces: Iterator[Piece], config: SampleConfig) -> list[_Text]:

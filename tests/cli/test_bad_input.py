@@ -155,7 +155,10 @@ def test_text_that_is_not_utf8_is_decoded_and_said_so(folder: Path, cli: Cli) ->
 def test_gpt2_vocabulary_without_network_says_what_is_needed(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import tiktoken.registry
+
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "no-cache"))
+    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})  # what earlier tests have loaded
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bases.saved import MODERN, qwen_tokenizer, save_model, save_tokenizer_of_qwen
 from tests.cli.conftest import ROOT, run_cli
 
 
@@ -139,6 +140,31 @@ def test_folder_of_a_published_model_writes_too(
     assert done.code == 0, done.stderr
     assert done.json()["samples"][0]["tokens"] == 40
     assert done.json()["step"] is None
+
+
+def test_folder_with_a_tokenizer_of_its_own_writes_and_says_what_is_left_out(trained: Path, tmp_path: Path) -> None:
+    tokenizer = qwen_tokenizer(["What is to be is what was."], 280)
+    size = tokenizer.get_vocab_size()
+    save_tokenizer_of_qwen(tokenizer, tmp_path)
+    save_model(MODERN.model_copy(update={"vocab_size": size + 7}), tmp_path)
+    done = run_cli(trained, "sample", str(tmp_path), "-p", "What is", "--max-new-tokens", "9", "--json")
+    assert done.code == 0, done.stderr
+    assert f"7 rows that only pad the vocabulary of {tmp_path} are left out: it has {size} tokens." in done.stderr
+    value = done.json()
+    assert (value["run"], value["step"], value["samples"][0]["prompt"]) == (str(tmp_path), None, "What is")
+
+
+def test_run_is_sampled_by_its_path_and_named_by_its_name(trained: Path) -> None:
+    value = run_cli(trained, "sample", "runs/tiny", "-p", "The for", "--json").json()
+    expected = run_cli(trained, "sample", "tiny", "-p", "The for", "--json").json()
+    assert value["samples"] == expected["samples"]
+    assert (value["run"], value["step"]) == ("tiny", 12)
+
+
+def test_folder_that_is_no_model_is_one_clear_error(trained: Path, tmp_path: Path) -> None:
+    done = run_cli(trained, "sample", str(tmp_path))
+    assert (done.code, done.stdout) == (1, "")
+    assert "neither config.json" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

@@ -1,20 +1,22 @@
-"""``gptcli profiles``: which run profiles there are, and what is in one."""
+"""``gptcli profiles``: which run profiles there are, what is in one, and those that come from nanoGPT."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gptcli.cli.common import JsonOption, emit, reports_errors, write_stdout
-from gptcli.errors import GptcliError
+from gptcli.cli.common import JsonOption, QuietOption, emit, note, reports_errors, write_stdout
+from gptcli.errors import GptcliError, ProfileError
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
+    from gptcli.nanogpt_config import ImportedProfile
     from gptcli.profiles import ProfileFile
 
-profiles_app = typer.Typer(help="Run profiles: list them, show one.", no_args_is_help=True)
+profiles_app = typer.Typer(help="Run profiles: list them, show one, import nanoGPT's.", no_args_is_help=True)
 
 
 def all_profiles() -> Iterator[tuple[ProfileFile, RunProfile | None, str]]:
@@ -66,3 +68,47 @@ def show_command(
         emit({"name": file.name, "path": file.path, "profile": profile.model_dump(mode="json")}, "", as_json=True)
     else:
         write_stdout(file.path.read_text("utf-8"))
+
+
+@profiles_app.command("import")
+@reports_errors
+def import_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="A configuration file of nanoGPT.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE.yaml", help="Where the profile goes; else configs/NAME.yaml."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a profile that is there.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn a configuration file of nanoGPT into a profile; prints its path. The file is read, never executed."""
+    from gptcli.files import atomic_write
+    from gptcli.nanogpt_config import import_config
+
+    if output is not None and output.suffix not in (".yaml", ".yml"):
+        raise typer.BadParameter(f"--output {output}: a profile is a .yaml file.")
+    place = output or Path("configs") / f"{file.stem}.yaml"
+    imported = import_config(file)
+    text = _imported_text(file, imported).encode()
+    there = place.read_bytes() if place.exists() else text
+    if there != text and not force:
+        raise ProfileError(
+            f"{place} is there already, and differs.", "--force replaces it; --output FILE.yaml writes another."
+        )
+    if there != text or not place.exists():
+        with atomic_write(place) as written:
+            written.write(text)
+    if not quiet:
+        for line in imported.notes:
+            note(line)
+    emit({"path": place, "notes": imported.notes}, str(place), as_json=as_json)
+
+
+def _imported_text(file: Path, imported: ImportedProfile) -> str:
+    """Return the profile as YAML, below comments that say where it is from and what became of the rest."""
+    from gptcli.strict_yaml import dump_yaml
+
+    header = [f"From nanoGPT's {file.name}, by gptcli profiles import.", *imported.notes]
+    printable = ("".join(c if c.isprintable() else " " for c in line) for line in header)
+    return "".join(f"# {line}\n" for line in printable) + dump_yaml(imported.values)

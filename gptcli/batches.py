@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gptcli.errors import CorpusError
-from gptcli.shards import SMALL_BYTES, TokenArray
+from gptcli.shards import SMALL_BYTES, Mask, TokenArray
 
 Int64 = npt.NDArray[np.int64]
 NOT_SCORED = -1
+# Tokens whose mask is looked at together.
+MASK_TOKENS = 4 * 1024 * 1024
 
 
 class Tokens(Protocol):
@@ -30,6 +32,9 @@ class Tokens(Protocol):
 
     def read(self, start: int, count: int) -> TokenArray:
         """Return ``count`` tokens from ``start`` on, 1-D."""
+
+    def scored(self, start: int, count: int) -> Mask | None:
+        """Return which of ``count`` tokens from ``start`` on are scored, 1-D; None where every token is."""
 
 
 class Batch(NamedTuple):
@@ -45,9 +50,10 @@ class BatchStream:
     """An endless stream of training batches; every window of an epoch comes exactly once.
 
     Epoch ``e`` cuts the tokens into windows of ``block_size`` from an offset of its own and shuffles them, both
-    drawn from ``default_rng([seed, e])``; a batch goes over into the next epoch where one ends. ``epoch`` and
-    ``index`` are an earlier stream's ``position``. Raises ``CorpusError`` when not one window fits, and when the
-    position lies outside these tokens.
+    drawn from ``default_rng([seed, e])``; a batch goes over into the next epoch where one ends. Windows in which no
+    target is scored, as inside a long question, are then struck from the shuffled ones, which tokens, seed and epoch
+    decide as well. ``epoch`` and ``index`` are an earlier stream's ``position``. Raises ``CorpusError`` when not one
+    window fits, when nothing is scored, and when the position lies outside these tokens.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class BatchStream:
                 f"{block_size + 1:,}.",
                 f"Add text to the corpus, or shorten the context: --set model.block_size={min(largest, 64)}",
             )
+        _check_scored(tokens, "train")
         self._tokens = tokens
         self._whole = np.array(tokens.read(0, len(tokens))) if tokens.nbytes <= SMALL_BYTES else None
         self._block_size, self._batch_size, self._seed = block_size, batch_size, seed
@@ -87,13 +94,13 @@ class BatchStream:
 
     @property
     def windows_per_epoch(self) -> int:
-        """Windows in this epoch; epochs differ by one at most, as their offsets do."""
+        """Windows in this epoch; epochs differ a little, as their offsets do."""
         return int(self._starts.size)
 
     @property
     def epochs(self) -> float:
         """Passes over the tokens so far."""
-        return self._epoch + self._index / self._starts.size
+        return self._epoch + self._index / max(1, self._starts.size)
 
     def next_batch(self) -> Batch:
         """Return the next ``batch_size`` windows and move on."""
@@ -106,8 +113,15 @@ class BatchStream:
             self._index += taken.size
             missing -= taken.size
             starts.append(taken.astype(np.int64) * self._block_size + self._offset)
-        rows = self._gather(np.concatenate(starts))
-        return Batch(np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:]))
+        chosen = np.concatenate(starts)
+        rows = self._gather(chosen)
+        targets = rows[:, 1:].copy()
+        for row, start in zip(targets, chosen, strict=True):
+            scored = self._tokens.scored(int(start) + 1, self._block_size)
+            if scored is None:
+                break
+            row[~scored] = NOT_SCORED
+        return Batch(np.ascontiguousarray(rows[:, :-1]), targets)
 
     def _start_epoch(self, epoch: int) -> None:
         """Draw the epoch's offset and order; ``_starts`` counts windows, in four bytes to keep 10 G tokens cheap."""
@@ -115,7 +129,9 @@ class BatchStream:
         n_targets = len(self._tokens) - 1
         self._offset = int(rng.integers(min(self._block_size, n_targets - self._block_size + 1)))
         n_windows = (n_targets - self._offset) // self._block_size
-        self._starts: npt.NDArray[np.uint32] = rng.permutation(np.arange(n_windows, dtype=np.uint32))
+        starts: npt.NDArray[np.uint32] = rng.permutation(np.arange(n_windows, dtype=np.uint32))
+        holding = _holding_scored(self._tokens, self._offset + 1, n_windows, self._block_size)
+        self._starts = starts if holding is None else starts[holding[starts]]
         self._epoch, self._index = epoch, 0
 
     def _gather(self, starts: Int64) -> Int64:
@@ -130,21 +146,59 @@ class BatchStream:
 
 
 def eval_batches(tokens: Tokens, *, block_size: int, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-    """Yield non-overlapping windows in order, in which every token but the first is a target exactly once.
+    """Yield non-overlapping windows in order, in which every scored token but the first is a target exactly once.
 
-    ``limit`` scores only the first that many targets. The last window is padded (inputs 0, targets -1) and the last
-    batch has as many rows as are left. Raises ``CorpusError`` when there are fewer than two tokens.
+    ``limit`` scores only the first that many targets. The last window is padded (inputs 0, targets -1), windows in
+    which nothing is scored are left out, and so a batch may have fewer rows. Raises ``CorpusError`` when there are
+    fewer than two tokens, and when none of them is scored.
     """
     if len(tokens) < 2:
         raise CorpusError(
             "The val split has fewer than 2 tokens, so there is nothing to score.",
             "Add text to the corpus, or set more of it apart: --set data.val_fraction=0.2",
         )
-    n_targets = min(len(tokens) - 1, len(tokens) if limit is None else limit)
-    for start in range(0, n_targets, batch_size * block_size):
-        count = min(batch_size * block_size, n_targets - start)
-        chunk = tokens.read(start, count + 1)
-        yield Batch(_windows(chunk[:-1], block_size, 0), _windows(chunk[1:], block_size, NOT_SCORED))
+    _check_scored(tokens, "val")
+    left = len(tokens) if limit is None else limit
+    for start in range(0, len(tokens) - 1, batch_size * block_size):
+        count = min(batch_size * block_size, len(tokens) - 1 - start)
+        mask = tokens.scored(start + 1, count)
+        mask = np.ones(count, np.bool_) if mask is None else mask
+        mask = mask & (np.cumsum(mask) <= left)
+        if (n_scored := int(mask.sum())) == 0:
+            continue
+        left -= n_scored
+        last = int(np.flatnonzero(mask)[-1]) + 1
+        chunk = tokens.read(start, last + 1)
+        targets = _windows(np.where(mask[:last], chunk[1:].astype(np.int64), NOT_SCORED), block_size, NOT_SCORED)
+        rows = (targets != NOT_SCORED).any(axis=1)
+        yield Batch(_windows(chunk[:-1], block_size, 0)[rows], targets[rows])
+        if left == 0:
+            return
+
+
+def _check_scored(tokens: Tokens, split: str) -> None:
+    """Raise ``CorpusError`` when no target is scored: the windows that hold one would be looked for in vain."""
+    starts = range(1, len(tokens), MASK_TOKENS)
+    masks = (tokens.scored(start, min(MASK_TOKENS, len(tokens) - start)) for start in starts)
+    if starts and not any(mask is None or bool(mask.any()) for mask in masks):
+        raise CorpusError(
+            f"The {split} split has no answer to be scored.",
+            "Add conversations to the corpus, or cut it elsewhere: gptcli prepare CORPUS --split-at 0.8",
+        )
+
+
+def _holding_scored(tokens: Tokens, first: int, n_windows: int, block_size: int) -> Mask | None:
+    """Return which windows, whose targets begin at ``first``, have one that is scored; None where all are."""
+    if tokens.scored(0, 0) is None:
+        return None
+    together = max(1, MASK_TOKENS // block_size)
+    holding = np.empty(n_windows, np.bool_)
+    for window in range(0, n_windows, together):
+        count = min(together, n_windows - window)
+        mask = tokens.scored(first + window * block_size, count * block_size)
+        assert mask is not None
+        holding[window : window + count] = mask.reshape(count, block_size).any(axis=1)
+    return holding
 
 
 def _windows(chunk: npt.NDArray[Any], block_size: int, fill: int) -> Int64:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from gptcli.config import RunProfile
 from gptcli.plan import count_parameters
-from gptcli.shards import DatasetManifest
+from gptcli.shards import Conversations, DatasetManifest, SplitSummary
 from gptcli.tokenizer import parse_name, suggest_tokenizer
 
 # Hoffmann et al. 2022: about 20 tokens a parameter make the best use of a training budget.
@@ -47,6 +47,8 @@ def _about_corpus(manifest: DatasetManifest) -> Iterator[Finding]:
     yield from _duplicates(manifest)
     yield from _val_share(manifest)
     yield from _vocabulary(manifest)
+    if manifest.train.conversations is not None:
+        yield _answers(manifest.train, manifest.train.conversations)
 
 
 def _about_profile(manifest: DatasetManifest, profile: RunProfile) -> Iterator[Finding]:
@@ -58,6 +60,8 @@ def _about_profile(manifest: DatasetManifest, profile: RunProfile) -> Iterator[F
         yield _too_short("Val", manifest.val.tokens, block_size)
     else:
         yield _val_windows(manifest, block_size)
+    if manifest.train.conversations is not None:
+        yield _conversation_lengths(manifest.train.conversations, block_size)
     yield _tokens_per_parameter(manifest, profile)
     yield _epochs(manifest, profile)
 
@@ -99,6 +103,8 @@ def _val_share(manifest: DatasetManifest) -> Iterator[Finding]:
 
 
 def _vocabulary(manifest: DatasetManifest) -> Iterator[Finding]:
+    if manifest.given_tokenizer:  # the weights know its tokens already
+        return
     occurrences = manifest.train.tokens / manifest.vocab_size
     better, _ = suggest_tokenizer(manifest.train.bytes + manifest.val.bytes)
     size = parse_name(better)[1] or 0
@@ -108,6 +114,37 @@ def _vocabulary(manifest: DatasetManifest) -> Iterator[Finding]:
             f"Train shows each of the {manifest.vocab_size:,} tokens of {manifest.tokenizer} only {_few(occurrences)} "
             f"times on average, too rarely to learn them: set data.tokenizer to {better}.",
         )
+
+
+def _answers(split: SplitSummary, found: Conversations) -> Finding:
+    conversations = f"{found.conversations:,} conversation{'' if found.conversations == 1 else 's'}"
+    answers = f"{found.answers:,} answer{'' if found.answers == 1 else 's'}"
+    share = found.scored_tokens / max(1, split.tokens)
+    scored = f"{found.scored_tokens:,} of its {split.tokens:,} tokens ({share:.0%}) are scored"
+    return Finding("ok", f"Train has {conversations} with {answers}: {scored}, the others are only read.")
+
+
+def _conversation_lengths(found: Conversations, block_size: int) -> Finding:
+    """Say how many conversations a window can hold whole: an answer that is cut from its question teaches little."""
+    fitting = 1 << (found.most_tokens - 1).bit_length()
+    advice = f"set model.block_size to {fitting} to see most of them whole."
+    if found.median_tokens > block_size:
+        return Finding(
+            "warning",
+            f"Half of the conversations have more than {found.median_tokens:,} tokens, and model.block_size "
+            f"{block_size} cuts their answers from their questions: {advice}",
+        )
+    if found.most_tokens > block_size:
+        return Finding(
+            "note",
+            f"One conversation in ten has more than {found.most_tokens:,} tokens, which model.block_size {block_size} "
+            f"cuts: {advice}",
+        )
+    return Finding(
+        "ok",
+        f"Nine conversations in ten have at most {found.most_tokens:,} tokens (the longest {found.longest_tokens:,}), "
+        f"so model.block_size {block_size} holds them whole.",
+    )
 
 
 def _val_windows(manifest: DatasetManifest, block_size: int) -> Finding:

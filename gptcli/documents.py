@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
@@ -27,7 +27,8 @@ class Document:
     """One text and where it comes from; a long text is several of them, one after the other.
 
     ``id`` is the start of the SHA-256 of ``text`` in hexadecimal. ``part`` n > 0 goes on seamlessly where part n-1
-    ended; no part is longer than ``PART_CHARS``.
+    ended; no part is longer than ``PART_CHARS``. ``answers`` are the (start, end) characters of a conversation's
+    answers, in their order; an ordinary text has none.
     """
 
     id: str
@@ -39,15 +40,20 @@ class Document:
     language: str = ""
     licence: str = ""
     part: int = 0
+    answers: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written: documents (parts of one count once), UTF-8 bytes of their texts, SHA-256 of the file."""
+    """What was written: documents (parts of one count once), UTF-8 bytes of their texts, SHA-256 of the file.
+
+    ``conversations`` says how many of the documents are some.
+    """
 
     documents: int
     bytes: int
     sha256: str
+    conversations: int = 0
 
 
 class Origin(TypedDict, total=False):
@@ -61,12 +67,14 @@ class Origin(TypedDict, total=False):
     licence: str
 
 
-def document(text: str, *, part: int = 0, **origin: Unpack[Origin]) -> Document:
+def document(
+    text: str, *, part: int = 0, answers: tuple[tuple[int, int], ...] = (), **origin: Unpack[Origin]
+) -> Document:
     """Make a document and compute its id; lone surrogates, which no file can hold, become U+FFFD."""
     text = well_formed(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     known = {key: well_formed(str(value)) for key, value in origin.items()}
-    return Document(id=digest[:16], text=text, part=part, **known)
+    return Document(id=digest[:16], text=text, part=part, answers=answers, **known)
 
 
 def document_parts(pieces: Iterable[str], **origin: Unpack[Origin]) -> Iterator[Document]:
@@ -109,6 +117,41 @@ def origin_of(item: Document) -> Origin:
     )
 
 
+def segments(item: Document) -> Iterator[tuple[str, bool]]:
+    """Yield the text of a conversation in pieces, and of each whether it is an answer; an ordinary text is one piece.
+
+    Pieces are never empty.
+    """
+    at = 0
+    for start, end in item.answers:
+        if at < start:
+            yield item.text[at:start], False
+        yield item.text[start:end], True
+        at = end
+    if at < len(item.text):
+        yield item.text[at:], False
+
+
+def rewritten(item: Document, change: Callable[[str], str]) -> Document:
+    """Return the document with its text changed by a function; of a conversation, each segment is changed apart."""
+    text, answers = "", []
+    for piece, answered in segments(item):
+        changed = change(piece)
+        if answered and changed:
+            answers.append((len(text), len(text) + len(changed)))
+        text += changed
+    return document(text, part=item.part, answers=tuple(answers), **origin_of(item))
+
+
+def cut_out(item: Document, start: int, end: int, part: int) -> Document:
+    """Return the part of a document from character ``start`` to ``end``; a cut answer stays one as far as it goes."""
+    if (start, end) == (0, len(item.text)):
+        return replace(item, part=part)
+    spans = ((max(a, start) - start, min(b, end) - start) for a, b in item.answers)
+    answers = tuple((a, b) for a, b in spans if a < b)
+    return document(item.text[start:end], part=part, answers=answers, **origin_of(item))
+
+
 def to_json(item: Document) -> dict[str, Any]:
     """Return the document as one line of ``documents.jsonl`` holds it: fields that say nothing are left out."""
     value = asdict(item)
@@ -117,7 +160,7 @@ def to_json(item: Document) -> dict[str, Any]:
 
 def from_json(value: Mapping[str, Any]) -> Document:
     """Make a document of a line's JSON object; raises ``ValueError`` for missing, unknown or mistyped fields."""
-    known = {field.name: int if field.name == "part" else str for field in fields(Document)}
+    known: dict[str, type] = {field.name: str for field in fields(Document)} | {"part": int, "answers": list}
     for key in ("id", "text"):
         if key not in value:
             raise ValueError(f"the field {key!r} is missing")
@@ -130,7 +173,21 @@ def from_json(value: Mapping[str, Any]) -> Document:
         raise ValueError("the field 'part' is negative")
     if (text := well_formed(value["text"])) != value["text"]:
         value = {**value, "text": text}
+    if "answers" in value:
+        value = {**value, "answers": _spans(value["answers"], len(text))}
     return Document(**value)
+
+
+def _spans(found: list[Any], length: int) -> tuple[tuple[int, int], ...]:
+    """Return the answers of a line as they stand in a text of ``length`` characters."""
+    end = 0
+    for span in found:
+        if not (isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span)):
+            raise ValueError("the field 'answers' should be a list of pairs of integers")
+        if not end <= span[0] < span[1] <= length:
+            raise ValueError("the field 'answers' should be parts of the text, one after the other")
+        end = span[1]
+    return tuple((start, end) for start, end in found)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -161,15 +218,16 @@ def _parse_line(line: bytes) -> Document:
 
 def write_documents(file: IO[bytes], items: Iterable[Document]) -> Written:
     """Write documents as lines of JSON, and say what was written."""
-    count = size = 0
+    count = size = conversations = 0
     digest = hashlib.sha256()
     for item in items:
         line = json.dumps(to_json(item), ensure_ascii=False).encode() + b"\n"
         file.write(line)
         digest.update(line)
         count += item.part == 0
+        conversations += bool(item.answers)
         size += len(item.text.encode())
-    return Written(count, size, digest.hexdigest())
+    return Written(count, size, digest.hexdigest(), conversations)
 
 
 class ContentDigest:

@@ -1,23 +1,24 @@
 """Text to token files: documents are encoded in threads and written in their order, in flat memory.
 
-It is handed documents with the split each belongs to, a tokenizer and writers; it decides where end-of-text stands
-and nothing else.
+It is handed documents with the split each belongs to, a tokenizer and writers; it decides where end-of-text stands,
+which tokens of a conversation are scored, and nothing else.
 """
 
 from __future__ import annotations
 
 import os
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gptcli.documents import Document
-from gptcli.shards import ShardWriter, SplitName
+from gptcli.documents import Document, segments
+from gptcli.shards import Conversations, Mask, ShardWriter, SplitName
 from gptcli.tokenizer import Tokenizer, encode_pieces
 
 # Characters one thread encodes at a time; many short documents share a job.
@@ -32,6 +33,17 @@ class SplitTotals:
 
     documents: int = 0
     bytes: int = 0
+    answers: int = 0
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    """Of each conversation, in tokens."""
+    ended: bool = False
+    """Whether end-of-text stands last already."""
+
+    def conversations(self, scored_tokens: int) -> Conversations:
+        """Sum the conversations up."""
+        lengths = np.sort(np.array(self.lengths, np.int64)) if self.lengths else np.zeros(1, np.int64)
+        median, most = (int(lengths[int(share * (lengths.size - 1))]) for share in (0.5, 0.9))
+        return Conversations(len(self.lengths), self.answers, scored_tokens, median, most, int(lengths[-1]))
 
 
 class _Piece(NamedTuple):
@@ -39,11 +51,19 @@ class _Piece(NamedTuple):
     text: str
     separated: bool
     """True when end-of-text comes before it."""
+    scored: bool = True
+    ended: bool = False
+    """True when it is the end of an answer, after which comes end-of-text."""
+    conversation: int | None = None
+    """The number of its conversation in the split."""
 
 
 class _Encoded(NamedTuple):
     ids: npt.NDArray[Any]
     n_bytes: int
+    scored: Mask
+    lengths: list[tuple[int, int]]
+    """Numbers of conversations, and how many tokens each got."""
 
 
 def encode_documents(
@@ -55,15 +75,18 @@ def encode_documents(
     """Encode the documents of both splits into their writers and return what each split got.
 
     End-of-text (where the tokenizer has one) stands between the documents of a split, before every part 0 but the
-    first; later parts follow seamlessly. ``bytes`` are UTF-8 bytes of text, and ``on_bytes`` is called with their
-    number so far after each job.
+    first; later parts follow seamlessly. In a conversation it stands after every answer instead, questions and answers
+    are encoded apart, and only the answers with their end-of-text are scored; of other documents every token is.
+    ``bytes`` are UTF-8 bytes of text, and ``on_bytes`` is called with their number so far after each job.
     """
     totals: dict[SplitName, SplitTotals] = {"train": SplitTotals(), "val": SplitTotals()}
     jobs = _jobs(_pieces(documents, totals))
     for encoded in _in_order(jobs, lambda job: _encode(job, tokenizer)):
         for split, part in encoded.items():
-            writers[split].write(part.ids)
+            writers[split].write(part.ids, None if part.scored.all() else part.scored)
             totals[split].bytes += part.n_bytes
+            for number, n_tokens in part.lengths:
+                totals[split].lengths[number] += n_tokens
         on_bytes(sum(total.bytes for total in totals.values()))
     return totals
 
@@ -73,11 +96,22 @@ def _pieces(documents: Iterable[tuple[SplitName, Document]], totals: dict[SplitN
     for split, document in documents:
         if not document.text:
             continue
-        separated = document.part == 0 and totals[split].documents > 0
-        totals[split].documents += document.part == 0
-        for text in encode_pieces(document.text):
-            yield _Piece(split, text, separated)
-            separated = False
+        total = totals[split]
+        separated = document.part == 0 and total.documents > 0 and not total.ended
+        total.documents += document.part == 0
+        total.ended = bool(document.answers) and document.answers[-1][1] == len(document.text)
+        if not document.answers:
+            for text in encode_pieces(document.text):
+                yield _Piece(split, text, separated)
+                separated = False
+            continue
+        total.answers += len(document.answers)
+        total.lengths.append(0)
+        for segment, answer in segments(document):
+            pieces = list(encode_pieces(segment))
+            for left, text in zip(reversed(range(len(pieces))), pieces, strict=True):
+                yield _Piece(split, text, separated, answer, answer and not left, len(total.lengths) - 1)
+                separated = False
 
 
 def _jobs(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
@@ -95,16 +129,29 @@ def _jobs(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _encode(job: list[_Piece], tokenizer: Tokenizer) -> dict[SplitName, _Encoded]:
-    ids: dict[SplitName, list[npt.NDArray[Any]]] = {}
-    n_bytes: dict[SplitName, int] = {}
+    by_split: dict[SplitName, list[_Piece]] = {}
     for piece in job:
-        parts = ids.setdefault(piece.split, [])
+        by_split.setdefault(piece.split, []).append(piece)
+    return {split: _encode_pieces(pieces, tokenizer) for split, pieces in by_split.items()}
+
+
+def _encode_pieces(pieces: list[_Piece], tokenizer: Tokenizer) -> _Encoded:
+    """Encode the pieces of one split one after the other."""
+    ids: list[npt.NDArray[Any]] = []
+    scored: list[Mask] = []
+    lengths: list[tuple[int, int]] = []
+    for piece in pieces:
         encoded = tokenizer.encode(piece.text)
-        if piece.separated and tokenizer.end_of_text is not None:
-            parts.append(np.array([tokenizer.end_of_text], encoded.dtype))
-        parts.append(encoded)
-        n_bytes[piece.split] = n_bytes.get(piece.split, 0) + len(piece.text.encode())
-    return {split: _Encoded(np.concatenate(parts), n_bytes[split]) for split, parts in ids.items()}
+        end = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], encoded.dtype)
+        parts = [*([end] if piece.separated else []), encoded, *([end] if piece.ended else [])]
+        for part in parts:
+            ids.append(part)
+            # What parts two documents is scored, as it is between ordinary ones.
+            scored.append(np.full(part.size, piece.scored or (piece.separated and part is end)))
+        if piece.conversation is not None:
+            lengths.append((piece.conversation, encoded.size + (end.size if piece.ended else 0)))
+    n_bytes = sum(len(piece.text.encode()) for piece in pieces)
+    return _Encoded(np.concatenate(ids), n_bytes, np.concatenate(scored), lengths)
 
 
 def _in_order(

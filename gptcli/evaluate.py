@@ -50,7 +50,8 @@ def evaluate(
 ) -> Evaluation:
     """Score every token of ``tokens`` but the first (or the first ``limit`` of them) exactly once.
 
-    ``lengths`` holds the bytes behind each token id. The model is put into evaluation mode and back.
+    Of conversations, those are the tokens of the answers; the others are read and count in no figure. ``lengths`` holds
+    the bytes behind each token id. The model is put into evaluation mode and back.
     """
     training = model.training
     model.eval()

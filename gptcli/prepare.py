@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from gptcli.chat_template import ChatTemplate
 from gptcli.config import DataConfig
 from gptcli.corpora import CORPORA, Corpus, find_corpus, is_fetched, locate_corpus, unknown_corpus
 from gptcli.documents import read_documents
-from gptcli.encode import encode_documents
-from gptcli.errors import CorpusError, FormatError
+from gptcli.encode import SplitTotals, encode_documents
+from gptcli.errors import CorpusError, FormatError, TokenizerError
 from gptcli.fetch.fetching import fetch
 from gptcli.fetch.recipes import recipes
 from gptcli.files import atomic_folder, write_json
@@ -28,7 +29,9 @@ from gptcli.shards import (
     SplitName,
     SplitSummary,
     dtype_for,
+    given_folder,
     open_dataset,
+    plain_folder,
     read_manifest,
 )
 from gptcli.split import SplitPlan, plan_split, split_documents
@@ -60,7 +63,7 @@ class PrepareResult:
 class _Order:
     """Which tokens are wanted; ``manifest`` is that of tokens which can be used as they are, ``stale`` why none can.
 
-    ``earlier`` is the newest manifest of the corpus, whatever its tokenizer.
+    ``given`` is a tokenizer to be used as it is, ``earlier`` the newest manifest of the corpus, whatever its tokenizer.
     """
 
     corpus: Corpus
@@ -68,15 +71,22 @@ class _Order:
     folder: Path
     tokenizer: str
     tokenizer_reason: str
+    given: Tokenizer | None
     earlier: DatasetManifest | None
     manifest: DatasetManifest | None
     stale: str
+
+    @property
+    def label(self) -> str:
+        """What messages call the tokenizer."""
+        return "the tokenizer of the weights" if self.tokenizer == "pretrained" else self.tokenizer
 
 
 def prepare(
     corpus: str,
     data: DataConfig,
     *,
+    tokenizer: Tokenizer | None = None,
     corpora_dir: Path = CORPORA,
     force: bool = False,
     on_progress: Callable[[str], None] = lambda _: None,
@@ -85,15 +95,18 @@ def prepare(
 
     Tokens are used again when text, tokenizer and split agree, unless ``force``. With ``split: auto`` and neither
     ``split_at`` nor ``val_fraction`` set every split agrees, and a corpus that was prepared before keeps its way of
-    being split. Raises ``CorpusError`` when there is no such corpus, no text, or a split without two tokens.
+    being split. A given ``tokenizer`` is used whatever ``data`` says, and its tokens lie in a folder of their own that
+    ``tokenizer: auto`` passes over. Raises ``CorpusError`` when there is no such corpus, no text, or a split without
+    two tokens, ``TokenizerError`` when the tokenizer cannot hold the text.
     """
-    return _fill(_plan_order(corpus, data, corpora_dir), force=force, on_progress=on_progress)
+    return _fill(_plan_order(corpus, data, tokenizer, corpora_dir), force=force, on_progress=on_progress)
 
 
 def ensure_tokens(
     corpus: str,
     data: DataConfig,
     *,
+    tokenizer: Tokenizer | None = None,
     corpora_dir: Path = CORPORA,
     on_notice: Callable[[str], None],
     on_progress: Callable[[str], None] = lambda _: None,
@@ -109,21 +122,40 @@ def ensure_tokens(
         on_notice(f"The corpus {name} is not here yet: fetching it.")
         for note in fetch(name, name=name, corpora_dir=parent, on_progress=on_progress).notes:
             on_notice(note)
-    order = _plan_order(corpus, data, corpora_dir)
+    order = _plan_order(corpus, data, tokenizer, corpora_dir)
     if order.manifest is None:
-        on_notice(f"Preparing {name} with {order.tokenizer}: {order.stale}.")
+        on_notice(f"Preparing {name} with {order.label}: {order.stale}.")
     return _fill(order, force=False, on_progress=on_progress)
 
 
-def _plan_order(corpus: str, data: DataConfig, corpora_dir: Path) -> _Order:
+def _plan_order(corpus: str, data: DataConfig, given: Tokenizer | None, corpora_dir: Path) -> _Order:
     """Decide which tokens are wanted, and whether they are there."""
     found = find_corpus(corpus, corpora_dir)
     manifests = _manifests(found.folder)
-    tokenizer, reason = _choose_tokenizer(found, data, manifests)
-    parse_name(tokenizer)
-    folder = found.folder / "tokens" / tokenizer.replace(":", "-")
-    manifest, stale = _usable(folder, found, data)
-    return _Order(found, data, folder, tokenizer, reason, manifests[0] if manifests else None, manifest, stale)
+    if given is not None:
+        name, reason = given.name, "it came with the weights"
+        folder = _given_folder(found.folder / "tokens", given)
+    else:
+        name, reason = _choose_tokenizer(found, data, manifests)
+        if parse_name(name)[0] == "pretrained":
+            raise TokenizerError(
+                "A tokenizer called pretrained came with the weights of a model, so its name does not say which it is.",
+                f"That of a run: gptcli prepare {corpus} --run RUN   Of a model: gptcli finetune {corpus} --from MODEL",
+            )
+        folder = found.folder / "tokens" / plain_folder(name)
+    manifest, stale = _usable(folder, found, data, given)
+    return _Order(found, data, folder, name, reason, given, manifests[0] if manifests else None, manifest, stale)
+
+
+def _given_folder(tokens: Path, tokenizer: Tokenizer) -> Path:
+    """Return where tokens of this very tokenizer lie: beside others of its name, unless the corpus chose the same."""
+    plain = tokens / plain_folder(tokenizer.name)
+    if tokenizer.name == "gpt2":
+        return plain
+    with contextlib.suppress(FormatError):
+        if (plain / MANIFEST_NAME).is_file() and read_manifest(plain).fingerprint == tokenizer.fingerprint:
+            return plain
+    return tokens / given_folder(tokenizer.name, tokenizer.fingerprint)
 
 
 def _manifests(folder: Path) -> list[DatasetManifest]:
@@ -139,14 +171,16 @@ def _choose_tokenizer(corpus: Corpus, data: DataConfig, manifests: list[DatasetM
     if data.tokenizer != "auto":
         return data.tokenizer, "it was asked for"
     for manifest in manifests:
-        if manifest.corpus_sha256 == corpus.sha256:
+        if manifest.corpus_sha256 == corpus.sha256 and not manifest.given_tokenizer:
             return manifest.tokenizer, "the corpus was last prepared with it"
     if corpus.tokenizer is not None:
         return corpus.tokenizer, "the recipe of the corpus asks for it"
     return suggest_tokenizer(corpus.n_bytes)
 
 
-def _usable(folder: Path, corpus: Corpus, data: DataConfig) -> tuple[DatasetManifest | None, str]:
+def _usable(
+    folder: Path, corpus: Corpus, data: DataConfig, given: Tokenizer | None
+) -> tuple[DatasetManifest | None, str]:
     """Return the manifest of tokens that are what is asked for, or why there are none."""
     if not (folder / MANIFEST_NAME).is_file():
         return None, "there are no tokens of this kind yet"
@@ -156,6 +190,8 @@ def _usable(folder: Path, corpus: Corpus, data: DataConfig) -> tuple[DatasetMani
     except FormatError as error:
         return None, f"its tokens are damaged ({error.message.rstrip('.')})"
     manifest = dataset.manifest
+    if given is not None and manifest.fingerprint != given.fingerprint:
+        return None, "its tokens were made with another tokenizer"
     if manifest.corpus_sha256 != corpus.sha256:
         return None, "its text has changed"
     if manifest.corpus != corpus.name:
@@ -178,18 +214,33 @@ def split_agrees(manifest: DatasetManifest, data: DataConfig) -> bool:
 def _fill(order: _Order, *, force: bool, on_progress: Callable[[str], None]) -> PrepareResult:
     """Return the tokens that are there, or make them."""
     notes = order.corpus.notes
-    if order.manifest is not None and not force:
-        return PrepareResult(order.folder, order.manifest, order.tokenizer_reason, reused=True, notes=notes)
     try:
+        if order.manifest is not None and not force:
+            manifest = _as_chosen(order, order.manifest)
+            return PrepareResult(order.folder, manifest, order.tokenizer_reason, reused=True, notes=notes)
         manifest = _build(order, on_progress)
     except OSError as error:
         raise CorpusError(
             f"The tokens of {order.corpus.name} cannot be written to {order.folder} ({error.strerror or error}).",
             "Free some space or check the folder's permissions; nothing was changed.",
         ) from error
-    if manifest.tokenizer.startswith("bpe:") and manifest.vocab_size < int(manifest.tokenizer[4:]):
+    size = parse_name(manifest.tokenizer)[1]
+    if order.given is None and size is not None and manifest.vocab_size < size:
         notes += (f"The text has merges for a vocabulary of {manifest.vocab_size} tokens only.",)
     return PrepareResult(order.folder, manifest, order.tokenizer_reason, reused=False, notes=notes)
+
+
+def _as_chosen(order: _Order, manifest: DatasetManifest) -> DatasetManifest:
+    """Note in tokens made for weights that the corpus has now been prepared with them for its own sake."""
+    if order.given is not None or not manifest.given_tokenizer:
+        return manifest
+    manifest = replace(manifest, given_tokenizer=False, created_at=_now())
+    write_json(order.folder / MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat()
 
 
 def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest:
@@ -199,18 +250,19 @@ def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest
     plan = _plan_split(order)
     if not plan.characters:
         raise CorpusError(f"The corpus {corpus.name} has no text in it.", "gptcli fetch SOURCE fetches another one.")
-    tokenizer = _make_tokenizer(order.tokenizer, corpus, plan, on_progress)
+    tokenizer = order.given or _make_tokenizer(order.tokenizer, corpus, plan, on_progress)
+    if plan.answers and tokenizer.end_of_text is None:
+        raise _no_end_of_text(corpus.name, tokenizer)
     dtype = dtype_for(tokenizer.vocab_size)
+    masked = plan.answers > 0
     with atomic_folder(order.folder) as folder:
-        with ShardWriter(folder, "train", dtype) as train, ShardWriter(folder, "val", dtype) as val:
+        with (
+            ShardWriter(folder, "train", dtype, masked=masked) as train,
+            ShardWriter(folder, "val", dtype, masked=masked) as val,
+        ):
             documents = split_documents(read_documents(corpus.documents), plan)
             report = _reporter(order, on_progress)
             totals = encode_documents(documents, tokenizer, {"train": train, "val": val}, report)
-
-        def summary(split: SplitName, writer: ShardWriter) -> SplitSummary:
-            if writer.tokens < 2:
-                raise _too_short(corpus.name, split, writer.tokens, plan)
-            return SplitSummary(writer.tokens, totals[split].bytes, totals[split].documents, writer.shards)
 
         manifest = DatasetManifest(
             corpus=corpus.name,
@@ -225,13 +277,35 @@ def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest
             val_fraction=plan.val_fraction,
             split_at=plan.split_at,
             duplicates_removed=len(plan.duplicates),
-            created_at=datetime.now(timezone.utc).isoformat(),
-            train=summary("train", train),
-            val=summary("val", val),
+            created_at=_now(),
+            train=_summary(corpus.name, "train", train, totals["train"], plan),
+            val=_summary(corpus.name, "val", val, totals["val"], plan),
+            given_tokenizer=_is_given(order),
+            chat=ChatTemplate() if masked else None,
         )
         save_tokenizer(tokenizer, folder / TOKENIZER_NAME)
         write_json(folder / MANIFEST_NAME, manifest.to_json())
     return manifest
+
+
+def _summary(corpus: str, split: SplitName, writer: ShardWriter, total: SplitTotals, plan: SplitPlan) -> SplitSummary:
+    """Sum a split up; raises ``CorpusError`` when nothing in it can be scored."""
+    if plan.answers and not writer.scored_tokens:
+        raise _no_answers(corpus, split, plan)
+    if writer.tokens < 2:
+        raise _too_short(corpus, split, writer.tokens, plan)
+    conversations = total.conversations(writer.scored_tokens) if plan.answers else None
+    return SplitSummary(writer.tokens, total.bytes, total.documents, writer.shards, conversations)
+
+
+def _is_given(order: _Order) -> bool:
+    """Say whether tokens are made for weights alone; made again, those that the corpus chose stay its choice."""
+    if order.given is None:
+        return False
+    with contextlib.suppress(FormatError):
+        if (order.folder / MANIFEST_NAME).is_file():
+            return read_manifest(order.folder).given_tokenizer
+    return True
 
 
 def _plan_split(order: _Order) -> SplitPlan:
@@ -250,6 +324,8 @@ def _plan_split(order: _Order) -> SplitPlan:
     documents = read_documents(order.corpus.documents)
     plan = plan_split(documents, mode=mode, split_at=split_at, val_fraction=val_fraction)
     # A corpus that has become one document cannot be split by document any more.
+    # One that has become conversations was split as what it is no more.
+    left_to_us &= earlier is None or (earlier.chat is not None) == (plan.answers > 0)
     if left_to_us and earlier is not None and (earlier.split != "document" or plan.documents > 1):
         plan = replace(plan, mode=earlier.split, reason=f"split by {earlier.split}, as the corpus was before")
     return plan
@@ -266,25 +342,40 @@ def _make_tokenizer(name: str, corpus: Corpus, plan: SplitPlan, on_progress: Cal
         return gpt2_tokenizer()
     if size is None:
         on_progress("Collecting the characters.")
-        return char_tokenizer(texts(("train", "val")), end_of_text=plan.documents > 1)
+        return char_tokenizer(texts(("train", "val")), end_of_text=plan.documents > 1 or plan.answers > 0)
     on_progress(f"Learning a vocabulary of {size:,} tokens.")
     return train_bpe(texts(("train",)), size, total_bytes=corpus.n_bytes)
 
 
 def _reporter(order: _Order, on_progress: Callable[[str], None]) -> Callable[[int], None]:
     """Return a function that takes the bytes encoded so far and reports them now and then."""
-    on_progress(f"Encoding with {order.tokenizer}.")
+    on_progress(f"Encoding with {order.label}.")
     reported = 0
 
     def report(n_bytes: int) -> None:
         nonlocal reported
         if n_bytes - reported >= REPORT_BYTES:
             reported = n_bytes
-            on_progress(
-                f"Encoding with {order.tokenizer}: {n_bytes / 1e6:,.0f} of {order.corpus.n_bytes / 1e6:,.0f} MB."
-            )
+            on_progress(f"Encoding with {order.label}: {n_bytes / 1e6:,.0f} of {order.corpus.n_bytes / 1e6:,.0f} MB.")
 
     return report
+
+
+def _no_end_of_text(corpus: str, tokenizer: Tokenizer) -> TokenizerError:
+    return TokenizerError(
+        f"The corpus {corpus} holds conversations, whose answers end with end-of-text, and the tokenizer "
+        f"{tokenizer.name} of these weights has none.",
+        f"Weights whose tokenizer has one: gptcli finetune {corpus} --from gpt2   "
+        f"Or without weights: gptcli prepare {corpus} --tokenizer auto",
+    )
+
+
+def _no_answers(corpus: str, split: SplitName, plan: SplitPlan) -> CorpusError:
+    advice = f"gptcli prepare {corpus} --split-at 0.9 sets the last conversations apart."
+    if plan.mode == "position":
+        advice = f"Add conversations, or cut elsewhere: gptcli prepare {corpus} --split-at 0.5"
+    found = f"The {split} split of {corpus} has no answer to be scored; the other one has all {plan.answers:,}"
+    return CorpusError(f"{found} ({plan.reason}).", advice)
 
 
 def _too_short(corpus: str, split: SplitName, n_tokens: int, plan: SplitPlan) -> CorpusError:

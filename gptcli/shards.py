@@ -1,7 +1,8 @@
 """Tokens on disk: shard files that llm.c and modded-nanogpt read as they are, their manifest, writer and reader.
 
 A shard is 256 little-endian int32 (magic, version, count, zeros) and then ``count`` tokens. Two-byte tokens carry
-llm.c's GPT-2 header, four-byte tokens its Llama-3 header. Nothing here knows text, splits or batches.
+llm.c's GPT-2 header, four-byte tokens its Llama-3 header. Where a corpus has conversations, a file of one byte a
+token lies beside each shard: 1 where the token is scored, 0 where it is only read. Nothing here knows text or batches.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError
 
+from gptcli.chat_template import ChatTemplate
 from gptcli.errors import CorpusError, FormatError
 from gptcli.files import read_json, sha256_file
 from gptcli.tokenizer import Tokenizer, load_tokenizer
@@ -27,6 +29,7 @@ DtypeName = Literal["uint16", "uint32"]
 SplitMode = Literal["document", "paragraph", "position"]
 SplitName = Literal["train", "val"]
 TokenArray = npt.NDArray[np.unsignedinteger[Any]]
+Mask = npt.NDArray[np.bool_]
 Count = Annotated[int, Field(ge=0)]
 
 MANIFEST_VERSION = 1
@@ -51,6 +54,28 @@ class Shard:
     name: Annotated[str, Field(pattern=r"^(train|val)-[0-9]{5}\.bin$")]
     tokens: Annotated[int, Field(gt=0, lt=2**31)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    mask_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of the file beside it that says which tokens are scored; None where all are, and there is no such file."""
+
+    @property
+    def mask_name(self) -> str:
+        """The name of that file."""
+        return self.name.removesuffix(".bin") + ".mask"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """What the conversations of a split are like; ``scored_tokens`` are those of the split, answers above all.
+
+    Of their lengths in tokens half are below ``median_tokens``, nine tenths below ``most_tokens``.
+    """
+
+    conversations: Count
+    answers: Count
+    scored_tokens: Count
+    median_tokens: Count
+    most_tokens: Count
+    longest_tokens: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +86,7 @@ class SplitSummary:
     bytes: Count
     documents: Count
     shards: tuple[Shard, ...]
+    conversations: Conversations | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +108,14 @@ class DatasetManifest:
     created_at: str
     train: SplitSummary
     val: SplitSummary
+    given_tokenizer: bool = False
+    """The tokenizer came with weights; it was not chosen for this corpus."""
+    chat: ChatTemplate | None = None
+    """How the conversations are written; None for a corpus without any, all of whose tokens are scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the manifest as JSON-ready values with its ``format_version``."""
-        return {"format_version": MANIFEST_VERSION, **asdict(self)}
+        """Return the manifest as JSON-ready values with its ``format_version``; what says nothing is left out."""
+        return {"format_version": MANIFEST_VERSION, **_said(asdict(self))}
 
     @staticmethod
     def from_json(value: dict[str, Any], where: str) -> DatasetManifest:
@@ -102,7 +132,21 @@ class DatasetManifest:
                 raise FormatError(
                     f"{where}: {WHAT} is damaged: {name} has {summary.tokens:,} tokens, its shards {counted:,}."
                 )
+            if any((shard.mask_sha256 is None) != (manifest.chat is None) for shard in summary.shards):
+                raise FormatError(f"{where}: {WHAT} is damaged: conversations have a mask beside each shard of {name}.")
         return manifest
+
+
+def _said(value: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only conversations and the tokenizers of other models need."""
+    for part, key in (
+        *((value, key) for key in ("given_tokenizer", "chat")),
+        *((value[split], "conversations") for split in ("train", "val")),
+        *((shard, "mask_sha256") for split in ("train", "val") for shard in value[split]["shards"]),
+    ):
+        if not part[key]:
+            del part[key]
+    return value
 
 
 @functools.cache
@@ -126,13 +170,23 @@ class ShardWriter:
     """Writes one split as ``SPLIT-00000.bin``, ``SPLIT-00001.bin`` ... into a folder that is not in use yet.
 
     Use it as a context manager inside ``files.atomic_folder``, which makes the shards appear all at once;
-    ``shards`` is complete when the block has ended.
+    ``shards`` is complete when the block has ended. ``masked`` writes beside each which of its tokens are scored.
     """
 
-    def __init__(self, folder: Path, split: SplitName, dtype: DtypeName, *, shard_tokens: int = SHARD_TOKENS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: SplitName,
+        dtype: DtypeName,
+        *,
+        shard_tokens: int = SHARD_TOKENS,
+        masked: bool = False,
+    ) -> None:
         assert 0 < shard_tokens < 2**31, "the count in the header is an int32"
         self.shards: tuple[Shard, ...] = ()
-        self.tokens = 0
+        self.tokens = self.scored_tokens = 0
+        self._masked = masked
+        self._mask_file: IO[bytes] | None = None
         self._folder, self._split, self._dtype, self._shard_tokens = folder, split, dtype, shard_tokens
         self._file: IO[bytes] | None = None
         self._in_shard = 0
@@ -145,11 +199,13 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self._finish_shard()
-        elif self._file is not None:
-            self._file.close()
+        else:
+            for file in (self._file, self._mask_file):
+                if file is not None:
+                    file.close()
 
-    def write(self, ids: npt.NDArray[Any]) -> None:
-        """Append token ids, a 1-D array of integers.
+    def write(self, ids: npt.NDArray[Any], scored: Mask | None = None) -> None:
+        """Append token ids, a 1-D array of integers; ``scored`` is as long, None where all of them are.
 
         Raises ``FormatError`` when an id does not fit the dtype: numpy would wrap it around silently.
         """
@@ -160,16 +216,23 @@ class ShardWriter:
         if largest > limit or smallest < 0:
             wrong = largest if largest > limit else smallest
             raise FormatError(f"Token id {wrong} does not fit into {self._dtype}, which holds 0 to {limit}.")
+        assert scored is None or (self._masked and scored.size == ids.size)
         converted = ids.astype(ON_DISK[self._dtype], copy=False)
+        mask = np.ones(ids.size, np.bool_) if scored is None else scored
         while converted.size:
             if self._file is None:
                 self._file = self._path().open("wb")
                 self._file.write(bytes(HEADER_BYTES))
-            now = converted[: self._shard_tokens - self._in_shard]
+                self._mask_file = self._path().with_suffix(".mask").open("wb") if self._masked else None
+            room = self._shard_tokens - self._in_shard
+            now = converted[:room]
             self._file.write(now.tobytes())
+            if self._mask_file is not None:
+                self._mask_file.write(mask[:room].astype(np.uint8).tobytes())
             self._in_shard += now.size
             self.tokens += now.size
-            converted = converted[now.size :]
+            self.scored_tokens += int(mask[:room].sum())
+            converted, mask = converted[now.size :], mask[now.size :]
             if self._in_shard == self._shard_tokens:
                 self._finish_shard()
 
@@ -184,8 +247,12 @@ class ShardWriter:
         self._file.write(shard_header(self._dtype, self._in_shard))
         self._file.close()
         path = self._path()
-        self.shards += (Shard(path.name, self._in_shard, sha256_file(path)),)
-        self._file, self._in_shard = None, 0
+        mask_sha256 = None
+        if self._mask_file is not None:
+            self._mask_file.close()
+            mask_sha256 = sha256_file(path.with_suffix(".mask"))
+        self.shards += (Shard(path.name, self._in_shard, sha256_file(path), mask_sha256),)
+        self._file, self._mask_file, self._in_shard = None, None, 0
 
 
 class TokenReader:
@@ -199,9 +266,13 @@ class TokenReader:
         self.dtype = dtype
         self.nbytes = sum(shard.tokens for shard in shards) * ON_DISK[dtype].itemsize
         self._ends: list[int] = []
-        self._maps: list[TokenArray] = []
+        self._maps: list[npt.NDArray[Any]] = []
+        self._masks: list[npt.NDArray[Any]] = []
+        hashed = self.nbytes <= SMALL_BYTES
         for shard in shards:
-            self._maps.append(_open_shard(folder / shard.name, shard, dtype, hashed=self.nbytes <= SMALL_BYTES))
+            self._maps.append(_open_shard(folder / shard.name, shard, dtype, hashed=hashed))
+            if shard.mask_sha256 is not None:
+                self._masks.append(_open_mask(folder / shard.mask_name, shard, hashed=hashed))
             self._ends.append(shard.tokens + len(self))
 
     def __len__(self) -> int:
@@ -209,18 +280,28 @@ class TokenReader:
 
     def read(self, start: int, count: int) -> TokenArray:
         """Return tokens ``start`` to ``start + count``, 1-D in the dtype on disk; a read-only view where it can be."""
+        tokens: TokenArray = self._cut(self._maps, start, count, np.empty(0, ON_DISK[self.dtype]))
+        return tokens
+
+    def scored(self, start: int, count: int) -> Mask | None:
+        """Return which of tokens ``start`` to ``start + count`` are scored, 1-D; None where every token is."""
+        if not self._masks:
+            return None
+        mask: Mask = self._cut(self._masks, start, count, np.empty(0, np.uint8)) != 0
+        return mask
+
+    def _cut(self, maps: list[npt.NDArray[Any]], start: int, count: int, nothing: npt.NDArray[Any]) -> npt.NDArray[Any]:
         assert 0 <= start <= start + count <= len(self), f"tokens {start}:{start + count} of {len(self)}"
-        pieces: list[TokenArray] = []
+        pieces: list[npt.NDArray[Any]] = []
         index = bisect.bisect_right(self._ends, start)
         while count > 0:
-            tokens = self._maps[index]
-            first = start - (self._ends[index] - tokens.size)
-            piece = tokens[first : first + count]
+            first = start - (self._ends[index] - maps[index].size)
+            piece = maps[index][first : first + count]
             pieces.append(piece)
             start, count, index = start + piece.size, count - piece.size, index + 1
         if len(pieces) == 1:
             return pieces[0]
-        return np.concatenate(pieces) if pieces else np.empty(0, ON_DISK[self.dtype])
+        return np.concatenate(pieces) if pieces else nothing
 
 
 class ArrayTokens:
@@ -237,6 +318,10 @@ class ArrayTokens:
         """Return tokens ``start`` to ``start + count``, a view."""
         assert 0 <= start <= start + count <= len(self), f"tokens {start}:{start + count} of {len(self)}"
         return self._ids[start : start + count]
+
+    def scored(self, start: int, count: int) -> Mask | None:  # noqa: ARG002 - the reader's interface
+        """Return None: every token of a text is scored."""
+        return None
 
 
 def _open_shard(path: Path, shard: Shard, dtype: DtypeName, *, hashed: bool) -> TokenArray:
@@ -256,6 +341,21 @@ def _open_shard(path: Path, shard: Shard, dtype: DtypeName, *, hashed: bool) -> 
     if digest != shard.sha256:
         raise FormatError(f"{path}: the token file is damaged: its sha256 is not the one in the manifest.")
     mapped: TokenArray = np.memmap(path, dtype=ON_DISK[dtype], mode="r", offset=HEADER_BYTES, shape=(shard.tokens,))
+    return mapped
+
+
+def _open_mask(path: Path, shard: Shard, *, hashed: bool) -> npt.NDArray[np.uint8]:
+    """Check the file that says which tokens of a shard are scored, and map it."""
+    try:
+        size = path.stat().st_size
+        digest = sha256_file(path) if hashed else shard.mask_sha256
+    except OSError as error:
+        raise FormatError(f"{path}: what is scored cannot be read ({error.strerror}).") from error
+    if size != shard.tokens:
+        raise FormatError(f"{path}: the file has {size:,} bytes, one for each of {shard.tokens:,} tokens is needed.")
+    if digest != shard.mask_sha256:
+        raise FormatError(f"{path}: the file is damaged: its sha256 is not the one in the manifest.")
+    mapped: npt.NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r", shape=(shard.tokens,))
     return mapped
 
 
@@ -294,7 +394,23 @@ class TokenDataset:
 
 def remake_hint(manifest: DatasetManifest) -> str:
     """Return the command that makes damaged tokens again."""
-    return f"gptcli prepare {manifest.corpus} --tokenizer {manifest.tokenizer} --force makes the tokens again."
+    how = f"--tokenizer {manifest.tokenizer}" if can_be_named(manifest) else "--run RUN"
+    return f"gptcli prepare {manifest.corpus} {how} --force makes the tokens again."
+
+
+def plain_folder(tokenizer: str) -> str:
+    """Return the name of the folder of tokens that were made with the tokenizer of this name."""
+    return tokenizer.replace(":", "-")
+
+
+def given_folder(tokenizer: str, fingerprint: str) -> str:
+    """Return the name of the folder of tokens made with one certain tokenizer, which came with weights."""
+    return f"{plain_folder(tokenizer)}-{fingerprint[:8]}"
+
+
+def can_be_named(manifest: DatasetManifest) -> bool:
+    """Say whether ``--tokenizer`` makes this tokenizer again; one that came with weights it does not, but GPT-2's."""
+    return not manifest.given_tokenizer or manifest.tokenizer == "gpt2"
 
 
 def read_manifest(folder: Path) -> DatasetManifest:

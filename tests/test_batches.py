@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcli.batches import Batch, BatchStream, eval_batches
 from gptcli.errors import CorpusError
-from gptcli.shards import ShardWriter, TokenReader
+from gptcli.shards import ShardWriter, TokenArray, TokenReader
 
 
 def reader(folder: Path, n_tokens: int, shard_tokens: int = 1000) -> TokenReader:
@@ -150,3 +151,93 @@ def test_evaluation_scores_every_token_but_the_first_exactly_once(
 def test_evaluation_without_two_tokens_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="fewer than 2 tokens"):
         next(eval_batches(reader(tmp_path, 1), block_size=8, batch_size=2))
+
+
+class Masked:
+    """Tokens that are their own positions, of which some are scored."""
+
+    def __init__(self, mask: npt.NDArray[np.bool_]) -> None:
+        self.mask = mask
+        self.ids = np.arange(mask.size, dtype=np.uint16)
+        self.nbytes = self.ids.nbytes
+
+    def __len__(self) -> int:
+        return self.ids.size
+
+    def read(self, start: int, count: int) -> TokenArray:
+        return self.ids[start : start + count]
+
+    def scored(self, start: int, count: int) -> npt.NDArray[np.bool_] | None:
+        return self.mask[start : start + count]
+
+
+masks = st.lists(st.booleans(), min_size=9, max_size=200).map(np.array).filter(lambda mask: bool(mask[1:].any()))
+
+
+@settings(deadline=None)
+@given(mask=masks, seed=st.integers(0, 100), block_size=st.integers(1, 8))
+def test_windows_of_conversations_hold_an_answer_and_score_nothing_else(
+    mask: npt.NDArray[np.bool_], seed: int, block_size: int
+) -> None:
+    batches = BatchStream(Masked(mask), block_size=block_size, batch_size=1, seed=seed)
+    every = BatchStream(Masked(np.ones(mask.size, np.bool_)), block_size=block_size, batch_size=1, seed=seed)
+    expected = [every.next_batch() for _ in range(every.windows_per_epoch)]
+    kept = [batch for batch in expected if mask[batch.targets].any()]
+    assert batches.windows_per_epoch == len(kept)
+    for ordinary in kept:
+        batch = batches.next_batch()
+        assert (batch.inputs == ordinary.inputs).all()
+        assert (batch.targets == np.where(mask[ordinary.targets], ordinary.targets, -1)).all()
+    batch = batches.next_batch()
+    assert batches.position[0] >= 1
+    assert (batch.targets >= 0).any(), "an epoch whose windows hold no answer is passed over"
+
+
+@settings(deadline=None)
+@given(mask=masks, skipped=st.integers(0, 30))
+def test_a_stream_over_conversations_goes_on_from_its_position(mask: npt.NDArray[np.bool_], skipped: int) -> None:
+    first = BatchStream(Masked(mask), block_size=8, batch_size=3, seed=5)
+    for _ in range(skipped):
+        first.next_batch()
+    epoch, index = first.position
+    second = BatchStream(Masked(mask), block_size=8, batch_size=3, seed=5, epoch=epoch, index=index)
+    for _ in range(5):
+        assert as_lists(first.next_batch()) == as_lists(second.next_batch())
+
+
+@settings(deadline=None)
+@given(mask=masks, block_size=st.integers(1, 9), batch_size=st.integers(1, 4), limit=st.none() | st.integers(1, 50))
+def test_evaluation_scores_every_token_of_an_answer_once(
+    mask: npt.NDArray[np.bool_], block_size: int, batch_size: int, limit: int | None
+) -> None:
+    found: list[int] = []
+    for inputs, targets in eval_batches(Masked(mask), block_size=block_size, batch_size=batch_size, limit=limit):
+        scored = targets >= 0
+        assert scored.any(axis=1).all()
+        assert (targets[scored] == inputs[scored] + 1).all()
+        # What stands before a scored target is read as it is, from the beginning of its window.
+        for row, flags in zip(inputs, scored, strict=True):
+            read = row[: np.flatnonzero(flags)[-1] + 1]
+            assert (np.diff(read) == 1).all()
+            assert read[0] % block_size == 0
+        found += targets[scored].tolist()
+    expected = (np.flatnonzero(mask[1:]) + 1).tolist()
+    assert found == expected[:limit]
+
+
+def test_tokens_without_an_answer_are_refused() -> None:
+    nothing = Masked(np.arange(40) == 0)  # the first token is never a target
+    with pytest.raises(CorpusError, match="The train split has no answer to be scored") as caught:
+        BatchStream(nothing, block_size=8, batch_size=1, seed=0)
+    assert "gptcli prepare" in caught.value.hint
+    with pytest.raises(CorpusError, match="The val split has no answer to be scored"):
+        next(eval_batches(nothing, block_size=8, batch_size=1))
+
+
+def test_ordinary_tokens_come_in_the_order_of_numpy_s_permutation_and_that_alone(tokens: TokenReader) -> None:
+    batches = stream(tokens, seed=3, epoch=2)
+    rng = np.random.default_rng([3, 2])
+    offset = int(rng.integers(8))
+    order = rng.permutation(np.arange((499 - offset) // 8, dtype=np.uint32)).astype(np.int64) * 8 + offset
+    found = np.concatenate([batches.next_batch().inputs[:, 0] for _ in range(order.size // 3)])
+    assert (found == order[: found.size]).all()

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from gptcli.batches import BatchStream
+from gptcli.chat_template import ChatTemplate
 from gptcli.config import ModelConfig, RunProfile, TrainConfig
 from gptcli.doctor import Finding, diagnose
 from gptcli.plan import count_parameters
 from gptcli.profiles import override_path
-from gptcli.shards import ArrayTokens, DatasetManifest, SplitSummary
+from gptcli.shards import ArrayTokens, Conversations, DatasetManifest, SplitSummary
 from gptcli.tokenizer import parse_name
 
 SAMPLE = np.arange(64, dtype=np.uint16)
@@ -161,3 +162,46 @@ def test_warnings_come_first_and_every_key_exists() -> None:
             for word in finding.text.replace(",", " ").replace(";", " ").split():
                 if word.startswith(("model.", "data.", "train.")):
                     override_path(word.rstrip("."))
+
+
+def talks(*, median: int, most: int) -> DatasetManifest:
+    found = Conversations(900, 1_200, 40_000, median, most, most + 50)
+    train = SplitSummary(100_000, 400_000, 900, (), found)
+    talking = manifest(chat=ChatTemplate(), split="document", split_at=None, tokenizer="bpe:512", vocab_size=512)
+    return replace(talking, train=train)
+
+
+def test_conversations_and_what_of_them_is_scored_are_said() -> None:
+    findings = diagnose(talks(median=40, most=60), None)
+    (said,) = [f.text for f in findings if "answers" in f.text]
+    assert said.startswith("Train has 900 conversations with 1,200 answers: 40,000 of its 100,000 tokens (40%) are")
+
+
+@pytest.mark.parametrize(
+    ("median", "most", "level", "said"),
+    [
+        (
+            40,
+            60,
+            "ok",
+            "Nine conversations in ten have at most 60 tokens (the longest 110), so model.block_size 64",
+        ),
+        (40, 100, "note", "One conversation in ten has more than 100 tokens, which model.block_size 64 cuts"),
+        (80, 100, "warning", "Half of the conversations have more than 80 tokens, and model.block_size 64 cuts"),
+    ],
+)
+def test_a_block_size_is_held_against_the_lengths_of_conversations(
+    median: int, most: int, level: str, said: str
+) -> None:
+    findings = diagnose(talks(median=median, most=most), CPU)
+    (finding,) = [f for f in findings if "onversation" in f.text and "model.block_size" in f.text]
+    assert finding.level == level
+    assert finding.text.startswith(said)
+    if level != "ok":
+        assert finding.text.endswith("set model.block_size to 128 to see most of them whole.")
+
+
+def test_a_vocabulary_that_came_with_weights_is_not_too_large() -> None:
+    large = manifest(tokenizer="gpt2", vocab_size=50_257)
+    assert any("too rarely" in f.text for f in diagnose(large, None))
+    assert not any("too rarely" in f.text for f in diagnose(replace(large, given_tokenizer=True), None))

@@ -14,6 +14,7 @@ from gptcli.documents import (
     ContentDigest,
     collapse_blank_lines,
     content_digest,
+    cut_out,
     document,
     document_parts,
     drop_lines,
@@ -22,6 +23,8 @@ from gptcli.documents import (
     nearest_break,
     normalize_newlines,
     read_documents,
+    rewritten,
+    segments,
     strip_trailing_spaces,
     to_json,
     well_formed,
@@ -195,3 +198,58 @@ def test_writing_is_lines_of_plain_utf8() -> None:
     file = io.BytesIO()
     write_documents(file, [document("é", title="t")])
     assert file.getvalue() == '{"id": "4a99557e4033c353", "text": "é", "title": "t"}\n'.encode()
+
+
+TALK = document("User: Hi.\nAssistant: Hello.User: Bye?\nAssistant: Bye.", answers=((20, 27), (48, 53)), title="Talk")
+
+
+def test_a_conversation_survives_its_line_with_its_answers() -> None:
+    line = json.loads(json.dumps(to_json(TALK)))
+    assert line["answers"] == [[20, 27], [48, 53]]
+    assert from_json(line) == TALK
+    assert "answers" not in to_json(document("An ordinary text."))
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ([[0, 99]], "parts of the text, one after the other"),
+        ([[20, 27], [26, 30]], "parts of the text, one after the other"),
+        ([[5, 5]], "parts of the text, one after the other"),
+        ([[-1, 5]], "parts of the text, one after the other"),
+        ([[1, 2, 3]], "pairs of integers"),
+        ([[1, "2"]], "pairs of integers"),
+        (["12"], "pairs of integers"),
+        ("12", "should be a list"),
+    ],
+)
+def test_answers_that_are_not_in_the_text_are_refused(answers: object, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        from_json({**to_json(TALK), "answers": answers})
+
+
+def test_conversations_are_counted_when_they_are_written() -> None:
+    written = write_documents(io.BytesIO(), [TALK, document("An ordinary text.")])
+    assert (written.documents, written.conversations) == (2, 1)
+
+
+def test_segments_are_the_whole_text_in_turns() -> None:
+    found = list(segments(TALK))
+    assert "".join(text for text, _ in found) == TALK.text
+    assert [text for text, answered in found if answered] == [" Hello.", " Bye."]
+    assert list(segments(document("An ordinary text."))) == [("An ordinary text.", False)]
+
+
+def test_a_rewritten_conversation_keeps_its_answers() -> None:
+    shorter = rewritten(TALK, lambda text: text.replace("Hello", "H").replace(" Bye.", ""))
+    assert shorter.text == "User: Hi.\nAssistant: H.User: Bye?\nAssistant:"
+    assert [shorter.text[start:end] for start, end in shorter.answers] == [" H."]
+    assert (shorter.title, shorter.id) == ("Talk", document(shorter.text).id)
+
+
+def test_a_piece_of_a_conversation_has_the_answers_that_are_in_it() -> None:
+    assert cut_out(TALK, 0, len(TALK.text), 3).answers == TALK.answers
+    end = cut_out(TALK, 27, len(TALK.text), 0)
+    assert (end.text, [end.text[a:b] for a, b in end.answers]) == ("User: Bye?\nAssistant: Bye.", [" Bye."])
+    start = cut_out(TALK, 0, 24, 0)
+    assert [start.text[a:b] for a, b in start.answers] == [" Hel"]

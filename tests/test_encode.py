@@ -9,10 +9,11 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
+from gptcli.chat_template import Message, write_conversation
 from gptcli.documents import Document, document, document_parts
 from gptcli.encode import SplitTotals, encode_documents
 from gptcli.errors import TokenizerError
-from gptcli.shards import ShardWriter, SplitName, TokenReader, dtype_for
+from gptcli.shards import Conversations, ShardWriter, SplitName, TokenReader, dtype_for
 from gptcli.tokenizer import Tokenizer, char_tokenizer, train_bpe
 
 TEXTS = [text for _, text in sorted(topics.items())][:30]
@@ -114,3 +115,71 @@ def test_bytes_are_those_of_utf_8(tmp_path: Path) -> None:
     ids, totals, _ = encode(tmp_path, [("val", document(text))], tokenizer)
     assert totals["val"].bytes == len(text.encode())
     assert tokenizer.decode(np.array(ids["val"])) == text
+
+
+def talk(question: str, *answers: str) -> Document:
+    conversation = write_conversation([Message("user", question), *(Message("assistant", text) for text in answers)])
+    return document(conversation.text, answers=conversation.answers)
+
+
+def encode_masked(
+    folder: Path, documents: Sequence[Document], tokenizer: Tokenizer
+) -> tuple[list[int], list[bool], Conversations]:
+    dtype = dtype_for(tokenizer.vocab_size)
+    with ShardWriter(folder, "train", dtype, shard_tokens=37, masked=True) as train:
+        items = [("train", item) for item in documents]
+        totals = encode_documents(items, tokenizer, {"train": train}, lambda _: None)  # type: ignore[arg-type]
+    reader = TokenReader(folder, train.shards, dtype)
+    mask = reader.scored(0, len(reader))
+    assert mask is not None
+    assert train.scored_tokens == mask.sum()
+    return reader.read(0, len(reader)).tolist(), mask.tolist(), totals["train"].conversations(train.scored_tokens)
+
+
+def test_every_answer_of_a_conversation_ends_with_end_of_text_and_is_all_that_is_scored(
+    tmp_path: Path, bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptcli.encode.JOB_CHARS", 30)  # one conversation goes over several jobs
+    ids, mask, found = encode_masked(tmp_path, [talk("Why?", "Because.", "Really."), talk("Who?", "Nobody.")], bpe)
+    expected: list[int] = []
+    scored: list[bool] = []
+    lengths = [0, 0]
+    for number, text, answer in (
+        (0, "User: Why?\nAssistant:", False),
+        (0, " Because.", True),
+        (0, "Assistant:", False),
+        (0, " Really.", True),
+        (1, "User: Who?\nAssistant:", False),
+        (1, " Nobody.", True),
+    ):
+        assert bpe.end_of_text is not None
+        part = [*bpe.encode(text).tolist(), *([bpe.end_of_text] if answer else [])]
+        expected += part
+        scored += [answer] * len(part)
+        lengths[number] += len(part)
+    assert (ids, mask) == (expected, scored)
+    assert (found.conversations, found.answers, found.scored_tokens) == (2, 3, sum(scored))
+    assert (found.median_tokens, found.longest_tokens) == (min(lengths), max(lengths))
+
+
+def test_ordinary_documents_among_conversations_are_scored_whole(tmp_path: Path, bpe: Tokenizer) -> None:
+    ids, mask, found = encode_masked(
+        tmp_path, [document("One."), talk("Why?", "So."), document("Two."), document("3")], bpe
+    )
+    end = bpe.end_of_text
+    parts: list[tuple[list[int | None], bool]] = [
+        ([*bpe.encode("One.").tolist(), end], True),
+        (bpe.encode("User: Why?\nAssistant:").tolist(), False),
+        ([*bpe.encode(" So.").tolist(), end], True),
+        ([*bpe.encode("Two.").tolist(), end, *bpe.encode("3").tolist()], True),
+    ]
+    assert ids == [token for part, _ in parts for token in part]
+    assert mask == [scored for part, scored in parts for _ in part]
+    assert found.conversations == 1
+
+
+def test_no_text_of_a_conversation_becomes_end_of_text(tmp_path: Path, bpe: Tokenizer) -> None:
+    ids, mask, _ = encode_masked(tmp_path, [talk("<|endoftext|>", "<|endoftext|>")], bpe)
+    assert ids.count(bpe.end_of_text or 0) == 1
+    assert bpe.decode(ids) == "User: <|endoftext|>\nAssistant: <|endoftext|>"
+    assert bpe.decode([token for token, scored in zip(ids, mask, strict=True) if scored]) == " <|endoftext|>"

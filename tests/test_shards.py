@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptcli.chat_template import ChatTemplate
 from gptcli.errors import CorpusError, FormatError
 from gptcli.files import sha256_file, write_json
 from gptcli.shards import (
     ArrayTokens,
+    Conversations,
     DatasetManifest,
     DtypeName,
     ShardWriter,
@@ -25,6 +28,7 @@ from gptcli.shards import (
     dtype_for,
     open_dataset,
     read_manifest,
+    remake_hint,
 )
 from gptcli.tokenizer import char_tokenizer, save_tokenizer
 
@@ -244,3 +248,88 @@ def test_a_tokenizer_that_is_not_the_manifest_s_is_refused_with_both_fingerprint
         dataset.tokenizer()
     assert other.fingerprint in caught.value.message
     assert dataset.manifest.fingerprint in caught.value.message
+
+
+def make_masked(folder: Path) -> Path:
+    """A folder of tokens with masks: every third token of train is scored."""
+    make_dataset(folder)
+    tokenizer = char_tokenizer([TEXT], end_of_text=False)
+    manifest = read_manifest(folder)
+    ids = tokenizer.encode(TEXT)
+    with (
+        ShardWriter(folder, "train", "uint16", shard_tokens=25, masked=True) as train,
+        ShardWriter(folder, "val", "uint16", masked=True) as val,
+    ):
+        train.write(ids[:40], np.arange(40) % 3 == 0)
+        train.write(ids[40:])
+        val.write(tokenizer.encode("a fellow"))
+    found = Conversations(2, 3, train.scored_tokens, 30, 32, 34)
+    manifest = replace(
+        manifest,
+        chat=ChatTemplate(user_start="Q: "),
+        given_tokenizer=True,
+        train=replace(manifest.train, shards=train.shards, conversations=found),
+        val=replace(manifest.val, shards=val.shards, conversations=found),
+    )
+    write_json(folder / "manifest.json", manifest.to_json())
+    return folder
+
+
+def test_what_is_scored_is_read_over_shard_borders(tmp_path: Path) -> None:
+    dataset = open_dataset(make_masked(tmp_path))
+    expected = [*(np.arange(40) % 3 == 0).tolist(), *([True] * (len(TEXT) - 40))]
+    for start, count in ((0, len(TEXT)), (20, 30), (25, 25), (len(TEXT), 0)):
+        mask = dataset.train.scored(start, count)
+        assert mask is not None
+        assert mask.dtype == np.bool_
+        assert mask.tolist() == expected[start : start + count]
+    assert (tmp_path / "train-00000.mask").read_bytes() == bytes(expected[:25])
+    assert dataset.manifest.train.conversations is not None
+    assert dataset.manifest.train.conversations.scored_tokens == sum(expected)
+
+
+def test_the_manifest_of_conversations_survives_its_file_and_an_ordinary_one_says_nothing_of_them(
+    tmp_path: Path,
+) -> None:
+    manifest = read_manifest(make_masked(tmp_path / "chat"))
+    assert manifest.chat == ChatTemplate(user_start="Q: ")
+    assert manifest.given_tokenizer
+    ordinary = json.loads((make_dataset(tmp_path / "plain") / "manifest.json").read_text("utf-8"))
+    assert set(ordinary["train"]) == {"tokens", "bytes", "documents", "shards"}
+    assert set(ordinary["train"]["shards"][0]) == {"name", "tokens", "sha256"}
+    assert ordinary.keys().isdisjoint({"chat", "given_tokenizer"})
+    dataset = open_dataset(tmp_path / "plain")
+    assert dataset.train.scored(0, 5) is None
+    assert ArrayTokens(np.arange(5, dtype=np.uint16)).scored(0, 5) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x01" * 25, "its sha256 is not the one in the manifest"),
+        (b"\x01", "has 1 bytes, one for each of 25 tokens is needed"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_damaged_mask_is_refused(tmp_path: Path, content: bytes | None, problem: str) -> None:
+    make_masked(tmp_path)
+    path = tmp_path / "train-00000.mask"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FormatError, match=problem) as caught:
+        open_dataset(tmp_path)
+    assert caught.value.hint == "gptcli prepare hamlet --run RUN --force makes the tokens again."
+
+
+def test_conversations_without_a_mask_are_refused(tmp_path: Path) -> None:
+    edit_manifest(make_dataset(tmp_path), chat=asdict(ChatTemplate()))
+    with pytest.raises(FormatError, match="a mask beside each shard of train"):
+        read_manifest(tmp_path)
+
+
+def test_tokens_are_made_again_by_name_where_a_name_says_which_tokenizer(tmp_path: Path) -> None:
+    manifest = read_manifest(make_dataset(tmp_path))
+    assert "--tokenizer char" in remake_hint(manifest)
+    assert "--run RUN" in remake_hint(replace(manifest, given_tokenizer=True))
+    assert "--tokenizer gpt2" in remake_hint(replace(manifest, tokenizer="gpt2", given_tokenizer=True))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gptcli.chat_template import Message, write_conversation
 from gptcli.documents import Document, content_digest, document, document_parts, in_val
 from gptcli.errors import CorpusError
 from gptcli.split import SplitPlan, plan_split, split_documents
@@ -154,3 +155,52 @@ def test_an_explicit_mode_is_followed_even_by_one_document() -> None:
 def test_no_documents_is_an_error() -> None:
     with pytest.raises(CorpusError, match="has no documents"):
         plan_split([])
+
+
+def talks(count: int, turns: int = 1) -> list[Document]:
+    found = []
+    for number in range(count):
+        turn = [Message("user", f"What is {number}?"), Message("assistant", f"It is the number {number}.")]
+        conversation = write_conversation(turn * turns)
+        found.append(document(conversation.text, answers=conversation.answers))
+    return found
+
+
+def test_conversations_are_split_whole_by_a_hash_of_their_text() -> None:
+    plan = plan_split(talks(300))
+    train, val = carried_out(talks(300), plan)
+    assert (plan.mode, plan.answers) == ("document", 300)
+    assert 15 < len(val) < 60
+    assert all(len(item.answers) == 1 for item in [*train, *val])
+
+
+def test_a_few_conversations_are_split_at_a_position_that_goes_through_none() -> None:
+    few = next(
+        talks(count) for count in range(3, 20) if not any(in_val(content_digest(t.text), 0.1) for t in talks(count))
+    )
+    plan = plan_split(few)
+    train, val = carried_out(few, plan)
+    assert (plan.mode, plan.split_at) == ("position", 0.9)
+    assert "the last conversations are val" in plan.reason
+    assert plan.cut_at is not None
+    assert f"{plan.cut_at:,} of {plan.characters:,}" in plan.reason
+    assert [*train, *val] == few
+
+
+@pytest.mark.parametrize("split_at", [0.1, 0.5, 0.77])
+def test_a_cut_at_a_position_is_moved_behind_the_nearest_answer(split_at: float) -> None:
+    documents = talks(2, turns=5)
+    plan = plan_split(documents, split_at=split_at)
+    train, val = carried_out(documents, plan)
+    assert joined(train) + joined(val) == joined(documents)
+    assert all(item.answers[-1][1] == len(item.text) for item in [*train, *val])
+    assert abs(len(joined(train)) - (plan.cut_at or 0)) <= len(documents[0].text) / 10 + 1
+
+
+def test_one_long_conversation_is_split_behind_an_answer() -> None:
+    (whole,) = talks(1, turns=40)
+    plan = plan_split([whole])
+    train, val = carried_out([whole], plan)
+    assert plan.mode == "paragraph"
+    assert [len(item.answers) for item in (*train, *val)] == [36, 4]
+    assert val[0].text.startswith("User:")

@@ -110,12 +110,13 @@ def _recipe_facts(file: RecipeFile) -> dict[str, Any]:
 def _summary(row: dict[str, Any]) -> str:
     if "problem" in row:
         return str(row["problem"])
+    from gptcli.fetch.corpus import counted
+
     tokens = ", ".join(row["tokens"]) or "none yet"
     if "documents" not in row:
         return f"{row['kind']}, {row['file_bytes']:,} bytes of documents, tokens: {tokens}"
     missing = f", {len(row['missing']):,} missing" if row.get("missing") else ""
-    documents = f"{row['documents']:,} document{'' if row['documents'] == 1 else 's'}"
-    return f"{documents}{missing}, {row['bytes']:,} bytes, tokens: {tokens}"
+    return f"{counted(row)}{missing}, {row['bytes']:,} bytes, tokens: {tokens}"
 
 
 def _inline(value: object) -> str:

@@ -68,6 +68,7 @@ def fetch_command(
 
 def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_json: bool, quiet: bool) -> None:
     from gptcli.corpora import CORPORA
+    from gptcli.fetch.corpus import counted
     from gptcli.fetch.fetching import IncompleteError, fetch
 
     try:
@@ -81,8 +82,7 @@ def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_js
         raise
     _report(result, quiet=quiet)
     if not quiet:
-        documents = f"{result.documents:,} document{'' if result.documents == 1 else 's'}"
-        note(f"{result.name}: {documents}, {result.bytes:,} bytes. Next: gptcli prepare {result.name}")
+        note(f"{result.name}: {counted(result.source)}, {result.bytes:,} bytes. Next: gptcli prepare {result.name}")
     emit(
         {
             "corpus": result.name,

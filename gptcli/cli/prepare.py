@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gptcli.doctor import Finding
     from gptcli.prepare import PrepareResult
     from gptcli.shards import DatasetManifest
+    from gptcli.tokenizer import Tokenizer
 
 # Above this many train tokens a run of ten minutes has use for them.
 MORE_THAN_A_MINUTE = 1_000_000
@@ -41,6 +42,9 @@ def prepare_command(
     profile: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Prepare as this run profile says, and diagnose for it.")
     ] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Make the tokens of this run again: its tokenizer, its split.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make the tokens again even if they are there.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,41 +52,77 @@ def prepare_command(
 
     Says on stderr what came out, and what the corpus and a profile will do to each other.
     """
-    from gptcli.corpora import choose_corpus, is_fetched
-    from gptcli.doctor import diagnose
-    from gptcli.prepare import ensure_tokens, prepare
-
-    config = _load(profile)
     if split_at is not None and val_fraction is not None:
         raise typer.BadParameter("--split-at and --val-fraction both size val; choose one.")
+    if run is not None and (tokenizer is not None or profile is not None):
+        raise typer.BadParameter("--run has a tokenizer and a profile of its own; leave --tokenizer and --profile out.")
+    config, given = _load(profile) if run is None else _of_run(run)
     data = _data(config, {"tokenizer": tokenizer, "split": split, "split_at": split_at, "val_fraction": val_fraction})
+    result = _prepare(corpus, data, given, force=force)
+    profile_name, chosen = (profile, config) if config else _suggest(result.manifest)
+    _finish(result, profile_name, chosen, run, as_json=as_json)
+
+
+def _load(profile: str | None) -> tuple[RunProfile | None, None]:
+    if profile is None:
+        return None, None
+    from gptcli.profiles import find_profile, load_profile
+
+    return load_profile(find_profile(profile).path), None
+
+
+def _of_run(name: str) -> tuple[RunProfile, Tokenizer]:
+    """Return the profile of a run, whose data section says how its tokens were split, and its tokenizer."""
+    from gptcli.runs import find_run
+
+    run = find_run(name)
+    return run.profile(), run.tokenizer()
+
+
+def _prepare(corpus: str | None, data: DataConfig, given: Tokenizer | None, *, force: bool) -> PrepareResult:
+    from gptcli.corpora import choose_corpus, is_fetched
+    from gptcli.prepare import ensure_tokens, prepare
+
     name = choose_corpus(corpus, data.corpus)
     with progress() as going_on:
         if is_fetched(name):
-            result = prepare(name, data, force=force, on_progress=going_on.show)
-        else:
-            result = ensure_tokens(name, data, on_notice=going_on.note, on_progress=going_on.show)
-    profile_name, chosen = (profile, config) if config else _suggest(result.manifest)
-    findings = diagnose(result.manifest, chosen)
-    _show(result, findings, profile_name)
+            return prepare(name, data, tokenizer=given, force=force, on_progress=going_on.show)
+        return ensure_tokens(name, data, tokenizer=given, on_notice=going_on.note, on_progress=going_on.show)
+
+
+def _finish(
+    result: PrepareResult, profile_name: str | None, profile: RunProfile | None, run: str | None, *, as_json: bool
+) -> None:
+    """Diagnose the tokens for the profile, or the run, and report."""
+    from gptcli.doctor import diagnose
+
+    findings = diagnose(result.manifest, profile)
+    _show(result)
+    if findings:
+        _show_findings(findings, f"the run {run}" if run else f"the profile {profile_name}" if profile_name else "")
+    note(f"Next: {_next_command(result.manifest, profile_name, profile, run)}")
     report = {
         "folder": result.folder,
         **_report(result),
         "tokenizer_reason": result.tokenizer_reason,
         "reused": result.reused,
         "notes": result.notes,
+        "run": run,
         "profile": profile_name,
         "findings": [{"level": finding.level, "text": finding.text} for finding in findings],
     }
     emit(report, str(result.folder), as_json=as_json)
 
 
-def _load(profile: str | None) -> RunProfile | None:
-    if profile is None:
-        return None
-    from gptcli.profiles import find_profile, load_profile
-
-    return load_profile(find_profile(profile).path)
+def _next_command(
+    manifest: DatasetManifest, profile_name: str | None, profile: RunProfile | None, run: str | None
+) -> str:
+    if run is None:
+        chosen = f" --profile {profile_name}" if profile_name and profile_name != "quickstart" else ""
+        return f"gptcli train {manifest.corpus}{chosen}"
+    if profile is not None and profile.data.corpus == manifest.corpus:
+        return f"gptcli train --resume --run {run}"
+    return f"gptcli finetune {manifest.corpus} --from {run}"
 
 
 def _data(config: RunProfile | None, given: dict[str, Any]) -> DataConfig:
@@ -132,7 +172,17 @@ def _report(result: PrepareResult) -> dict[str, Any]:
         "dtype": manifest.dtype,
         "split": manifest.split,
         "split_reason": manifest.split_reason,
+        **_of_conversations(manifest),
     }
+
+
+def _of_conversations(manifest: DatasetManifest) -> dict[str, int]:
+    """Return the figures of a corpus that has conversations; none for another."""
+    found = [split.conversations for split in (manifest.train, manifest.val) if split.conversations is not None]
+    if not found:
+        return {}
+    names = ("conversations", "answers", "scored_tokens")
+    return {name: sum(getattr(part, name) for part in found) for name in names}
 
 
 def _count_documents(result: PrepareResult) -> int:
@@ -148,8 +198,15 @@ def _count_documents(result: PrepareResult) -> int:
         return max(train, val)
 
 
-def _show(result: PrepareResult, findings: tuple[Finding, ...], profile_name: str | None) -> None:
-    """Print the report as a small table on stderr, then the findings."""
+def _shown_conversations(facts: dict[str, Any]) -> dict[str, str]:
+    if "answers" not in facts:
+        return {}
+    answers = f"{facts['conversations']:,} with {facts['answers']:,} answers"
+    return {"conversations": f"{answers}: {facts['scored_tokens']:,} of {facts['tokens']:,} tokens are scored"}
+
+
+def _show(result: PrepareResult) -> None:
+    """Print the report as a small table on stderr."""
     from gptcli.display import print_facts, stderr_console
 
     for text in result.notes:
@@ -164,12 +221,14 @@ def _show(result: PrepareResult, findings: tuple[Finding, ...], profile_name: st
         "train": f"{facts['train_tokens']:,} tokens, documents: {facts['train_documents']:,}",
         "val": f"{facts['val_tokens']:,} tokens, documents: {facts['val_documents']:,}",
         "split": f"{facts['split']}: {facts['split_reason']}",
+        **_shown_conversations(facts),
         "folder": f"{result.folder}{' (there already)' if result.reused else ''}",
     }
-    console = stderr_console()
-    print_facts(console, list(rows.items()))
-    if findings:
-        note(f"\nWith the profile {profile_name}:" if profile_name else "\nOf this corpus:")
-        print_facts(console, [(finding.level, finding.text) for finding in findings])
-    chosen = f" --profile {profile_name}" if profile_name and profile_name != "quickstart" else ""
-    note(f"Next: gptcli train {facts['corpus']}{chosen}")
+    print_facts(stderr_console(), list(rows.items()))
+
+
+def _show_findings(findings: tuple[Finding, ...], what: str) -> None:
+    from gptcli.display import print_facts, stderr_console
+
+    note(f"\nWith {what}:" if what else "\nOf this corpus:")
+    print_facts(stderr_console(), [(finding.level, finding.text) for finding in findings])

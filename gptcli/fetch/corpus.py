@@ -10,7 +10,7 @@ import itertools
 import re
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -103,6 +103,14 @@ def store_corpus(folder: Path, source: Source, documents: Iterable[Document], fa
     return Stored(written, record, replaced)
 
 
+def counted(record: Mapping[str, Any]) -> str:
+    """Return how many texts a corpus has, by its ``source.json``: ``1 document``, ``1,204 conversations``."""
+    documents, conversations = record["documents"], record.get("conversations", 0)
+    what = "conversation" if conversations == documents else "document"
+    among = f" ({conversations:,} of them conversations)" if 0 < conversations < documents else ""
+    return f"{documents:,} {what}{'' if documents == 1 else 's'}{among}"
+
+
 def read_source(folder: Path) -> dict[str, Any]:
     """Return the content of a corpus's ``source.json``; after a killed fetch, that which fits the documents.
 
@@ -182,6 +190,7 @@ def _record(
         "sha256": written.sha256,
         "documents": written.documents,
         "bytes": written.bytes,
+        **({"conversations": written.conversations} if written.conversations else {}),
         "licence": source.licence,
         "encodings": dict(source.encodings),
         "dropped": dict(+source.dropped),

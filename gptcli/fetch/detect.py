@@ -137,8 +137,8 @@ def _place(source: str, options: FetchOptions, corpora_dir: Path) -> Place | Non
     if wanted == "gutenberg" or (wanted is None and is_gutenberg(source)):
         why = "--as gutenberg was given" if wanted else "it names a book of Project Gutenberg"
         return Place("gutenberg", gutenberg_name(source), source, why, (source,))
-    if wanted == "hub" or (wanted is None and is_hub(source)):
-        why = "--as hub was given" if wanted else "it names a data set of the Hugging Face hub"
+    if wanted == "hub" or (wanted in {None, "chat"} and is_hub(source)):
+        why = "--as hub was given" if wanted == "hub" else "it names a data set of the Hugging Face hub"
         return Place("hub", hub_name(source), source, why, (source,))
     scheme, separator, _ = source.partition("://")
     if separator:

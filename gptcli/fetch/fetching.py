@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptcli.documents import CLEANERS, PART_CHARS, Document, document, drop_lines, origin_of, well_formed
+from gptcli.documents import CLEANERS, PART_CHARS, Document, drop_lines, rewritten, well_formed
 from gptcli.errors import SourceError
 from gptcli.fetch.corpus import DOCUMENTS, check_name, free_name, slug, store_corpus
 from gptcli.fetch.detect import Place, detect
@@ -215,16 +215,17 @@ def _cleaned(
     source: Source,
 ) -> Iterator[Document]:
     """Clean each part of each document, count the lines that go, and say whose licence it is."""
-    for item in documents:
-        text = item.text
+
+    def clean(text: str) -> str:
         for cleaner in cleaners:
             text = cleaner(text)
         for pattern in patterns:
             text, count = drop_lines(text, pattern)
             source.dropped[f"lines with {pattern}"] += count
-        origin = origin_of(item)
-        origin["licence"] = item.licence or licence
-        cleaned = document(text, part=item.part, **origin)
+        return text
+
+    for item in documents:
+        cleaned = rewritten(replace(item, licence=item.licence or licence), clean)
         if item.id in source.fetched_at:
             source.fetched_at[cleaned.id] = source.fetched_at[item.id]
         yield cleaned

@@ -35,11 +35,16 @@ _NO_FILES = {
 _AS_TEXT = " is JSON without a list of records, so it was read as plain text."
 
 
-def open_stdin(encoding: str | None) -> Source:
-    """Open what is piped in as one document; it is copied to a temporary file, since it has to be read twice."""
+def open_stdin(options: FetchOptions) -> Source:
+    """Open what is piped in as one document, or as the conversations that ``--as chat`` says it is.
+
+    It is copied to a temporary file, since it has to be read twice.
+    """
     source = Source("stdin", "stdin", "-")
-    source.documents = _piped(source, None, "stdin", FetchOptions(as_kind="text", encoding=encoding))
-    source.plan = lambda: Plan(("Read stdin to its end, as one text.",))
+    chat = options.as_kind == "chat"
+    options = options if chat else FetchOptions(as_kind="text", encoding=options.encoding)
+    source.documents = _piped(source, None, "stdin", options)
+    source.plan = lambda: Plan((f"Read stdin to its end, as {'conversations' if chat else 'one text'}.",))
     return source
 
 

@@ -79,7 +79,7 @@ def _giving_up(web: Web) -> Iterator[None]:
 
 def _open_here(place: Place, folder: Path, options: FetchOptions, corpora_dir: Path, on_progress: Progress) -> Source:
     if place.kind == "stdin":
-        return open_stdin(options.encoding)
+        return open_stdin(options)
     if place.kind == "embedded":
         return open_python_docs()
     if place.recipe is not None and place.recipe.sha256 is not None:

@@ -9,7 +9,7 @@ from typing import Literal
 from gptcli.errors import SourceError
 
 Robots = Literal["polite", "strict", "ignore"]
-AsKind = Literal["text", "page", "blog", "json", "gutenberg", "local", "audio", "hub"]
+AsKind = Literal["text", "page", "blog", "json", "gutenberg", "local", "audio", "hub", "chat"]
 
 
 @dataclass(frozen=True, slots=True)

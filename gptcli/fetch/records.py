@@ -15,7 +15,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gptcli.documents import Document, document, normalize_newlines
+from gptcli.documents import Document, Origin, document, normalize_newlines
 from gptcli.errors import SourceError
 from gptcli.fetch.html import html_to_text, looks_like_html
 from gptcli.fetch.web.urls import join
@@ -24,7 +24,7 @@ MAX_DEPTH = 4
 MAX_KEYS_SHOWN = 20
 MAX_DATE = 40
 
-# What fields are called, the likeliest first, written as `_plain` writes them.
+# What fields are called, the likeliest first, written as `plain_name` writes them.
 TEXT_NAMES = (
     *("body", "content", "content_html", "body_html", "html", "content_text", "body_text", "body_markdown"),
     *("markdown", "full_text", "text", "plaintext", "article", "selftext", "story_text", "comment_text", "cooked"),
@@ -75,6 +75,17 @@ class TextFields:
     licence: str = ""
     instead: str = ""
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths that are read."""
+        said = (self.title, self.author, self.url, self.date, self.id, self.language, self.licence)
+        return tuple(filter(None, (*self.text, self.instead, *said)))
+
+    @property
+    def shown(self) -> str:
+        """The fields of the text in a sentence."""
+        return " and ".join(self.text)
+
 
 def choose_fields(sample: Sequence[Mapping[str, Any]], wanted: tuple[str, ...], label: str) -> TextFields:
     """Choose the fields of records that look like the sample: ``wanted`` for the text, else by name, else the longest.
@@ -86,7 +97,7 @@ def choose_fields(sample: Sequence[Mapping[str, Any]], wanted: tuple[str, ...], 
         absent = [path for path in wanted if not any(has_path(record, path) for record in sample)]
         if absent and sample:
             raise NoFieldError(
-                f"{label}: no record has a field {absent[0]!r}. The fields are {_shown_fields(sample)}.",
+                f"{label}: no record has a field {absent[0]!r}. The fields are {shown_fields(sample)}.",
                 "Name fields that are there: --text-fields title,body",
             )
         text, instead = wanted, ""
@@ -96,6 +107,11 @@ def choose_fields(sample: Sequence[Mapping[str, Any]], wanted: tuple[str, ...], 
     chosen = TextFields(text, instead=instead, **roles)
     key = next((path for path in (chosen.id, chosen.url) if path and _unique(sample, path)), "")
     return replace(chosen, id=key)
+
+
+def choose_origin(sample: Sequence[Mapping[str, Any]]) -> TextFields:
+    """Choose the fields of records beside their text, which is none of them; people in it are no authors."""
+    return replace(TextFields((), **_roles(sample, "")), author="", id="")
 
 
 def record_document(
@@ -111,9 +127,13 @@ def record_document(
         text = clean_text(value_at(record, fields.instead), fields.instead)
     if not text:
         return None
+    return document(text, **record_origin(record, fields, base_url=base_url, licence=licence))
+
+
+def record_origin(record: Mapping[str, Any], fields: TextFields, *, base_url: str = "", licence: str = "") -> Origin:
+    """Return what a record says of itself beside its text, its address made absolute with ``base_url``."""
     link = _one_line(value_at(record, fields.url))
-    return document(
-        text,
+    return Origin(
         title=_one_line(value_at(record, fields.title)),
         author=_person(value_at(record, fields.author)),
         url=(join(base_url, link) or "") if link else "",
@@ -151,7 +171,7 @@ def _found(record: object, path: str) -> Iterator[Any]:
 def clean_text(value: object, name: str = "") -> str:
     """Return the value of a field as plain text, "" for null; ``name`` may say that it is no HTML."""
     text = normalize_newlines(_text_of(value))
-    plain = _plain(name.rpartition(".")[2])
+    plain = plain_name(name.rpartition(".")[2])
     if plain in {"content_text", "body_text", "plaintext"}:
         return text.strip()
     if text.lstrip()[:1] != "<" and _CODE_FENCE.search(text):
@@ -237,7 +257,7 @@ def _date(value: object) -> str:
     return text
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Write a field's name as the tables above do: ``contentHtml``, ``Content HTML`` are ``content_html``."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return re.sub(r"[\W_]+", "_", spaced).strip("_").lower()
@@ -257,7 +277,7 @@ def _guess_text(sample: Sequence[Mapping[str, Any]], label: str) -> tuple[tuple[
     texts = [path for path in sizes if sizes[path] and not _is_fact(sample, path)]
     if not texts:
         raise NoFieldError(
-            f"{label}: no field of the records looks like text. The fields are {_shown_fields(sample)}.",
+            f"{label}: no field of the records looks like text. The fields are {shown_fields(sample)}.",
             "Name the fields that are the text: --text-fields title,body",
         )
     return (max(texts, key=lambda path: sizes[path]),), ""
@@ -282,13 +302,13 @@ def _text_rank(path: str) -> int:
     parts = path.split(".")
     if len(parts) > 1 and parts[-1] in _INNER:
         parts.pop()
-    name = _plain(parts[-1])
+    name = plain_name(parts[-1])
     return TEXT_NAMES.index(name) if name in TEXT_NAMES else len(TEXT_NAMES)
 
 
 def _twins(first: str, second: str) -> bool:
     """Say whether a record has its text in either of two fields, as JSON Feed allows."""
-    names = {_plain(first.rpartition(".")[2]), _plain(second.rpartition(".")[2])}
+    names = {plain_name(first.rpartition(".")[2]), plain_name(second.rpartition(".")[2])}
     return names in ({"content_html", "content_text"}, {"body_html", "body_text"})
 
 
@@ -306,7 +326,7 @@ def _roles(sample: Sequence[Mapping[str, Any]], wrapper: str) -> dict[str, str]:
             inside = value_at(record, prefix) if prefix else record
             for key in inside if isinstance(inside, Mapping) else ():
                 if inside[key] not in (None, ""):
-                    paths.setdefault(_plain(str(key)), f"{prefix}.{key}" if prefix else str(key))
+                    paths.setdefault(plain_name(str(key)), f"{prefix}.{key}" if prefix else str(key))
     return {role: next((paths[name] for name in names if name in paths), "") for role, names in ROLE_NAMES.items()}
 
 
@@ -320,7 +340,8 @@ def _unique(sample: Sequence[Mapping[str, Any]], path: str) -> bool:
     return True
 
 
-def _shown_fields(sample: Sequence[Mapping[str, Any]]) -> str:
+def shown_fields(sample: Sequence[Mapping[str, Any]]) -> str:
+    """Return the names of the fields as a list in a sentence."""
     names = list(dict.fromkeys(str(key) for record in sample for key in record))
     more = f" and {len(names) - MAX_KEYS_SHOWN} more" if len(names) > MAX_KEYS_SHOWN else ""
     return (", ".join(name[:60] for name in names[:MAX_KEYS_SHOWN]) or "none") + more

@@ -83,7 +83,7 @@ def _reader(suffix: str, head: bytes, *, packed: bool, options: FetchOptions) ->
     if wanted in _AS and not (wanted == "gutenberg" and suffix == ".epub"):
         return _AS[wanted]
     if suffix not in _READERS or (packed and suffix in _PACKED_ALREADY):
-        suffix = "" if packed else _sniffed(head)
+        suffix = ".json" if wanted == "chat" else "" if packed else _sniffed(head)
     return _READERS.get(suffix, read_plain)
 
 

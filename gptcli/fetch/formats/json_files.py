@@ -10,6 +10,7 @@ from typing import Any
 
 from gptcli.documents import Document
 from gptcli.errors import SourceError
+from gptcli.fetch.conversations import choose_chat_fields
 from gptcli.fetch.formats.input import Input, NoTextError
 from gptcli.fetch.formats.rows import row_documents
 from gptcli.fetch.json_api.items import find_items, records_at
@@ -83,6 +84,9 @@ def _listed(file: Input, pieces: Iterable[str]) -> Iterator[Any]:
             )
     try:
         body = json.loads(text)
+        if file.options.items is None and isinstance(body, dict) and choose_chat_fields([body]):
+            yield body  # its list is what was said, not one of records
+            return
         path = find_items(body, file.options.items, file.label)
         records, others = records_at(body, path, file.label)
     except (ValueError, RecursionError) as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields as fields_in
 from typing import Any
 
 from gptcli.documents import Document
+from gptcli.fetch.conversations import LISTS
 from gptcli.fetch.formats.input import Input, NoTextError
 from gptcli.fetch.formats.rows import fields_of, row_documents
 
@@ -27,13 +27,8 @@ def read_parquet(file: Input) -> Iterator[Document]:
     if not sample:
         return
     fields = fields_of(file, sample)
-    paths = [path for item in fields_in(fields) for path in _paths(getattr(fields, item.name))]
-    needed = [column for column in columns if any(_touch(column, path) for path in paths)]
+    needed = [column for column in columns if any(_touch(column, path) for path in fields.paths)]
     yield from row_documents(file, (row for rows in _batches(file, needed) for row in rows), fields)
-
-
-def _paths(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return value if isinstance(value, tuple) else (value,) if value else ()
 
 
 def _touch(column: str, path: str) -> bool:
@@ -54,7 +49,7 @@ def _columns(file: Input) -> list[str]:
 
     with _opened(file) as opened:
         found = list(named("", list(opened.schema_arrow)))
-    texts = [name for name, kind in found if _is_text(kind)]
+    texts = [name for name, kind in found if _is_text(kind) or (name in LISTS and _is_list(kind))]
     if not texts:
         texts = [name for name, kind in found if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
     return [name for name, kind in found if name in texts or (texts and _is_fact(name, kind))]
@@ -68,6 +63,12 @@ def _is_text(kind: Any) -> bool:  # noqa: ANN401 - pyarrow is imported inside fu
     if pa.types.is_struct(kind):
         return all(_is_text(field.type) for field in kind.fields)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_list(kind: Any) -> bool:  # noqa: ANN401
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _is_fact(name: str, kind: Any) -> bool:  # noqa: ANN401

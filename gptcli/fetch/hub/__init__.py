@@ -16,7 +16,7 @@ from gptcli.fetch.formats import read_file, suffix_of
 from gptcli.fetch.hub.api import Hub, Revision, UnknownDataSetError
 from gptcli.fetch.hub.files import Chosen, HubFile, choose_files
 from gptcli.fetch.hub.names import DataSet, hub_name, is_hub, parse_name
-from gptcli.fetch.hub.rows import choose_columns, read_rows
+from gptcli.fetch.hub.rows import choose_columns, holds_conversations, read_rows
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.records import NoFieldError, TextFields
 from gptcli.fetch.source import Missing, Plan, Source, shown
@@ -155,7 +155,7 @@ class _Reader:
         A damaged one is asked for again by the next fetch, and so is the commit, which may be another by then.
         """
         try:
-            for item in self._rows(file, response) if file.path.endswith(PARQUET) else self._other(file, response):
+            for item in self._rows(file, response) if self._has_texts(file, response) else self._other(file, response):
                 self._remember(item, response)
                 yield item
         except SourceError as error:
@@ -164,6 +164,12 @@ class _Reader:
             if needed:
                 raise
             self.source.missing.append(Missing(file.path, error.message))
+
+    def _has_texts(self, file: HubFile, response: Response) -> bool:
+        """Say whether a file is one of rows with a text each; conversations are read as those of any other file."""
+        if not file.path.endswith(PARQUET) or self.options.as_kind == "chat":
+            return False
+        return bool(self._wanted) or self.fields is not None or not holds_conversations(response.path, file.path)
 
     def _rows(self, file: HubFile, response: Response) -> Iterator[Document]:
         if self.fields is None:
@@ -186,7 +192,9 @@ class _Reader:
             label=file.path,
             title=PurePosixPath(file.path).name.partition(".")[0],
             source=self.source,
-            options=replace(self.options, as_kind=None, text_fields=self._wanted),
+            options=replace(
+                self.options, as_kind="chat" if self.options.as_kind == "chat" else None, text_fields=self._wanted
+            ),
         )
 
     @property

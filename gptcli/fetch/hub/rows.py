@@ -12,6 +12,7 @@ from typing import Any
 
 from gptcli.documents import Origin, normalize_newlines
 from gptcli.errors import SourceError
+from gptcli.fetch.conversations import LISTS, choose_chat_fields
 from gptcli.fetch.records import NoFieldError, TextFields, choose_fields, clean_text, value_at
 
 BATCH_ROWS = 64
@@ -48,6 +49,13 @@ def choose_columns(path: Path, wanted: Sequence[str], label: str, where: str) ->
         if wanted:
             raise
         raise _no_text(where, names) from error
+
+
+def holds_conversations(path: Path, label: str) -> bool:
+    """Say whether the first rows of a file are conversations."""
+    names, texts = _columns(path, label)
+    columns = [name for name in names if name in LISTS or name in texts]
+    return bool(columns) and choose_chat_fields(next(_batches(path, columns, label), [])) is not None
 
 
 def check_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> None:

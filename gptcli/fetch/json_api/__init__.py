@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from gptcli.documents import Document, document_parts, origin_of
 from gptcli.errors import SourceError
+from gptcli.fetch.conversations import ChatFields, choose_any_fields, read_as_conversations, record_conversation
 from gptcli.fetch.json_api.page import LINES_SUFFIXES, JsonPage, read_page
 from gptcli.fetch.json_api.paging import (
     Answer,
@@ -27,7 +28,7 @@ from gptcli.fetch.json_api.paging import (
     stated_total,
 )
 from gptcli.fetch.options import FetchOptions
-from gptcli.fetch.records import TextFields, choose_fields, record_document, value_at
+from gptcli.fetch.records import TextFields, record_document, value_at
 from gptcli.fetch.source import Missing, Plan, Source
 from gptcli.fetch.web import FetchError, Response, Web
 from gptcli.fetch.web.urls import without_login
@@ -85,7 +86,7 @@ class _Reading:
     options: FetchOptions
     first: JsonPage
     enlarged: bool = False
-    fields: TextFields | None = None
+    fields: TextFields | ChatFields | None = None
     keys: tuple[str, ...] = ()
     seen: set[bytes] = field(default_factory=set)
     received: int = 0
@@ -95,7 +96,10 @@ class _Reading:
         """Choose the fields by the first page that has records."""
         if self.fields is not None or not page.sample:
             return
-        self.fields = choose_fields(page.sample, self.options.text_fields, self.source.where)
+        self.fields = choose_any_fields(page.sample, self.options, self.source.where)
+        if isinstance(self.fields, ChatFields):
+            self.source.notes.append(read_as_conversations(self.source.where, self.fields))
+            return
         stated = page.body.get("primary_keys") if isinstance(page.body, Mapping) else None
         keys = tuple(map(str, stated)) if isinstance(stated, list) else ()
         self.keys = keys or ((self.fields.id,) if self.fields.id else ())
@@ -120,7 +124,7 @@ class _Reading:
             records = None
         what = "records" if records is None else _records(records)
         pages = "1 page" if total == 1 else f"{total:,} pages" if total else "a number of pages that it does not say"
-        text = " and ".join(self.fields.text) if self.fields else "unknown"
+        text = self.fields.shown if self.fields else "unknown"
         steps = (f"read {what} on {pages} of {self.source.where}; their text is the field {text}", *problems)
         if total is None:
             return Plan(steps, requests=None, seconds=None)
@@ -165,6 +169,14 @@ class _Reading:
 
     def _documents_of(self, record: Mapping[str, Any], page: JsonPage) -> Iterator[Document]:
         assert self.fields is not None
+        if isinstance(self.fields, ChatFields):
+            self.fresh += 1
+            where = f"{self.source.where}, record {self.fresh:,}"
+            item = record_conversation(record, self.fields, self.source.dropped, where)
+            if item is not None:
+                self.source.fetched_at[item.id] = page.response.fetched_at
+                yield item
+            return
         item = record_document(record, self.fields, base_url=page.response.final_url)
         if self._came_before(record, item, page):
             self._count("records that came twice")

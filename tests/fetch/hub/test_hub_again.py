@@ -75,3 +75,18 @@ def test_a_later_fetch_of_the_same_commit_downloads_no_file(hub: Site, tmp_path:
     assert hub.asked[asked:] == ["/api/datasets/someone/tales", tree]
     serve(hub, "someone/tales", {"a.parquet": parquet({"text": ["New."]})}, commit="c" * 40)
     assert Fetched(tmp_path, "hf:someone/tales").texts == ["New."]
+
+
+@pytest.mark.parametrize("shape", ["messages", "pairs"])
+def test_rows_that_are_conversations_become_some(hub: Site, tmp_path: Path, shape: str) -> None:
+    turns = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}] for n in range(4)]
+    prompts, answers = ([turn[place]["content"] for turn in turns] for place in (0, 1))
+    columns = {"messages": turns} if shape == "messages" else {"prompt": prompts, "completion": answers}
+    halves = [{name: rows[half] for name, rows in columns.items()} for half in (slice(2), slice(2, 4))]
+    serve(hub, "someone/tales", {f"{number}.parquet": parquet(half) for number, half in enumerate(halves)})
+    fetched = Fetched(tmp_path, "hf:someone/tales")
+    assert fetched.texts == [f"User: {n}?\nAssistant: {n}." for n in range(4)]
+    assert all(item.answers for item in fetched.items)
+    assert sum("read as conversations" in note for note in fetched.source.notes) == 1
+    if shape == "pairs":
+        assert Fetched(tmp_path, "hf:someone/tales:prompt").texts == prompts

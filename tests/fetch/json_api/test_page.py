@@ -87,3 +87,17 @@ def test_a_line_beyond_the_cap_is_refused(site: Site, tmp_path: Path, monkeypatc
     site.pages["/a.jsonl"] = Page(b'{"text": "a"}\n{"text": "' + b"x" * 2000)
     with pytest.raises(SourceError, match=r"a\.jsonl:2: the line is longer than 1,000 characters\."):
         read(f"{site.url}/a.jsonl", tmp_path / "lines")
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_records_that_are_conversations_become_some(site: Site, tmp_path: Path, lines: bool) -> None:
+    rows = [{"prompt": f"{n}?", "completion": f"{n}."} for n in range(3)] + [{"prompt": "What?", "completion": ""}]
+    value = "".join(json.dumps(row) + "\n" for row in rows).encode() if lines else rows
+    url = serve(site, "/chats.jsonl" if lines else "/chats", value)
+    source, documents = read(url, tmp_path / "c")
+    assert texts(documents) == [f"User: {n}?\nAssistant: {n}." for n in range(3)]
+    assert all(item.answers for item in documents)
+    assert source.dropped == {"empty answers": 1, "conversations without an answer": 1}
+    assert any("read as conversations (prompt and completion)" in note for note in source.notes)
+    _, ordinary = read(url, tmp_path / "t", text_fields=("prompt",))
+    assert texts(ordinary) == ["0?", "1?", "2?", "What?"]

@@ -1,4 +1,4 @@
-"""Fits a run to the clock, and says what a run would do before it does it.
+"""Fits a run to the clock.
 
 ``fit_budget`` times real steps of the real model in a run that is thrown away; the run itself then has a fixed
 ``max_steps`` in its profile, so that it can be resumed exactly.
@@ -9,14 +9,13 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
-from gptcli.plan import count_parameters, flops_per_token
-from gptcli.runs import check_dataset_fits, create_run, resolve_profile
+from gptcli.runs import RunDir, create_run
 from gptcli.shards import TokenDataset
-from gptcli.trainer import Trainer, make_setup
+from gptcli.trainer import Trainer
 
 PROBE_SECONDS = 3.0
 MAX_PROBE_STEPS = 50
@@ -29,8 +28,20 @@ EVALUATION_SHARE = 0.2
 COMPILE_SECONDS = 300.0
 
 
+class Create(Protocol):
+    """Makes the run that is timed: ``create_run``, or ``create_finetune`` with its base."""
+
+    def __call__(self, profile: RunProfile, *, profile_name: str, dataset: TokenDataset, runs_dir: Path) -> RunDir:
+        """Create the run of ``profile`` inside ``runs_dir``."""
+
+
 def fit_budget(
-    profile: RunProfile, dataset: TokenDataset, seconds: float, *, device: str | None = None
+    profile: RunProfile,
+    dataset: TokenDataset,
+    seconds: float,
+    *,
+    device: str | None = None,
+    create: Create = create_run,
 ) -> tuple[RunProfile, str]:
     """Return the profile with ``max_steps`` such that training, evaluating and saving take ``seconds`` here.
 
@@ -42,14 +53,16 @@ def fit_budget(
     guess = {"max_steps": 10**9 if seconds >= COMPILE_SECONDS else profile.train.warmup_steps + 1}
     with tempfile.TemporaryDirectory() as folder:
         probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
-        trainer = Trainer(create_run(probed, profile_name="probe", dataset=dataset, runs_dir=Path(folder)), device)
+        trainer = Trainer(create(probed, profile_name="probe", dataset=dataset, runs_dir=Path(folder)), device)
+        first = trainer.state.evaluated_step < 0  # a finetune is evaluated before its first step too
         step_seconds, eval_seconds = _time(trainer, min(PROBE_SECONDS, seconds / 10))
         compiled = trainer.setup.compile and not list(trainer.notices())
     spent = time.perf_counter() - begin
     evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * seconds / eval_seconds)))
-    max_steps = int((seconds * PLANNED_SHARE - spent - evaluations * eval_seconds) / step_seconds)
+    evaluating = (evaluations + first) * eval_seconds
+    max_steps = int((seconds * PLANNED_SHARE - spent - evaluating) / step_seconds)
     if max_steps < 1:
-        needed = (spent + evaluations * eval_seconds + step_seconds) / PLANNED_SHARE
+        needed = (spent + evaluating + step_seconds) / PLANNED_SHARE
         raise ProfileError(
             f"A budget of {seconds:.0f} s is too short: one step and its evaluations take {needed:.0f} s here.",
             "Give it more time, or a smaller model: --set n_layer=2 --set n_embd=64",
@@ -86,32 +99,3 @@ def _with_steps(profile: RunProfile, max_steps: int, interval: int, *, compiled:
         "compile": compiled,
     }
     return profile.without_promise().model_copy(update={"train": train.model_copy(update=fitted)})
-
-
-def dry_run(profile: RunProfile, dataset: TokenDataset, *, device: str | None = None) -> dict[str, Any]:
-    """Return what training ``profile`` on ``dataset`` would be, as JSON-ready facts; nothing is written.
-
-    ``training_flops`` is the whole run's; ``profile`` is the resolved profile. Raises what ``create_run`` and
-    choosing a device would.
-    """
-    check_dataset_fits(profile, dataset)
-    profile = resolve_profile(profile, dataset)
-    setup = make_setup(profile, device)
-    tokens = profile.tokens_per_step * profile.train.max_steps
-    n_params = count_parameters(profile.model)
-    return {
-        "corpus": dataset.manifest.corpus,
-        "tokenizer": dataset.manifest.tokenizer,
-        "train_tokens": len(dataset.train),
-        "val_tokens": len(dataset.val),
-        "n_params": n_params,
-        "tokens_per_step": profile.tokens_per_step,
-        "max_steps": profile.train.max_steps,
-        "tokens_seen": tokens,
-        "epochs": tokens / len(dataset.train),
-        "tokens_per_parameter": len(dataset.train) / n_params,
-        "training_flops": flops_per_token(profile.model) * tokens,
-        "device": str(setup.device),
-        "device_reason": setup.reason,
-        "profile": profile.model_dump(mode="json"),
-    }

@@ -1,14 +1,15 @@
 """Checkpoints: a folder a step, written whole or not at all, checked on every load.
 
 ``checkpoints/step_000500/{model.safetensors, optimizer.safetensors, state.json, manifest.json}``, and beside them the
-pointers ``latest`` and ``best``. Nothing here is a pickle, and nothing depends on the clock: equal states are equal
-bytes. How a state comes about is ``train``'s business.
+pointers ``latest`` and ``best``. A checkpoint holds the weights that are trained; those that a finetune leaves as they
+are lie once in ``base/``. Nothing here is a pickle, and nothing depends on the clock: equal states are equal bytes.
+How a state comes about is ``train``'s business.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -20,13 +21,15 @@ from torch import Tensor
 
 from gptcli.errors import FormatError, RunError
 from gptcli.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
-from gptcli.model import GPT
+from gptcli.lora import merged
+from gptcli.model import GPT, empty_model
 from gptcli.runs import RunDir
 from gptcli.tokenizer import Tokenizer
 
 CHECKPOINT_VERSION = 1
 Which = Literal["best", "latest"]
 DAMAGED = "Another checkpoint may be whole: gptcli sample RUN --checkpoint latest (or best)."
+RESTORE = "Restore the folder base/ from a copy of the run; its checkpoints hold only what was trained."
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -58,8 +61,9 @@ class TrainState:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint read back."""
+    """A checkpoint read back; its tensors are mapped from its files, so copy what has to outlive them."""
 
+    path: Path
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     """Optimizer state and, under ``rng.<device>``, the states of the random generators."""
@@ -67,9 +71,9 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    run: RunDir, model: GPT, optimizer: dict[str, Tensor], state: TrainState, *, best: bool, keep: int
+    run: RunDir, model: Mapping[str, Tensor], optimizer: dict[str, Tensor], state: TrainState, *, best: bool, keep: int
 ) -> Path:
-    """Write a checkpoint, point ``latest`` (and ``best``) at it, then prune; returns its folder.
+    """Write a checkpoint of the trained weights, point ``latest`` (and ``best``) at it, then prune; returns its folder.
 
     Nothing older is deleted before the new one is complete on disk.
     """
@@ -89,21 +93,19 @@ def save_checkpoint(
     return path
 
 
-def _write(path: Path, model: GPT, optimizer: dict[str, Tensor], state: TrainState) -> None:
+def _write(path: Path, model: Mapping[str, Tensor], optimizer: dict[str, Tensor], state: TrainState) -> None:
     with atomic_folder(path) as folder:
-        save_file(_plain(model.state_dict()), folder / FILES[0])
+        save_file(_plain(model), folder / FILES[0])
         save_file(_plain(optimizer), folder / FILES[1])
         write_json(folder / FILES[2], {"format_version": CHECKPOINT_VERSION, **asdict(state)})
-        files = {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_file(folder / name)} for name in FILES
-        }
+        files = {name: _facts(folder / name) for name in FILES}
         write_json(folder / "manifest.json", {"format_version": CHECKPOINT_VERSION, "files": files})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint back, verified against its manifest; raises ``FormatError`` when any byte differs."""
     verify_checkpoint(path)
-    return Checkpoint(_load_tensors(path / FILES[0]), _load_tensors(path / FILES[1]), _load_state(path))
+    return Checkpoint(path, _load_tensors(path / FILES[0]), _load_tensors(path / FILES[1]), _load_state(path))
 
 
 def _load_state(path: Path) -> TrainState:
@@ -124,9 +126,36 @@ def verify_checkpoint(path: Path, names: Sequence[str] = FILES) -> None:
         file = path / name
         if not file.is_file():
             raise FormatError(f"{file}: this file of the checkpoint is missing.", DAMAGED)
-        found = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-        if found != files[name]:
+        if _facts(file) != files[name]:
             raise FormatError(f"{file}: the file is damaged (its size or SHA-256 is not the manifest's).", DAMAGED)
+
+
+def _facts(file: Path) -> dict[str, int | str]:
+    return {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+
+
+def save_frozen(path: Path, weights: dict[str, Tensor]) -> dict[str, dict[str, int | str]]:
+    """Write the weights that a finetune leaves as they are into the folder ``path``; returns its files for base.json.
+
+    Without weights there is no file.
+    """
+    if not weights:
+        return {}
+    save_file(_plain(weights), path / FILES[0])
+    return {FILES[0]: _facts(path / FILES[0])}
+
+
+def load_frozen(run: RunDir) -> dict[str, Tensor]:
+    """Return the weights in ``base/``, mapped from their file and verified; none for a run that trains them all."""
+    files = (run.base() or {}).get("files", {})
+    if not files:
+        return {}
+    file = run.base_path / FILES[0]
+    if not file.is_file():
+        raise FormatError(f"{file}: the frozen weights of the run are missing.", RESTORE)
+    if files != {FILES[0]: _facts(file)}:
+        raise FormatError(f"{file}: the frozen weights are damaged (size or SHA-256 is not base.json's).", RESTORE)
+    return _load_tensors(file)
 
 
 def latest_checkpoint(run: RunDir) -> Path | None:
@@ -145,29 +174,50 @@ def checkpoint_path(run: RunDir, which: Which) -> Path:
     return path
 
 
-def load_model(run: RunDir, which: Which = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer, int]:
-    """Return the run's model in evaluation mode, its tokenizer, and the step of the checkpoint."""
+def run_weights(run: RunDir, which: Which = "best") -> tuple[Mapping[str, Tensor], int]:
+    """Return the whole weights of a run's checkpoint by the names of ``GPT(config).state_dict()``, and its step.
+
+    They are float32 with adapters merged, verified, and each read when it is asked for. Raises ``RunError`` when
+    there is no checkpoint, ``FormatError`` when a file is damaged or the weights are not the profile's.
+    """
     path = checkpoint_path(run, which)
     verify_checkpoint(path, (FILES[0], FILES[2]))  # the optimizer's state is twice as large and not needed
-    model = GPT(run.profile().model)
-    load_weights(model, _load_tensors(path / FILES[0]), str(path / FILES[0]))
-    return model.to(device).eval(), run.tokenizer(), _load_state(path).step
+    profile = run.profile()
+    stored = {**load_frozen(run), **_load_tensors(path / FILES[0])}
+    weights = merged(stored, profile.finetune)
+    shapes = {name: stored[name].shape for name in weights}
+    check_shapes(empty_model(profile.model), shapes, str(path / FILES[0]))
+    return weights, _load_state(path).step
+
+
+def load_model(run: RunDir, which: Which = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer, int]:
+    """Return the run's model in evaluation mode, its tokenizer, and the step of the checkpoint."""
+    weights, step = run_weights(run, which)
+    model = empty_model(run.profile().model)
+    # Copies: a checkpoint may be pruned, by the training that goes on, while it is open here.
+    model.load_state_dict({name: weights[name].clone() for name in weights}, assign=True)
+    return model.to(device).eval(), run.tokenizer(), step
 
 
 def load_weights(model: GPT, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy ``tensors`` into the model; raises ``FormatError`` that lists what is missing, extra or of another shape."""
+    """Make ``tensors`` the model's weights, as they are; raises ``FormatError`` when they are not all of its own."""
+    check_shapes(model, {name: tensor.shape for name, tensor in tensors.items()}, where)
+    model.load_state_dict(tensors, assign=True)
+
+
+def check_shapes(model: GPT, shapes: Mapping[str, torch.Size], where: str) -> None:
+    """Raise ``FormatError`` that lists what is missing, extra or of another shape than the model's."""
     own = model.state_dict()
-    problems = [f"missing {name}" for name in own if name not in tensors]
-    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems = [f"missing {name}" for name in own if name not in shapes]
+    problems += [f"unexpected {name}" for name in shapes if name not in own]
     problems += [
-        f"{name} is {tuple(tensors[name].shape)}, the model has {tuple(own[name].shape)}"
+        f"{name} is {tuple(shapes[name])}, the model has {tuple(own[name].shape)}"
         for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        if name in shapes and shapes[name] != own[name].shape
     ]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise FormatError(f"{where}: the weights are not this model's: {'; '.join(problems[:8])}{more}.")
-    model.load_state_dict(tensors)
 
 
 def prune_checkpoints(run: RunDir, keep: int) -> None:
@@ -203,7 +253,7 @@ def restore_rng(tensors: dict[str, Tensor], device: torch.device) -> None:
         torch.mps.set_rng_state(tensors["rng.mps"])
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Detach, bring to the CPU and make contiguous: what safetensors can write."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 

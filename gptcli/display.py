@@ -70,12 +70,13 @@ def facts_grid(facts: Facts) -> Table:
 def header_facts(event: RunStarted) -> Facts:
     """Say what is about to be trained on what, as pairs of label and text."""
     shape = f"n_layer {event.n_layer}, n_head {event.n_head}, n_embd {event.n_embd}, block_size {event.block_size}"
+    trained = "" if event.trained_params is None else f", {count_text(event.trained_params)} trained"
     facts = [
         ("corpus", f"{event.corpus}, {event.train_tokens:,} train and {event.val_tokens:,} val tokens"),
         ("tokenizer", f"{event.tokenizer}, {event.vocab_size:,} tokens"),
         (
             "model",
-            f"{event.family}, {count_text(event.n_params)} parameters: {shape}",
+            f"{event.family}, {count_text(event.n_params)} parameters{trained}: {shape}",
         ),
         ("steps", f"{event.max_steps:,} of {event.tokens_per_step:,} tokens each"),
         ("device", f"{event.device} ({event.device_reason})"),
@@ -84,12 +85,16 @@ def header_facts(event: RunStarted) -> Facts:
     if event.step:
         best = "" if event.best_val_loss is None else f", best val_loss so far {loss_text(event.best_val_loss)}"
         facts.insert(4, ("resumes", f"after step {event.step:,}{best}"))
+    if event.base is not None:
+        facts.insert(2, ("from", event.base))
     if event.expected_val_loss is not None:
         minutes = event.expected_minutes
         time_text = f" in {duration_text(60 * minutes)} on the profile's machine" if minutes else ""
         facts.append(("promises", f"val_loss {event.expected_val_loss:g}{time_text}"))
     if event.step >= event.max_steps:
         facts.append(("", "This run is complete. --resume --set max_steps=N makes it longer."))
+    elif event.stopped_early:
+        facts.append(("", "This run ended early, by train.patience. --resume --set train.patience=0 goes on."))
     return facts
 
 
@@ -102,6 +107,11 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
         bits = "" if event.best_bits_per_byte is None else f", {event.best_bits_per_byte:.3f} bits/byte"
         loss = loss_error_text(event.best_val_loss, event.best_val_loss_stderr)
         facts.append(("best", f"val_loss {loss} at step {event.best_step:,}{bits}"))
+    if event.base_val_loss is not None:
+        facts.append(("base", base_text(event, event.base_val_loss)))
+    if event.reason == "stopped_early":
+        go_on = f"gptcli train --resume --run {event.run} --set train.patience=0"
+        facts.append(("early", f"no better val_loss since step {event.best_step:,}. To go on all the same: {go_on}"))
     if event.expected_val_loss is not None:
         facts.append(("promised", promise_text(event, event.expected_val_loss)))
     if event.best_val_loss is not None:
@@ -110,12 +120,18 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
     return facts
 
 
+def base_text(event: RunFinished, before: float) -> str:
+    """Say what finetuning bought: the val_loss before it, and how far the best is below."""
+    gained = 0.0 if event.best_val_loss is None else before - event.best_val_loss
+    return f"val_loss {loss_text(before)} before any training" + (f", {gained:.4f} more" if gained > 0 else "")
+
+
 def promise_text(event: RunFinished, promised: float) -> str:
     """Say whether the val_loss that the profile promises was reached."""
     best = event.best_val_loss
     if best is not None and best <= promised:
         return f"val_loss {promised:g}: reached"
-    if event.reason != "completed":
+    if not has_ended(event):
         return f"val_loss {promised:g}: not yet, the run is not complete"
     missed = "" if best is None else f", missed by {best - promised:.4f}"
     return f"val_loss {promised:g}: not reached{missed}"
@@ -127,6 +143,11 @@ def overfit_text(event: RunFinished, train_loss_at_best: float | None) -> str:
     assert best is not None
     rose = last is not None and last > best + 2 * (event.best_val_loss_stderr or 0.0)
     fell = train is None or train_loss_at_best is None or train < train_loss_at_best
+    if rose and event.best_step == 0:
+        return (
+            f"perhaps, val_loss rose to {loss_text(last)} and was never below the base's; a lower learning rate, "
+            "more text or LoRA (--set finetune.lora_rank=16) may help"
+        )
     if rose and fell:
         return (
             f"yes, val_loss rose to {loss_text(last)} after step {event.best_step:,} while train_loss fell; "
@@ -135,9 +156,14 @@ def overfit_text(event: RunFinished, train_loss_at_best: float | None) -> str:
     return "no" if not rose else "no, val_loss and train_loss both rose; a lower learning rate may help"
 
 
+def has_ended(event: RunFinished) -> bool:
+    """Say whether the run came to its own end, and was not stopped from outside."""
+    return event.reason in ("completed", "stopped_early")
+
+
 def next_command(event: RunFinished, prompt: str = "") -> str:
     """Return the command to type next; ``prompt`` is put into it when a shell takes it as it is."""
-    if event.reason != "completed":
+    if not has_ended(event):
         return f"gptcli train --resume --run {event.run}"
     quoted = f' --prompt "{prompt}"' if PLAIN_PROMPT.fullmatch(prompt) else ""
     return f"gptcli sample {event.run}{quoted}"
@@ -151,7 +177,7 @@ class TrainView:
         self._interactive = console.is_interactive
         self._table = LossTable()
         self._live: Live | None = None
-        self._max_steps, self._prompt, self._stopping = 0, "", ""
+        self._max_steps, self._first_step, self._prompt, self._stopping = 0, 0, "", ""
         self._has_heading = self._ended = False
         self._latest, self._latest_at = Row(0, 0.0, 0.0), time.monotonic()
 
@@ -181,7 +207,12 @@ class TrainView:
         elif isinstance(event, RunFinished):
             self._end_live()
             train_loss = self._table.best.train_loss if self._table.best else None
-            word = {"completed": "done", "interrupted": "interrupted", "terminated": "terminated"}[event.reason]
+            word = {
+                "completed": "done",
+                "stopped_early": "stopped early",
+                "interrupted": "interrupted",
+                "terminated": "terminated",
+            }[event.reason]
             title = f"{event.run}: {word} after {duration_text(event.elapsed)}"
             self._panel(title, summary_facts(event, train_loss, self._prompt))
 
@@ -194,10 +225,10 @@ class TrainView:
                 os.write(2, f"{text}\n".encode())
 
     def _begin(self, event: RunStarted) -> None:
-        self._max_steps = event.max_steps
+        self._max_steps, self._first_step = event.max_steps, event.step
         self._latest = Row(event.step, 0.0, 0.0)
-        self._panel("gptcli train", header_facts(event))
-        if self._interactive and event.step < event.max_steps:
+        self._panel("gptcli train" if event.base is None else "gptcli finetune", header_facts(event))
+        if self._interactive and event.step < event.max_steps and not event.stopped_early:
             self._live = Live(
                 get_renderable=self._frame, console=self._console, refresh_per_second=4, vertical_overflow="crop"
             )
@@ -257,7 +288,8 @@ class TrainView:
     def _progress(self, width: int) -> RenderableType:
         """Draw how far the run is; the time left counts down between events."""
         row, since = self._latest, time.monotonic() - self._latest_at
-        warm = row.tokens_per_second is not None or row.val_loss is not None
+        # An evaluation before the first step says nothing about the pace of training.
+        warm = row.tokens_per_second is not None or row.step > self._first_step
         left = f"{duration_text(max(0.0, row.remaining - since))} left" if warm else "warming up"
         share = row.step / max(1, self._max_steps)
         grid = Table.grid(padding=(0, 1))

@@ -10,6 +10,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+Reason = Literal["completed", "stopped_early", "interrupted", "terminated"]
+
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
@@ -37,6 +39,12 @@ class RunStarted:
     expected_val_loss: float | None
     expected_minutes: float | None
     best_val_loss: float | None
+    base: str | None = None
+    """What a finetune began from."""
+    trained_params: int | None = None
+    """How many weights are trained where not all are: adapters are no part of ``n_params``."""
+    stopped_early: bool = False
+    """The run has ended already, because val_loss no longer fell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,8 @@ class Notice:
 class RunFinished:
     """The last event of every run."""
 
-    reason: Literal["completed", "interrupted", "terminated"]
+    reason: Reason
+    """``stopped_early``: no better val_loss in ``train.patience`` evaluations."""
     run: str
     step: int
     max_steps: int
@@ -122,6 +131,8 @@ class RunFinished:
     expected_val_loss: float | None
     elapsed: float
     """Seconds of this process's part of the run, from the first step's preparation to the last save."""
+    base_val_loss: float | None = None
+    """The val_loss of what a finetune began from, before any training."""
 
 
 TrainEvent = RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn | Notice | RunFinished

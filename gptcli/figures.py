@@ -71,7 +71,10 @@ def duration_text(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the loss table; ``val_loss`` is None for a training report."""
+    """One line of the loss table; ``val_loss`` is None for a training report.
+
+    At step 0, a finetune's base before any training, the time left is not known yet.
+    """
 
     step: int
     elapsed: float
@@ -109,7 +112,7 @@ COLUMNS = (
     Column(("learning", "rate"), 8, lambda row: "" if row.learning_rate is None else f"{row.learning_rate:.2e}", 2),
     Column(("", "tokens/s"), 8, lambda row: count_text(row.tokens_per_second) if row.tokens_per_second else "", 4),
     Column(("", "elapsed"), 7, lambda row: duration_text(row.elapsed), 1),
-    Column(("", "remaining"), 9, lambda row: duration_text(row.remaining), 5),
+    Column(("", "remaining"), 9, lambda row: duration_text(row.remaining) if row.step else "", 5),
 )
 
 

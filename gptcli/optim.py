@@ -118,18 +118,22 @@ def _oriented(piece: _Piece, tensor: Tensor | None) -> Tensor:
 
 
 class Optimizer:
-    """Muon and AdamW as one: ``step(n)`` applies the gradients with the learning rates of update number n."""
+    """Muon and AdamW as one: ``step(n)`` applies the gradients with the learning rates of update number n.
+
+    Only parameters that require a gradient take part.
+    """
 
     def __init__(self, model: nn.Module, model_config: ModelConfig, config: TrainConfig) -> None:
         self.config = config
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = {
             name: p
             for name, p in self.parameters.items()
             if config.optimizer == "muon" and name.startswith("blocks.") and p.dim() == 2
         }
         self.muon = Muon(matrices, model_config, config) if matrices else None
-        self.adamw = self._make_adamw({name: p for name, p in self.parameters.items() if name not in matrices})
+        rest = {name: p for name, p in self.parameters.items() if name not in matrices}
+        self.adamw = self._make_adamw(rest) if rest else None
 
     def _make_adamw(self, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
         """AdamW with weight decay on the matrices alone; the fused kernel exists for cpu, cuda and mps."""
@@ -150,9 +154,10 @@ class Optimizer:
     def step(self, step: int, dtype: torch.dtype) -> None:
         """Apply the gradients as update number ``step`` (from 0); ``dtype`` is the format of Muon's products."""
         lr = learning_rate(step, self.config)
-        for group in self.adamw.param_groups:
-            group["lr"] = lr
-        self.adamw.step()
+        if self.adamw is not None:
+            for group in self.adamw.param_groups:
+                group["lr"] = lr
+            self.adamw.step()
         if self.muon is not None:
             self.muon.step(self.config.muon_learning_rate * lr / self.config.learning_rate, dtype)
 
@@ -165,7 +170,7 @@ class Optimizer:
         """Return everything the next update depends on, by name; empty before the first update of AdamW."""
         tensors: dict[str, Tensor] = {}
         for name, p in self.parameters.items():
-            for key, value in self.adamw.state.get(p, {}).items():
+            for key, value in (self.adamw.state if self.adamw else {}).get(p, {}).items():
                 tensors[f"adamw.{key}.{name}"] = value
         if self.muon is not None:
             for (rows, columns), momentum in self.muon.momentum.items():
@@ -179,9 +184,10 @@ class Optimizer:
             for name in self.parameters
         }
         for name, state in states.items():
-            if state:
+            if state and self.adamw is not None:
                 p = self.parameters[name]
-                self.adamw.state[p] = {key: value.to(p.device, torch.float32) for key, value in state.items()}
+                # Copies: the tensors may be mapped from a file that is pruned while training goes on.
+                self.adamw.state[p] = {k: value.to(p.device, torch.float32, copy=True) for k, value in state.items()}
         expected = self.state_tensors()
         if odd := sorted(set(expected) ^ set(tensors)):
             raise ValueError(f"{odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")

@@ -33,7 +33,7 @@ NANOGPT_KEYS = {
     "eval_only": "the command gptcli eval RUN",
     "decay_lr": "train.schedule (false is `schedule: constant`)",
     "always_save_checkpoint": "train.save_interval",
-    "init_from": "the command gptcli finetune --from",
+    "init_from": "finetune.base, or the option of gptcli finetune --from",
     "out_dir": "the option --run",
     "dataset": "data.corpus",
     "start": "sample.prompt",

@@ -6,6 +6,7 @@ evaluating need nothing else. This module knows the layout; what the files mean 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import difflib
 import json
@@ -16,13 +17,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gptcli import __version__
-from gptcli.config import RunProfile
+from gptcli.chat_template import ChatTemplate
+from gptcli.config import FinetuneConfig, RunProfile
 from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.files import atomic_folder, atomic_write, read_json, write_json
 from gptcli.profiles import build_profile, load_profile, override_path, write_profile
-from gptcli.shards import DatasetManifest, TokenDataset, open_dataset
+from gptcli.shards import DatasetManifest, TokenDataset, can_be_named, given_folder, open_dataset
 from gptcli.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 
 RUN_VERSION = 1
@@ -72,6 +75,30 @@ class RunDir:
         """One folder a checkpoint, and the pointers ``latest`` and ``best``."""
         return self.path / "checkpoints"
 
+    @property
+    def base_path(self) -> Path:
+        """The folder of what a finetuned run began from: ``base.json``, and the weights that stay as they are."""
+        return self.path / "base"
+
+    def base(self) -> dict[str, Any] | None:
+        """Read what a finetuned run began from; None for a run from scratch.
+
+        ``files`` holds bytes and SHA-256 of the frozen weights beside it, and is empty where none are frozen.
+        Raises ``RunError`` when a finetuned run has lost it.
+        """
+        path = self.base_path / "base.json"
+        if path.is_file():
+            value = read_json(path, format_version=RUN_VERSION, what="the base of a run")
+            if not isinstance(value.get("files"), dict) or not isinstance(value.get("name"), str):
+                raise FormatError(f"{path}: the base of a run is damaged: name or files is missing.")
+            return value
+        if (base := self.profile().finetune.base) is not None:
+            raise RunError(
+                f"{path}: the run {self.name!r} was finetuned from {base}, and this file of it is missing.",
+                f"Restore the folder base/ from a copy of the run, or start again: gptcli finetune --from {base}",
+            )
+        return None
+
     def profile(self) -> RunProfile:
         """Read the run's profile."""
         return load_profile(self.profile_path)
@@ -92,11 +119,19 @@ class RunDir:
         """Return the manifest of the tokens the run is trained on, as it was when the run was created."""
         return self._recorded()[1]
 
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How conversations are written for a run that was tuned on them; None for any other."""
+        return self.manifest().chat
+
     def dataset(self) -> TokenDataset:
         """Open the tokens the run is trained on; raises ``CorpusError`` when they are gone or are not the same."""
         folder, recorded = self._recorded()
         # The working directory comes first, so that a copied workspace uses its own tokens.
-        places = [Path("corpora") / recorded.corpus / "tokens" / folder.name, folder]
+        # `gptcli prepare --run` makes them in a folder that is called after the very tokenizer.
+        here = Path("corpora") / recorded.corpus / "tokens"
+        again = given_folder(recorded.tokenizer, recorded.fingerprint)
+        places = [here / folder.name, here / again, folder, folder.with_name(again)]
         found = [open_dataset(place) for place in places if place.is_dir()]
         for dataset in found:
             if not list(_differences(dataset.manifest, recorded)):
@@ -106,14 +141,21 @@ class RunDir:
             raise CorpusError(
                 f"{dataset.folder}: the tokens are not those the run {self.name!r} began with "
                 f"({what} {now}, the run has {then}).",
-                f"If the text is the same, type: {_prepare_command(recorded)}   "
+                f"If the text is the same, type: {self._prepare_command(recorded)}   "
                 f"Else start a new run: gptcli train {recorded.corpus}",
             )
         raise CorpusError(
             f"The tokens of the run {self.name!r} are gone: {folder} does not exist.",
             f"Fetch the text again (gptcli fetch SOURCE --name {recorded.corpus}) and type: "
-            f"{_prepare_command(recorded)}   Without the corpus: gptcli eval {self.name} --text FILE",
+            f"{self._prepare_command(recorded)}   Without the corpus: gptcli eval {self.name} --text FILE",
         )
+
+    def _prepare_command(self, manifest: DatasetManifest) -> str:
+        """Return the command that makes these tokens again from the same text."""
+        if not can_be_named(manifest):
+            return f"gptcli prepare {manifest.corpus} --run {self.name}"
+        how = f"--split-at {manifest.split_at}" if manifest.split_at is not None else f"--split {manifest.split}"
+        return f"gptcli prepare {manifest.corpus} --tokenizer {manifest.tokenizer} {how}"
 
     def _recorded(self) -> tuple[Path, DatasetManifest]:
         value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
@@ -138,22 +180,33 @@ def create_run(
     when the tokens are too few for the profile.
     """
     check_dataset_fits(profile, dataset)
+    name = choose_name(name, profile_name, dataset, runs_dir)
+    profile = profile.model_copy(update={"finetune": FinetuneConfig()})  # which training from scratch ignores
+    with atomic_folder(runs_dir / name) as folder:
+        write_run(RunDir(folder), profile, profile_name=profile_name, dataset=dataset)
+    return RunDir(runs_dir / name)
+
+
+def choose_name(name: str | None, profile_name: str, dataset: TokenDataset, runs_dir: Path) -> str:
+    """Return a new run's name: ``name`` if there is one and it can be, else one after corpus and profile."""
     name = _free_name(f"{dataset.manifest.corpus}-{profile_name}", runs_dir) if name is None else name
     check_run_name(name, runs_dir)
-    with atomic_folder(runs_dir / name) as folder:
-        run = RunDir(folder)
-        write_profile(run.profile_path, resolve_profile(profile, dataset))
-        save_tokenizer(dataset.tokenizer(), run.tokenizer_path)
-        write_json(
-            run.dataset_path,
-            {
-                "format_version": RUN_VERSION,
-                "folder": str(dataset.folder.resolve()),
-                "manifest": dataset.manifest.to_json(),
-            },
-        )
-        write_json(run.environment_path, _environment(profile_name))
-    return RunDir(runs_dir / name)
+    return name
+
+
+def write_run(run: RunDir, profile: RunProfile, *, profile_name: str, dataset: TokenDataset) -> None:
+    """Write into an empty folder what every run has before its first step; the profile is resolved on the way."""
+    write_profile(run.profile_path, resolve_profile(profile, dataset))
+    save_tokenizer(dataset.tokenizer(), run.tokenizer_path)
+    write_json(
+        run.dataset_path,
+        {
+            "format_version": RUN_VERSION,
+            "folder": str(dataset.folder.resolve()),
+            "manifest": dataset.manifest.to_json(),
+        },
+    )
+    write_json(run.environment_path, _environment(profile_name))
 
 
 def resolve_profile(profile: RunProfile, dataset: TokenDataset) -> RunProfile:
@@ -252,6 +305,20 @@ def find_run(name: str | None = None, runs_dir: Path = Path("runs")) -> RunDir:
     raise RunError(f"There is no run called {name!r} in {runs_dir}.", f"{hint}gptcli runs list shows them all.")
 
 
+def base_val_loss(run: RunDir) -> float | None:
+    """Return the val_loss at step 0 from the metrics: a finetuned run's before any training; else None."""
+    if not run.metrics_path.exists():
+        return None
+    with run.metrics_path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if '"evaluated"' in line:
+                with contextlib.suppress(ValueError):
+                    event = json.loads(line)
+                    loss = event.get("val_loss")
+                    return loss if event.get("step") == 0 and isinstance(loss, float) else None
+    return None
+
+
 def truncate_metrics(run: RunDir, step: int, done: Mapping[str, int]) -> None:
     """Drop the events that the resumed run will make again, and any half-written last line.
 
@@ -272,19 +339,15 @@ def truncate_metrics(run: RunDir, step: int, done: Mapping[str, int]) -> None:
         file.writelines(kept)
 
 
-def _prepare_command(manifest: DatasetManifest) -> str:
-    """Return the command that makes these tokens again from the same text."""
-    how = f"--split-at {manifest.split_at}" if manifest.split_at is not None else f"--split {manifest.split}"
-    return f"gptcli prepare {manifest.corpus} --tokenizer {manifest.tokenizer} {how}"
-
-
 def _differences(now: DatasetManifest, then: DatasetManifest) -> Iterator[tuple[str, str, str]]:
     """Yield what differs between two manifests of what should be the same tokens."""
     for what in ("fingerprint", "corpus_sha256"):
         if getattr(now, what) != getattr(then, what):
             yield what, getattr(now, what), getattr(then, what)
     for split in ("train", "val"):
-        found, expected = (tuple(shard.sha256 for shard in getattr(m, split).shards) for m in (now, then))
+        found, expected = (
+            tuple((shard.sha256, shard.mask_sha256) for shard in getattr(m, split).shards) for m in (now, then)
+        )
         if found != expected:
             yield f"{split} split, cut by", now.split_reason, then.split_reason
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gptcli.config import RunProfile
-from gptcli.events import CheckpointSaved, RunFinished, TrainEvent, to_record
+from gptcli.events import CheckpointSaved, Reason, RunFinished, TrainEvent, to_record
 from gptcli.profiles import write_profile
 from gptcli.runs import RunDir, truncate_metrics
 from gptcli.trainer import Trainer
@@ -34,6 +34,8 @@ def train(
     stop: StopRequest | None = None,
 ) -> Generator[TrainEvent, None, None]:
     """Train a run to its last step, from its newest checkpoint if there is one, and yield what happens.
+
+    A run whose val_loss has not fallen for ``train.patience`` evaluations ends before.
 
     The weights, the optimizer, the random state, the order of the data and the metrics of an interrupted and
     resumed run are those of an uninterrupted one, bit for bit on a CPU with the same number of threads. ``profile``
@@ -60,14 +62,21 @@ def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, 
     config, state = trainer.profile.train, trainer.state
     yield trainer.started()
     yield from _due(trainer, stop)  # a run that was stopped before an evaluation makes up for it
-    while state.step < config.max_steps and stop.reason is None:
+    while state.step < config.max_steps and stop.reason is None and not trainer.is_worn_out():
         trainer.update()
         yield from trainer.notices()
         yield from _due(trainer, stop)
     if trainer.saved_step != state.step:
         yield trainer.save(best=False)
-    done = state.step >= config.max_steps and state.evaluated_step == state.step
-    yield trainer.finished("completed" if done else stop.reason or "completed")
+    yield trainer.finished(_reason(trainer, stop))
+
+
+def _reason(trainer: Trainer, stop: StopRequest) -> Reason:
+    """Say why the run ends here; what is done needs no going on, whoever asked for a stop meanwhile."""
+    state = trainer.state
+    if state.step >= trainer.profile.train.max_steps and state.evaluated_step == state.step:
+        return "completed"
+    return "stopped_early" if trainer.is_worn_out() else stop.reason or "completed"
 
 
 def _due(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:

@@ -10,31 +10,23 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gptcli.batches import Batch, BatchStream
-from gptcli.checkpoints import (
-    TrainState,
-    latest_checkpoint,
-    load_checkpoint,
-    load_weights,
-    restore_rng,
-    rng_tensors,
-    save_checkpoint,
-)
+from gptcli.building import build
+from gptcli.checkpoints import TrainState, rng_tensors, save_checkpoint
 from gptcli.config import RunProfile
 from gptcli.device import Setup, choose_setup, detect
-from gptcli.errors import GptcliError, RunError
+from gptcli.errors import GptcliError
 from gptcli.evaluate import evaluate
-from gptcli.events import CheckpointSaved, Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged
+from gptcli.events import CheckpointSaved, Evaluated, Notice, Reason, RunFinished, RunStarted, SampleDrawn, StepLogged
 from gptcli.model import GPT
-from gptcli.optim import Optimizer, learning_rate
-from gptcli.plan import flops_per_token
-from gptcli.runs import RunDir
+from gptcli.optim import learning_rate
+from gptcli.plan import count_parameters, flops_per_token
+from gptcli.runs import RunDir, base_val_loss
 from gptcli.sample import generate
 from gptcli.shards import TokenDataset
 from gptcli.tokenizer import byte_lengths
@@ -42,6 +34,8 @@ from gptcli.tokenizer import byte_lengths
 # float16 gradients are scaled so that small ones survive: halved on overflow, doubled after this many good steps.
 LOSS_SCALE_START = 65_536.0
 LOSS_SCALE_STEPS = 2000
+# Larger models are finetuned on a CPU without compiling, which takes memory; what it would save was not measured.
+COMPILED_PARAMETERS = 50_000_000
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -53,9 +47,11 @@ class Trainer:
         self.dataset, self.tokenizer = run.dataset(), run.tokenizer()
         self.setup = make_setup(self.profile, device)
         self.started_at = time.perf_counter()
-        self.model, self.optimizer = build(self.profile, self.setup)
-        self.state, self.saved_step = TrainState(), -1
-        self._restore()
+        self.model, self.optimizer, saved = build(run, self.profile, self.setup)
+        self.state, self.saved_step = saved or TrainState(), saved.step if saved else -1
+        base = run.base()
+        self.base: str | None = base["name"] if base else None
+        self.base_val_loss = base_val_loss(run) if base and self.state.evaluated_step >= 0 else None
         self._fit_loss_scale()
         self.batches = open_batches(self.profile, self.dataset, self.state)
         self._pending: list[str] = []
@@ -63,25 +59,6 @@ class Trainer:
         self._clock = _Clock()
         self._lengths = byte_lengths(self.tokenizer)
         self._grad_norm = 0.0
-
-    def _restore(self) -> None:
-        """Go on from the newest checkpoint; a run without one is at step 0."""
-        path = latest_checkpoint(self.run)
-        if path is None:
-            return
-        checkpoint = load_checkpoint(path)
-        load_weights(self.model, checkpoint.model, str(path))
-        optimizer = {name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith("rng.")}
-        if checkpoint.state.step:
-            try:
-                self.optimizer.load_state_tensors(optimizer)
-            except ValueError as error:
-                raise RunError(
-                    f"{path}: the optimizer's state is not of this profile ({error}).",
-                    "Start a new run with this optimizer: gptcli train --run NAME",
-                ) from error
-        restore_rng(checkpoint.optimizer, self.setup.device)
-        self.state, self.saved_step = checkpoint.state, checkpoint.state.step
 
     def _fit_loss_scale(self) -> None:
         """Begin or drop the scale where the run begins, or goes on in another number format."""
@@ -97,7 +74,8 @@ class Trainer:
             return eager
         try:
             compiled = loss_function(self.model, self.setup, compiled=True)
-            with torch.random.fork_rng(enabled=self.profile.model.dropout > 0):
+            drops = self.profile.model.dropout > 0 or self.profile.finetune.lora_dropout > 0
+            with torch.random.fork_rng(enabled=drops):
                 tokens = np.zeros((self.profile.train.batch_size, self.profile.model.block_size), np.int64)
                 compiled(*self._to_device(Batch(tokens, tokens))).backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and training can do without
@@ -108,28 +86,35 @@ class Trainer:
         return compiled
 
     def update(self) -> None:
-        """Make one step: the gradients of all its micro-batches, clipped, then the optimizer."""
+        """Make one step: the gradients of all its micro-batches, clipped, then the optimizer.
+
+        Micro-batches without a single scored target leave the weights and the optimizer as they are.
+        """
         config, state = self.profile.train, self.state
         begin = time.perf_counter()
         micro_batches = [self.batches.next_batch() for _ in range(config.grad_accum_steps)]
         n_tokens = sum(int((batch.targets >= 0).sum()) for batch in micro_batches)
-        total = torch.zeros((), device=self.setup.device)
-        for batch in micro_batches:
-            loss = self._loss(*self._to_device(batch)) / n_tokens
-            (loss * state.loss_scale).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        applied = self._apply_gradients()
+        mean = self._backward(micro_batches, n_tokens) if n_tokens else math.nan
+        applied = self._apply_gradients() if n_tokens else True
         self.optimizer.zero_grad()
         state.step += 1
         state.tokens_seen += n_tokens
         state.epoch, state.index = self.batches.position
-        mean = float(total)
         if math.isfinite(mean):
             state.loss_sum += mean * n_tokens
             state.loss_tokens += n_tokens
         if not applied:
             self._skip()
         self._clock.trained(n_tokens, time.perf_counter() - begin)
+
+    def _backward(self, micro_batches: list[Batch], n_tokens: int) -> float:
+        """Leave the gradients of the mean loss in the parameters; returns that loss."""
+        total = torch.zeros((), device=self.setup.device)
+        for batch in micro_batches:
+            loss = self._loss(*self._to_device(batch)) / n_tokens
+            (loss * self.state.loss_scale).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return float(total)
 
     def _apply_gradients(self) -> bool:
         """Clip and apply the gradients as the next update; non-finite ones change nothing and give False."""
@@ -203,6 +188,8 @@ class Trainer:
         best = math.isfinite(result.val_loss) and (state.best_val_loss is None or result.val_loss < state.best_val_loss)
         state.evaluated_step = state.step
         state.last_val_loss = result.val_loss if math.isfinite(result.val_loss) else None
+        if self.base is not None and state.step == 0:
+            self.base_val_loss = state.last_val_loss
         if best:
             state.best_val_loss, state.best_val_loss_stderr = result.val_loss, result.val_loss_stderr
             state.best_bits_per_byte, state.best_step = result.bits_per_byte, state.step
@@ -223,9 +210,12 @@ class Trainer:
         """Let the model write as it is now; its draws do not touch the random state, and a failure ends no run."""
         config = self.profile.sample.model_copy(update={"num_samples": 1})
         self.state.sampled_step = self.state.step
+        # Matrices in bfloat16 meet a float32 residual stream: only autocast lets them multiply.
+        wide = self.model.wte.weight.dtype == torch.float32
         try:
-            pieces = generate(self.model, self.tokenizer, config.prompt, config)
-            text = "".join(piece.text for piece in pieces)
+            with contextlib.nullcontext() if wide else self.setup.autocast():
+                pieces = generate(self.model, self.tokenizer, config.prompt, config)
+                text = "".join(piece.text for piece in pieces)
         except GptcliError as error:
             return Notice(self.state.step, f"No sample could be drawn: {error.message}")
         return SampleDrawn(self.state.step, config.prompt, text)
@@ -234,13 +224,23 @@ class Trainer:
         """Write a checkpoint of this moment."""
         tensors = {**self.optimizer.state_tensors(), **rng_tensors(self.setup.device)}
         keep = self.profile.train.keep_checkpoints
-        path = save_checkpoint(self.run, self.model, tensors, self.state, best=best, keep=keep)
+        trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        path = save_checkpoint(self.run, trained, tensors, self.state, best=best, keep=keep)
         self.saved_step = self.state.step
         return CheckpointSaved(self.state.step, str(path), best)
+
+    def is_worn_out(self) -> bool:
+        """Say whether the last ``patience`` evaluations brought no better val_loss."""
+        config, state = self.profile.train, self.state
+        if not config.patience or state.best_step is None:
+            return False
+        return state.evaluated_step - state.best_step >= config.patience * config.eval_interval
 
     def started(self) -> RunStarted:
         """Describe the run."""
         model, manifest, expects = self.profile.model, self.dataset.manifest, self.profile.expects
+        n_params = count_parameters(model)
+        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         return RunStarted(
             run=self.run.name,
             folder=str(self.run.path),
@@ -249,7 +249,7 @@ class Trainer:
             train_tokens=manifest.train.tokens,
             val_tokens=manifest.val.tokens,
             family=model.family,
-            n_params=self.model.n_params(),
+            n_params=n_params,
             n_layer=model.n_layer,
             n_head=model.n_head,
             n_embd=model.n_embd,
@@ -263,9 +263,12 @@ class Trainer:
             expected_val_loss=expects.val_loss,
             expected_minutes=expects.minutes,
             best_val_loss=self.state.best_val_loss,
+            base=self.base,
+            trained_params=None if trained == n_params else trained,
+            stopped_early=self.is_worn_out() and self.state.step < self.profile.train.max_steps,
         )
 
-    def finished(self, reason: Literal["completed", "interrupted", "terminated"]) -> RunFinished:
+    def finished(self, reason: Reason) -> RunFinished:
         """Sum the run up."""
         state = self.state
         return RunFinished(
@@ -284,6 +287,7 @@ class Trainer:
             tokens_per_second=self._clock.tokens_per_second(),
             expected_val_loss=self.profile.expects.val_loss,
             elapsed=self._elapsed(),
+            base_val_loss=self.base_val_loss,
         )
 
     def _elapsed(self) -> float:
@@ -333,16 +337,9 @@ def make_setup(profile: RunProfile, device: str | None = None) -> Setup:
     """Choose where the profile is trained here; ``device`` overrules it."""
     config = profile.train if device is None else profile.train.model_copy(update={"device": device})
     flops = flops_per_token(profile.model) * profile.tokens_per_step * config.max_steps
+    if profile.finetune.base is not None and count_parameters(profile.model) > COMPILED_PARAMETERS:
+        flops = 0
     return choose_setup(config, detect(), training_flops=float(flops))
-
-
-def build(profile: RunProfile, setup: Setup) -> tuple[GPT, Optimizer]:
-    """Seed torch's generators and make the model, on its device in training mode, and its optimizer."""
-    if setup.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    torch.manual_seed(profile.train.seed)
-    model = GPT(profile.model).to(setup.device)
-    return model.train(), Optimizer(model, profile.model, profile.train)
 
 
 def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState) -> BatchStream:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gptcli.config import DataConfig, ModelConfig, RunProfile, SampleConfig, TrainConfig
+from gptcli.profiles import build_profile
 from gptcli.shards import TokenDataset, open_dataset
+
+if TYPE_CHECKING:
+    from gptcli.bases.base import Base
+    from gptcli.runs import RunDir
 
 # Before torch is imported, as the command line does it; see cli/app.py.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -65,3 +72,61 @@ def tiny_profile() -> RunProfile:
         ),
         sample=SampleConfig(prompt="The ", max_new_tokens=8),
     )
+
+
+@pytest.fixture
+def make_base(tiny_dataset: TokenDataset) -> Callable[..., Base]:
+    """Make a tiny model of a family with random weights, always the same, in the tokens of ``tiny_dataset``."""
+    import torch
+
+    from gptcli.bases.base import Base
+    from gptcli.model import GPT
+
+    def make(family: str = "gpt2") -> Base:
+        config = ModelConfig.model_validate(
+            {"family": family, "n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 32, "bias": family == "gpt2",
+             "vocab_size": tiny_dataset.manifest.vocab_size}
+        )  # fmt: skip
+        torch.manual_seed(9)
+        weights = {name: tensor + 0.02 * torch.randn_like(tensor) for name, tensor in GPT(config).state_dict().items()}
+        origin = {"path": "somewhere"}
+        return Base("tiny-base", "folder", config, tiny_dataset.tokenizer(), weights, origin, ("A note.",))
+
+    return make
+
+
+@pytest.fixture
+def finetune_profile() -> Callable[..., RunProfile]:
+    """Make a profile of twelve small steps for finetuning, with some values changed."""
+    train = {
+        "batch_size": 4, "max_steps": 12, "warmup_steps": 2, "log_interval": 1, "eval_interval": 4, "save_interval": 5,
+        "device": "cpu", "dtype": "float32",
+    }  # fmt: skip
+
+    def make(*overrides: str) -> RunProfile:
+        return build_profile({"train": dict(train), "sample": {"prompt": "The ", "max_new_tokens": 8}}, overrides)
+
+    return make
+
+
+@pytest.fixture
+def new_finetune(
+    tmp_path: Path,
+    tiny_dataset: TokenDataset,
+    make_base: Callable[..., Base],
+    finetune_profile: Callable[..., RunProfile],
+) -> Callable[..., RunDir]:
+    """Create a finetune of ``make_base``'s model with some values of the profile changed."""
+    from gptcli.finetune import create_finetune
+
+    def make(name: str, *overrides: str, family: str = "gpt2") -> RunDir:
+        return create_finetune(
+            finetune_profile(*overrides),
+            make_base(family),
+            profile_name="tune",
+            dataset=tiny_dataset,
+            runs_dir=tmp_path / "runs",
+            name=name,
+        )
+
+    return make

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from gptcli.budget import dry_run, fit_budget
+from gptcli.bases.base import Base
+from gptcli.budget import fit_budget
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
+from gptcli.finetune import create_finetune
+from gptcli.model import GPT
 from gptcli.profiles import build_profile
+from gptcli.runs import RunDir
 from gptcli.shards import TokenDataset
 
 
@@ -24,18 +27,24 @@ def test_a_budget_becomes_steps_that_are_written_into_the_profile(
     assert long.expects.val_loss is None, "the promise belonged to another number of steps"
 
 
+def test_a_finetune_is_timed_with_its_own_weights(tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> None:
+    config = tiny_profile.model.model_copy(update={"vocab_size": tiny_dataset.manifest.vocab_size})
+    base = Base("b", "folder", config, tiny_dataset.tokenizer(), GPT(config).state_dict())
+    profile = build_profile({"train": {"device": "cpu", "compile": False}}, ["lora_rank=2"])
+    made: list[RunDir] = []
+
+    def create(profile: RunProfile, *, profile_name: str, dataset: TokenDataset, runs_dir: Path) -> RunDir:
+        run = create_finetune(profile, base, profile_name=profile_name, dataset=dataset, runs_dir=runs_dir)
+        made.append(run)
+        return run
+
+    fitted, sentence = fit_budget(profile, tiny_dataset, 20, create=create)
+    assert fitted.train.max_steps > 10
+    assert "20 s allow" in sentence
+    assert len(made) == 1
+    assert not made[0].path.exists(), "thrown away"
+
+
 def test_a_budget_too_short_for_a_step_says_what_it_takes(tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> None:
     with pytest.raises(ProfileError, match=r"A budget of 0 s is too short: .* take \d+ s here"):
         fit_budget(tiny_profile, tiny_dataset, 0.001)
-
-
-def test_a_dry_run_tells_the_facts_and_writes_nothing(
-    tiny_dataset: TokenDataset, tiny_profile: RunProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    facts = dry_run(tiny_profile, tiny_dataset)
-    assert facts["tokens_seen"] == 12 * 4 * 16
-    assert facts["epochs"] == pytest.approx(12 * 4 * 16 / len(tiny_dataset.train))
-    assert facts["device"] == "cpu"
-    assert facts["profile"]["model"]["vocab_size"] == tiny_dataset.manifest.vocab_size
-    assert os.listdir(tmp_path) == []  # noqa: PTH208 - hidden files count

@@ -38,7 +38,7 @@ def trained(tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     run, model = RunDir(tmp_path / "run"), GPT(MODEL)
     state = TrainState(step=7, tokens_seen=70, best_val_loss=1.5, loss_sum=0.1)
-    path = save_checkpoint(run, model, {"rng.cpu": torch.get_rng_state()}, state, best=True, keep=0)
+    path = save_checkpoint(run, model.state_dict(), {"rng.cpu": torch.get_rng_state()}, state, best=True, keep=0)
     back = load_checkpoint(path)
     assert back.state == state
     assert all(torch.equal(back.model[name], tensor) for name, tensor in model.state_dict().items())
@@ -49,7 +49,12 @@ def test_equal_states_are_equal_bytes(tmp_path: Path) -> None:
     model = GPT(MODEL)
     a, b = (
         save_checkpoint(
-            RunDir(tmp_path / name), model, {"rng.cpu": torch.get_rng_state()}, TrainState(step=1), best=False, keep=0
+            RunDir(tmp_path / name),
+            model.state_dict(),
+            {"rng.cpu": torch.get_rng_state()},
+            TrainState(step=1),
+            best=False,
+            keep=0,
         )
         for name in "ab"
     )
@@ -109,7 +114,7 @@ def test_an_unknown_version_of_the_state_is_refused(trained: RunDir) -> None:
 def test_only_latest_best_and_those_asked_for_are_kept(tmp_path: Path) -> None:
     run, model = RunDir(tmp_path / "run"), GPT(MODEL)
     for step in range(1, 8):
-        save_checkpoint(run, model, {}, TrainState(step=step), best=step == 2, keep=2)
+        save_checkpoint(run, model.state_dict(), {}, TrainState(step=step), best=step == 2, keep=2)
     assert sorted(p.name for p in run.checkpoints_path.glob("step_*")) == [f"step_00000{n}" for n in (2, 5, 6, 7)]
     assert checkpoint_path(run, "best").name == "step_000002"
 
@@ -118,7 +123,7 @@ def test_what_killed_saves_left_is_cleared_away_and_steps_are_ordered_as_numbers
     run, model = RunDir(tmp_path / "run"), GPT(MODEL)
     (run.checkpoints_path / ".step_000001.x.tmp").mkdir(parents=True)
     for step in (999_999, 1_000_000, 1_000_001):
-        save_checkpoint(run, model, {}, TrainState(step=step), best=False, keep=1)
+        save_checkpoint(run, model.state_dict(), {}, TrainState(step=step), best=False, keep=1)
     assert sorted(p.name for p in run.checkpoints_path.iterdir()) == ["latest", "step_1000000", "step_1000001"]
 
 

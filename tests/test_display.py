@@ -143,6 +143,62 @@ def test_header_says_what_is_trained_on_what_and_why_there() -> None:
     assert "complete" in dict(header_facts(started(step=1000)))[""]
 
 
+def test_header_of_a_finetune_names_its_base_and_what_is_trained() -> None:
+    facts = dict(header_facts(started(base="gpt2-large", trained_params=8_847_360)))
+    assert facts["from"] == "gpt2-large"
+    assert facts["model"].startswith("modern, 895k parameters, 8.85M trained: n_layer 3")
+    assert list(facts)[:4] == ["corpus", "tokenizer", "from", "model"]
+    assert "gptcli finetune" in shown([started(base="gpt2-large")])
+    assert "from" not in dict(header_facts(started()))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_base_is_the_first_row_without_a_loss_of_training(terminal: bool) -> None:
+    events: list[TrainEvent] = [
+        started(base="gpt2"),
+        evaluated(0, 3.5),
+        logged(10),
+        evaluated(10, 3.4),
+        finished(base_val_loss=3.5),
+    ]
+    output = shown(events, terminal=terminal)
+    rows = [line for line in screen(output).splitlines() if re.match(r" +0 +3\.5", line)]
+    assert [row.split() for row in rows] == [
+        ["0", "3.5000", "\u00b1", "0.0123*" if not terminal else "0.0123", "2.345", "0s"]
+    ]
+    assert "val_loss 3.5000 before any training, 0.5000 more" in output
+
+
+def test_the_time_left_is_not_told_before_the_first_step() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=80, height=24, force_terminal=True, no_color=True, _environ={"TERM": "xterm"})
+    with TrainView(console) as view:
+        view.show(started(base="gpt2"))
+        view.show(evaluated(0, 3.5))
+        assert re.search(r"0% .*step 0/1,000, warming up", screen(file.getvalue()))
+        view.show(evaluated(100, 3.4))
+        assert re.search(r"10% .*step 100/1,000, 1m \d\ds left", screen(file.getvalue()))
+
+
+def test_a_run_that_stopped_early_names_its_best_step_and_how_to_go_on() -> None:
+    output = shown([started(), finished(reason="stopped_early", step=950, best_val_loss=3.15)])
+    assert "r: stopped early after 1m 05s" in output
+    assert "best  val_loss 3.1500 \u00b1 0.0200 at step 900" in output
+    assert "no better val_loss since step 900" in output
+    assert "gptcli train --resume --run r --set train.patience=0" in output
+    assert "promised  val_loss 3.1: not reached, missed by 0.0500" in output
+    assert output.rstrip().endswith("next  gptcli sample r")
+    again = dict(header_facts(started(step=950, stopped_early=True)))
+    assert again[""] == "This run ended early, by train.patience. --resume --set train.patience=0 goes on."
+    assert "step 950/1,000" not in shown([started(step=950, stopped_early=True), finished()], terminal=True)
+
+
+def test_a_finetune_that_was_never_better_than_its_base_is_told_so() -> None:
+    worse = finished(best_step=0, best_val_loss=3.5, final_val_loss=4.0, base_val_loss=3.5)
+    assert overfit_text(worse, None).startswith("perhaps, val_loss rose to 4.0000 and was never below the base's")
+    assert dict(summary_facts(worse, None))["base"] == "val_loss 3.5000 before any training"
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 12), (40, 10), (200, 60), (20, 6)])
 def test_live_table_is_never_taller_or_wider_than_the_terminal(width: int, height: int) -> None:
     output = shown(run_of(2000), terminal=True, width=width, height=height)

@@ -110,3 +110,25 @@ def test_an_optimizer_with_its_state_loaded_goes_on_bitwise(kind: str) -> None:
     steps(second, resumed, range(3, 6))
     for a, b in zip(whole.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_frozen_weights_have_no_state_and_never_move(name: str) -> None:
+    torch.manual_seed(0)
+    model = GPT(MODEL)
+    for parameter, p in model.named_parameters():
+        p.requires_grad = parameter == "blocks.1.mlp.down.weight"
+    before = {parameter: p.detach().clone() for parameter, p in model.named_parameters()}
+    config = TrainConfig.model_validate({"optimizer": name, "weight_decay": 0.5, "warmup_steps": 0, "max_steps": 10})
+    optimizer = Optimizer(model, MODEL, config)
+    tokens = torch.arange(32).view(2, 16)
+    model(tokens, tokens).backward()
+    optimizer.step(0, torch.float32)
+    moved = {parameter for parameter, p in model.named_parameters() if not torch.equal(p, before[parameter])}
+    assert moved == {"blocks.1.mlp.down.weight"}
+    state = optimizer.state_tensors()
+    assert len(state) == (1 if name == "muon" else 3)
+    other = Optimizer(model, MODEL, config)
+    other.load_state_tensors(state)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in other.state_tensors().items())
+    assert all(tensor.data_ptr() != state[key].data_ptr() for key, tensor in other.state_tensors().items()), "copies"

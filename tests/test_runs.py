@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from gptcli.chat_template import ChatTemplate
 from gptcli.config import RunProfile
 from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.profiles import build_profile
@@ -152,3 +154,32 @@ def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(run: RunDir) -
 
 def test_the_dataset_of_a_run_opens(run: RunDir, tiny_dataset: TokenDataset) -> None:
     assert len(run.dataset().train) == len(open_dataset(tiny_dataset.folder).train)
+
+
+def test_tokens_made_again_for_a_run_are_found_and_named_where_a_name_does_not_say_which(
+    run: RunDir, tiny_dataset: TokenDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value = json.loads(run.dataset_path.read_text())
+    manifest = {**value["manifest"], "given_tokenizer": True}
+    gone = str(tmp_path / "gone" / "char")
+    run.dataset_path.write_text(json.dumps({**value, "folder": gone, "manifest": manifest}))
+    with pytest.raises(CorpusError, match="are gone") as caught:
+        run.dataset()
+    assert "gptcli prepare tiny --run r" in caught.value.hint
+    folder = f"char-{tiny_dataset.manifest.fingerprint[:8]}"
+    shutil.copytree(tiny_dataset.folder, tmp_path / "corpora" / "tiny" / "tokens" / folder)
+    assert run.dataset().folder.name == folder
+
+
+def test_a_run_knows_its_chat_template(run: RunDir) -> None:
+    assert run.chat_template is None
+    value = json.loads(run.dataset_path.read_text())
+    value["manifest"]["chat"] = asdict(ChatTemplate(user_start="Q: "))
+    for split in ("train", "val"):
+        for shard in value["manifest"][split]["shards"]:
+            shard["mask_sha256"] = "0" * 64
+    run.dataset_path.write_text(json.dumps(value))
+    assert RunDir(run.path).chat_template == ChatTemplate(user_start="Q: ")
+    with pytest.raises(CorpusError, match="train split"):
+        run.dataset()  # without masks they are other tokens

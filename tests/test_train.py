@@ -96,6 +96,35 @@ def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert metrics(parts) == metrics(whole)
 
 
+def test_a_run_of_before_there_was_finetuning_goes_on_bit_for_bit(new_run: Callable[..., RunDir]) -> None:
+    whole, parts = new_run("whole", "dropout=0.2"), new_run("parts", "dropout=0.2")
+    finish(whole)
+    interrupt(parts, 6)
+    text = parts.profile_path.read_text("utf-8")
+    start = text.index("finetune:")
+    old = text[:start] + text[text.index("sample:", start) :]
+    kept = [line for line in old.splitlines() if not line.strip().startswith(("patience", "gradient_checkpointing"))]
+    parts.profile_path.write_text("\n".join(kept) + "\n", "utf-8")
+    assert "lora" not in parts.profile_path.read_text("utf-8")
+    finish(parts)
+    assert checkpoint_bytes(parts) == checkpoint_bytes(whole)
+
+
+def test_training_from_scratch_knows_no_finetuning(new_run: Callable[..., RunDir]) -> None:
+    plain, tuned = new_run("plain"), new_run("tuned", "lora_rank=4", "finetune.base=gpt2", "freeze_embeddings=true")
+    assert tuned.profile() == plain.profile()
+    assert tuned.base() is None
+
+
+def test_patience_ends_a_run_from_scratch_too(new_run: Callable[..., RunDir]) -> None:
+    rates = ("muon_learning_rate=9", "learning_rate=9", "warmup_steps=0", "max_steps=60", "schedule=constant")
+    last = finish(new_run("r", *rates, "patience=3"))[-1]
+    assert isinstance(last, RunFinished)
+    assert last.best_step is not None
+    assert last.reason == "stopped_early"
+    assert last.step == last.best_step + 3 * 4 < 60
+
+
 def test_a_stop_puts_off_the_evaluation_and_the_resumed_run_makes_up_for_it(new_run: Callable[..., RunDir]) -> None:
     overrides = ("log_interval=1", "sample_interval=8")
     whole, parts = new_run("whole", *overrides), new_run("parts", *overrides)

@@ -18,7 +18,9 @@ from gptcli import __version__
 from gptcli.cli.common import EXIT_TERMINATED
 from gptcli.cli.corpora import corpora_app
 from gptcli.cli.eval import eval_command
+from gptcli.cli.export import export_command
 from gptcli.cli.fetch import fetch_command
+from gptcli.cli.finetune import finetune_command
 from gptcli.cli.prepare import prepare_command
 from gptcli.cli.profiles import profiles_app
 from gptcli.cli.runs import runs_app
@@ -31,6 +33,7 @@ gptcli trains a small GPT on your own text and writes with it.
   gptcli fetch book.txt            a text becomes a corpus
   gptcli prepare book              a corpus becomes tokens
   gptcli train book                tokens become a model
+  gptcli finetune book --from gpt2 or a model that exists learns it
   gptcli sample --prompt "It was"  the model writes
 
 No text at hand? Type: gptcli train
@@ -46,8 +49,10 @@ app = typer.Typer(
 app.command("fetch")(fetch_command)
 app.command("prepare")(prepare_command)
 app.command("train")(train_command)
+app.command("finetune")(finetune_command)
 app.command("sample")(sample_command)
 app.command("eval")(eval_command)
+app.command("export")(export_command)
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(corpora_app, name="corpora")
 app.add_typer(runs_app, name="runs")

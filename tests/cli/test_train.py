@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import typer
 
-from gptcli.cli.train import parse_duration
+from gptcli.cli.training import parse_duration
 from tests.cli.conftest import Cli, start_cli
 
 posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows delivers no SIGINT to a single process")

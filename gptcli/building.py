@@ -1,0 +1,95 @@
+"""How a run's model and optimizer come about: drawn from the seed, or from a checkpoint and the frozen base under it.
+
+Nothing is drawn only to be overwritten, and weights that are not trained stay mapped from their file. What is done
+with the model then is ``trainer``'s business.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gptcli.checkpoints import (
+    Checkpoint,
+    TrainState,
+    latest_checkpoint,
+    load_checkpoint,
+    load_frozen,
+    load_weights,
+    restore_rng,
+)
+from gptcli.config import RunProfile
+from gptcli.device import Setup
+from gptcli.errors import RunError
+from gptcli.lora import add_adapters, freeze
+from gptcli.model import GPT, empty_model
+from gptcli.optim import Optimizer
+from gptcli.runs import RunDir
+
+
+def build(run: RunDir, profile: RunProfile, setup: Setup) -> tuple[GPT, Optimizer, TrainState | None]:
+    """Return the model on its device in training mode, its optimizer, and the progress of the newest checkpoint.
+
+    Torch's generators are where the run left them; without a checkpoint they and the weights come from the seed, and
+    there is no progress. Raises ``FormatError`` for damaged files, ``RunError`` for those of another optimizer, and
+    for a finetuned run that has lost its weights.
+    """
+    if setup.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    torch.manual_seed(profile.train.seed)
+    path = latest_checkpoint(run)
+    if path is None:
+        model, checkpoint = _draw(run, profile), None
+    else:
+        checkpoint = load_checkpoint(path)
+        model = _assemble(run, profile, checkpoint, setup)
+    model.gradient_checkpointing = profile.train.gradient_checkpointing
+    model = model.to(setup.device).train()
+    optimizer = Optimizer(model, profile.model, profile.train)
+    if checkpoint is None:
+        return model, optimizer, None
+    _restore(optimizer, checkpoint)
+    restore_rng(checkpoint.optimizer, setup.device)
+    return model, optimizer, checkpoint.state
+
+
+def _draw(run: RunDir, profile: RunProfile) -> GPT:
+    if (base := run.base()) is not None:
+        raise RunError(
+            f"The run {run.name!r} was finetuned from {base['name']}, and it has no checkpoint any more.",
+            f"Begin again: gptcli finetune {profile.data.corpus} --from {base['name']}",
+        )
+    return GPT(profile.model)
+
+
+def _assemble(run: RunDir, profile: RunProfile, checkpoint: Checkpoint, setup: Setup) -> GPT:
+    """Put the trained weights and the frozen ones together, without a copy of those that are not trained."""
+    # Copies: a mapped file would be changed under a checkpoint that is pruned.
+    tensors = {name: tensor.clone() for name, tensor in checkpoint.model.items()}
+    model = empty_model(profile.model)
+    if run.base() is not None:
+        if profile.finetune.lora_rank:
+            add_adapters(model, profile.finetune)
+        freeze(model, profile.finetune)
+        for name, tensor in load_frozen(run).items():
+            tensors[name] = _computable(tensor, setup)
+    load_weights(model, tensors, str(checkpoint.path))
+    return model
+
+
+def _computable(frozen: Tensor, setup: Setup) -> Tensor:
+    """Widen what is stored in bfloat16 where the products are float32: a run that goes on on another machine."""
+    return frozen.float() if setup.dtype == torch.float32 else frozen
+
+
+def _restore(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
+    tensors = {name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith("rng.")}
+    if not checkpoint.state.step:
+        return
+    try:
+        optimizer.load_state_tensors(tensors)
+    except ValueError as error:
+        raise RunError(
+            f"{checkpoint.path}: the optimizer's state is not of this profile ({error}).",
+            "Start a new run with this optimizer: gptcli train --run NAME",
+        ) from error

@@ -1,0 +1,145 @@
+"""What ``train`` and ``finetune`` share: options, how a run is followed, and what a signal does to it.
+
+Knows how to watch a run, not how one comes about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptcli.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, emit, note
+
+if TYPE_CHECKING:
+    from gptcli.budget import Create
+    from gptcli.config import RunProfile
+    from gptcli.display import TrainView
+    from gptcli.events import RunFinished
+    from gptcli.runs import RunDir
+    from gptcli.shards import DatasetManifest, TokenDataset
+    from gptcli.train import StopRequest
+
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+Say = Callable[[str], None]
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``90s``, ``10m``, ``1h30m`` or ``1.5h``; other words are a usage error."""
+    match = DURATION.fullmatch(text.strip())
+    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total:
+        raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 1h30m.")
+    return total
+
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the profile. May be repeated."),
+]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(parser=parse_duration, metavar="TIME", help="Fit the number of steps to 90s, 10m or 1h30m."),
+]
+
+
+def fit(
+    config: RunProfile,
+    dataset: TokenDataset,
+    budget: float,
+    device: str | None,
+    say: Say,
+    create: Create | None = None,
+) -> RunProfile:
+    """Return the profile with as many steps as fit into ``budget`` seconds here, saying how many and why."""
+    from gptcli.budget import fit_budget
+    from gptcli.runs import create_run
+
+    say("Timing some steps to fit the run to its budget.")
+    config, sentence = fit_budget(config, dataset, budget, device=device, create=create or create_run)
+    say(sentence)
+    return config
+
+
+def follow(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet: bool, as_json: bool) -> None:
+    """Train a run to its end and print its folder; a run that was stopped ends with the exit code of its signal."""
+    finished = _consume(run, changed, device, quiet=quiet)
+    emit({**asdict(finished), "folder": run.path}, str(run.path), as_json=as_json)
+    if finished.reason in ("interrupted", "terminated"):
+        raise typer.Exit(EXIT_INTERRUPTED if finished.reason == "interrupted" else EXIT_TERMINATED)
+
+
+def warn_about(manifest: DatasetManifest, config: RunProfile) -> None:
+    """Print what the corpus doctor warns of before this profile is trained on these tokens."""
+    from gptcli.doctor import diagnose
+
+    for finding in diagnose(manifest, config):
+        if finding.level == "warning":
+            note(f"warning: {finding.text}")
+
+
+def show_facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a dry run found: a line for each fact, or all of them with the profile as JSON."""
+    lines = [f"{key}: {_figure(value)}" for key, value in facts.items() if key != "profile"]
+    emit(facts, "\n".join(lines), as_json=as_json)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:.3g}" if isinstance(value, int) and value >= 1e12 else str(value)
+
+
+def _consume(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet: bool) -> RunFinished:
+    """Train and show what happens; returns the last event. A second signal stops at once, saying how to go on."""
+    from gptcli.display import TrainView, next_command, stderr_console
+    from gptcli.events import RunFinished
+    from gptcli.train import StopRequest, train
+
+    stop, finished = StopRequest(), None
+    try:
+        with (
+            TrainView(stderr_console()) as view,
+            _stop_on_signals(stop, view),
+            contextlib.closing(train(run, profile=changed, device=device, stop=stop)) as events,
+        ):
+            for event in events:
+                if not quiet:
+                    view.show(event)
+                if isinstance(event, RunFinished):
+                    finished = event
+    except (KeyboardInterrupt, SystemExit):
+        note(f"Stopped at once. To go on from the last checkpoint: gptcli train --resume --run {run.name}")
+        raise
+    assert finished is not None, "RunFinished is the last event of every run"
+    if quiet and finished.reason in ("interrupted", "terminated"):
+        note(f"Stopped after step {finished.step}. To go on: {next_command(finished)}")
+    return finished
+
+
+@contextlib.contextmanager
+def _stop_on_signals(stop: StopRequest, view: TrainView) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM ask for an end after the step, the second end it at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal passes
+        if stop.reason is None:
+            stop.reason = "terminated" if number == signal.SIGTERM else "interrupted"
+            view.stopping("Finishing the step, then saving. Once more stops at once.")
+        elif number == signal.SIGTERM:
+            raise SystemExit(EXIT_TERMINATED)
+        else:
+            raise KeyboardInterrupt
+
+    old: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,107 @@
+"""Says what a run would be and what it would need, before it does anything.
+
+Knows shapes, tokens and this machine; writes nothing, and touches no weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gptcli.bases.opening import BaseFacts
+from gptcli.config import RunProfile
+from gptcli.finetune import choose_frozen_dtype, settle_profile
+from gptcli.memory import FORMAT_BYTES, machine_memory, plan_memory, trained_parameters
+from gptcli.plan import count_parameters, flops_per_token
+from gptcli.runs import check_dataset_fits, resolve_profile
+from gptcli.shards import TokenDataset
+from gptcli.trainer import make_setup
+
+# The latest and the best, and another while it is being written; weights and AdamW's two moments, all in float32.
+CHECKPOINTS, CHECKPOINT_BYTES = 3, 12
+
+
+def plan_training(profile: RunProfile, dataset: TokenDataset, *, device: str | None = None) -> dict[str, Any]:
+    """Return what training ``profile`` on ``dataset`` would be, as JSON-ready facts; nothing is written.
+
+    ``training_flops`` is the whole run's; ``profile`` is the resolved profile. Raises what ``create_run`` and
+    choosing a device would.
+    """
+    check_dataset_fits(profile, dataset)
+    profile = resolve_profile(profile, dataset)
+    tokens = profile.tokens_per_step * profile.train.max_steps
+    n_params = count_parameters(profile.model)
+    return {
+        "corpus": dataset.manifest.corpus,
+        "tokenizer": dataset.manifest.tokenizer,
+        "train_tokens": len(dataset.train),
+        "val_tokens": len(dataset.val),
+        "n_params": n_params,
+        "tokens_per_step": profile.tokens_per_step,
+        "max_steps": profile.train.max_steps,
+        "tokens_seen": tokens,
+        "epochs": tokens / len(dataset.train),
+        "tokens_per_parameter": len(dataset.train) / n_params,
+        "training_flops": flops_per_token(profile.model) * tokens,
+        **memory_facts(profile, device),
+        "profile": profile.model_dump(mode="json"),
+    }
+
+
+def plan_finetune(
+    profile: RunProfile, base: BaseFacts, corpus: str | None, *, device: str | None = None
+) -> dict[str, Any]:
+    """Return what finetuning ``base`` would take, from its shape alone: no weights and no corpus are needed.
+
+    ``run_bytes`` is the most that the run's folder holds. Raises what ``settle_profile`` and choosing a device would.
+    """
+    profile = settle_profile(profile, base.name, base.config)
+    n_params, n_trained = count_parameters(profile.model), trained_parameters(profile)
+    facts = memory_facts(profile, device)
+    frozen = FORMAT_BYTES[facts["frozen_dtype"]] * (n_params - n_trained) if n_trained < n_params else 0
+    return {
+        "base": base.name,
+        "weights": base.where,
+        "download_bytes": base.download_bytes,
+        "corpus": corpus or profile.data.corpus,
+        "n_params": n_params,
+        "trained_params": n_trained,
+        "block_size": profile.model.block_size,
+        "tokens_per_step": profile.tokens_per_step,
+        "max_steps": profile.train.max_steps,
+        **facts,
+        "run_bytes": frozen + (CHECKPOINTS + profile.train.keep_checkpoints) * CHECKPOINT_BYTES * n_trained,
+        "profile": profile.model_dump(mode="json"),
+    }
+
+
+def memory_facts(profile: RunProfile, device: str | None = None) -> dict[str, Any]:
+    """Return where a resolved profile would be trained here, the memory that takes by part, and what there is."""
+    setup = make_setup(profile, device)
+    frozen = choose_frozen_dtype(profile, setup)
+    dtype = str(setup.dtype).removeprefix("torch.")
+    plan = plan_memory(profile, compute_dtype=dtype, frozen_dtype=frozen, device=setup.device.type)
+    parts = ("weights", "gradients", "optimizer", "activations", "logits", "other", "peak")
+    return {
+        "device": str(setup.device),
+        "device_reason": setup.reason,
+        "frozen_dtype": frozen,
+        **{f"memory_{part}": getattr(plan, part) for part in parts},
+        "machine_memory": machine_memory() if setup.device.type == "cpu" else None,
+    }
+
+
+def memory_warning(profile: RunProfile, device: str | None = None) -> str | None:
+    """Return the sentence for a run that will hardly fit into this machine's memory, and what would; else None."""
+    facts = memory_facts(profile, device)
+    have, peak = facts["machine_memory"], facts["memory_peak"]
+    if have is None or peak <= have:
+        return None
+    train, finetune = profile.train, profile.finetune
+    ways = ["--set finetune.lora_rank=16"] if finetune.base is not None and not finetune.lora_rank else []
+    ways += [] if train.gradient_checkpointing else ["--set gradient_checkpointing=true"]
+    ways += ["--set batch_size=1"] if train.batch_size > 1 else []
+    ways += ["--set block_size=256"] if profile.model.block_size > 256 else []
+    return (
+        f"this needs about {peak / 1e9:.1f} GB of memory, and this machine has {have / 1e9:.1f}. "
+        f"Less of it: {' '.join(ways) or 'a smaller model'}"
+    )

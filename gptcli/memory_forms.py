@@ -1,0 +1,342 @@
+"""The closed forms behind ``memory``: weights, moments, what autograd keeps, what each phase takes, in bytes.
+
+Derived from ``model``, ``lora``, ``optim`` and ``evaluate`` operation by operation over ``RunProfile`` alone; torch is
+not known here. On a CPU the heap's gaps are part of it, and those are measured, not derived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+from gptcli.config import RunProfile
+from gptcli.plan import count_parameters
+
+FLOAT32 = 4
+INT64 = 8
+# A CPU's tensors come from the C library's heap, which has gaps: glibc's, as shares of the live bytes (2026-11-21).
+# Pieces of 32 MiB and more are mapped on their own and given back at once.
+HEAP_GAPS = {"adamw": 0.22, "muon": 0.5}
+GAPS_OF_ACCUMULATION = 0.18
+MAPPED_BYTES = 32 * 1024 * 1024
+# Of what training took from the heap, the share that stays, and that an evaluation finds room in, with its own gaps.
+STAYS, REUSED, GAPS_OF_EVALUATION = 0.85, 0.25, 0.65
+# As in evaluate.py, which needs torch.
+EVALUATION_TOKENS = 16_384
+EVALUATION_LOGITS = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A linear layer of a block; ``rank`` is its adapter's, 0 where it has none."""
+
+    name: str
+    inputs: int
+    outputs: int
+    bias: bool
+    trained: bool
+    rank: int
+
+    @property
+    def size(self) -> int:
+        """Weights of the matrix."""
+        return self.inputs * self.outputs
+
+    @property
+    def adapter(self) -> int:
+        """Weights of the adapter."""
+        return self.rank * (self.inputs + self.outputs)
+
+
+def block_layers(profile: RunProfile) -> list[Layer]:
+    """Return the linear layers of one block in the network's order."""
+    model, finetune = profile.model, profile.finetune
+    rank = finetune.lora_rank if finetune.base is not None else 0
+    width, kv = model.n_head * model.head_width, model.kv_heads * model.head_width
+    first, stacked = ("mlp.up", 1) if model.family == "gpt2" else ("mlp.gate_up", 2)
+    shapes = [
+        ("attn.qkv", model.n_embd, width + 2 * kv),
+        ("attn.proj", width, model.n_embd),
+        (first, model.n_embd, stacked * model.inner_width),
+        ("mlp.down", model.inner_width, model.n_embd),
+    ]
+    targets = [name for name, _, _ in shapes if any(fnmatchcase(name, glob) for glob in finetune.lora_targets)]
+    return [
+        Layer(name, inputs, outputs, model.bias, trained=not rank, rank=rank if name in targets else 0)
+        for name, inputs, outputs in shapes
+    ]
+
+
+def trained_parameters(profile: RunProfile) -> int:
+    """Return the number of weights that get gradients: adapters where there are any, else all; embeddings as asked.
+
+    ``vocab_size`` has to be set. A profile whose ``finetune.base`` is empty trains everything.
+    """
+    model, layers = profile.model, block_layers(profile)
+    assert model.vocab_size is not None, "the tokenizer decides vocab_size before memory is planned"
+    embeddings = (model.vocab_size + (model.block_size if model.family == "gpt2" else 0)) * model.n_embd
+    if any(not layer.trained for layer in layers):
+        adapters = model.n_layer * sum(layer.adapter for layer in layers)
+        return adapters + (0 if profile.finetune.embeddings_frozen else embeddings)
+    frozen = profile.finetune.base is not None and profile.finetune.embeddings_frozen
+    return count_parameters(model) - (embeddings if frozen else 0)
+
+
+class Forms:
+    """The closed forms, in bytes. Letters: N tokens of a micro-batch, C ``n_embd``, V ``vocab_size``."""
+
+    def __init__(self, profile: RunProfile, product: int, frozen: int, on_cpu: bool) -> None:
+        model = profile.model
+        assert model.vocab_size is not None, "the tokenizer decides vocab_size before memory is planned"
+        self.profile, self.model, self.train = profile, model, profile.train
+        self.product, self.frozen, self.on_cpu = product, frozen, on_cpu
+        self.layers = block_layers(profile)
+        self.modern = model.family == "modern"
+        self.lora = any(not layer.trained for layer in self.layers)
+        self.embeddings_trained = profile.finetune.base is None or not profile.finetune.embeddings_frozen
+        self.head_trained = self.embeddings_trained if model.tie_embeddings else not self.lora
+        self.width, self.kv = model.n_head * model.head_width, model.kv_heads * model.head_width
+        self.n = profile.train.batch_size * model.block_size
+        self.head = model.vocab_size * model.n_embd
+        self.vocab_size = model.vocab_size
+        self.trained = trained_parameters(profile)
+
+    @property
+    def weights(self) -> int:
+        """Trained ones in float32, frozen ones in their own format."""
+        return self.trained * FLOAT32 + self._frozen_count * self.frozen
+
+    @property
+    def _frozen_count(self) -> int:
+        adapters = self.model.n_layer * sum(layer.adapter for layer in self.layers)
+        return count_parameters(self.model) - (self.trained - adapters)
+
+    @property
+    def gradients(self) -> int:
+        """Float32, of what is trained."""
+        return self.trained * FLOAT32
+
+    @property
+    def _muon_count(self) -> int:
+        """Weights that Muon takes: the trained matrices of the blocks."""
+        if self.train.optimizer != "muon":
+            return 0
+        return self.model.n_layer * sum(layer.size if layer.trained else layer.adapter for layer in self.layers)
+
+    @property
+    def moments(self) -> int:
+        """Two of AdamW for each weight, one of Muon, float32."""
+        return (2 * self.trained - self._muon_count) * FLOAT32
+
+    def _muon_groups(self) -> list[tuple[int, int, int]]:
+        """Number, rows and columns of Muon's batches of matrices, rows <= columns, in its order."""
+        if self.train.optimizer != "muon":
+            return []
+        counts: dict[tuple[int, int], int] = {}
+        for layer in self.layers:
+            for rows, columns in self._matrices(layer):
+                shape = (min(rows, columns), max(rows, columns))
+                counts[shape] = counts.get(shape, 0) + self.model.n_layer
+        return [(count, *shape) for shape, count in counts.items()]
+
+    def _matrices(self, layer: Layer) -> Iterator[tuple[int, int]]:
+        if not layer.trained:
+            if layer.rank:
+                yield layer.rank, layer.inputs
+                yield layer.outputs, layer.rank
+        elif layer.name == "attn.qkv":
+            yield from ((self.width, layer.inputs), (self.kv, layer.inputs), (self.kv, layer.inputs))
+        elif layer.name == "mlp.gate_up":
+            yield from ((layer.outputs // 2, layer.inputs),) * 2
+        else:
+            yield layer.outputs, layer.inputs
+
+    @cached_property
+    def muon_work(self) -> int:
+        """Gradients of one shape stacked, their Newton-Schulz iterates, and the update of the shape before."""
+        most = before = 0
+        for count, rows, columns in self._muon_groups():
+            stack, gram = count * rows * columns, count * rows * rows
+            iterates = max(2 * stack + 2 * gram, stack + 3 * gram) * self.product
+            cast = stack * (FLOAT32 + self.product) if self.product != FLOAT32 else stack * FLOAT32
+            most = max(most, stack * FLOAT32 + before + max(iterates, cast), stack * FLOAT32 + 2 * before)
+            before = stack * FLOAT32
+        return most
+
+    @property
+    def copies(self) -> int:
+        """Autocast's copies of the weights of matrix products; frozen ones are as the graph keeps them."""
+        return self.model.n_layer * self._block_copies + self._copied(self.head, trained=self.head_trained)
+
+    @property
+    def _block_copies(self) -> int:
+        own = sum(self._copied(layer.size, trained=layer.trained) for layer in self.layers)
+        return own + self._copied(sum(layer.adapter for layer in self.layers), trained=True)
+
+    def _copied(self, count: int, *, trained: bool) -> int:
+        stored = FLOAT32 if trained else self.frozen
+        return count * self.product if stored != self.product else 0
+
+    @cached_property
+    def block(self) -> int:
+        """What autograd keeps of one block, copies of weights apart."""
+        dropout = self.model.dropout > 0
+        noise = 2 * self.model.n_embd * (self.product if self.on_cpu else 1) if dropout else 0
+        adapters = sum(layer.rank for layer in self.layers) * self.product
+        if self.profile.finetune.lora_dropout and self.lora:
+            adapters += sum(layer.inputs * self._noise(layer) for layer in self.layers if layer.rank)
+        return self.n * (2 * self._norm + self._attention + self._mlp + noise + adapters)
+
+    def _noise(self, layer: Layer) -> int:
+        """Bytes of an element of dropout's noise before an adapter: what comes out of a norm is float32."""
+        after_norm = layer.name not in ("attn.proj", "mlp.down")
+        return 1 if not self.on_cpu else FLOAT32 if after_norm else self.product
+
+    def _input(self, name: str, width: int) -> int:
+        """A linear layer keeps its input where its weight or its adapter is trained."""
+        layer = next(layer for layer in self.layers if layer.name == name)
+        return width * self.product if layer.trained or layer.rank else 0
+
+    @property
+    def _norm_input(self) -> int:
+        """A token's input of a norm, and its statistics."""
+        return (self.model.n_embd + (1 if self.modern else 2)) * FLOAT32
+
+    @property
+    def _norm(self) -> int:
+        """What a norm keeps of a token: RMSNorm of a CPU is composed, and keeps the normalised input too."""
+        composed = self.modern and self.on_cpu and not self.lora
+        return self._norm_input + (self.model.n_embd * FLOAT32 if composed else 0)
+
+    @property
+    def _attention(self) -> int:
+        """A token's norm output, q, k, v, the output, and where dropout is inside also the T x T matrices."""
+        inputs = self._input("attn.qkv", self.model.n_embd) + self._input("attn.proj", self.width)
+        sizes = FLOAT32 if self.on_cpu else self.product
+        heads = self.model.n_head * FLOAT32
+        if not self.modern:
+            qkv = 3 * self.width * sizes
+            if self.model.dropout and self.on_cpu:
+                return inputs + qkv + 3 * self.model.block_size * heads
+            return inputs + qkv + self._output(sizes) + heads
+        norms = heads + self.model.kv_heads * FLOAT32 + (self.width + self.kv) * FLOAT32
+        if self.on_cpu and not self.lora:
+            norms += (self.width + self.kv) * FLOAT32
+        qkv = (self.width + 2 * self.kv) * sizes
+        if not self.on_cpu and self.product != FLOAT32:
+            qkv += (self.width + self.kv) * self.product
+        return inputs + norms + qkv + self._output(sizes) + heads
+
+    def _output(self, size: int) -> int:
+        """The attention's output, where it is not the very tensor that the projection keeps."""
+        same = size == self.product and self._input("attn.proj", self.width)
+        return 0 if same else self.width * size
+
+    @property
+    def _mlp(self) -> int:
+        inner, modern = self.model.inner_width, self.modern
+        inputs = self._input("mlp.gate_up" if modern else "mlp.up", self.model.n_embd) + self._input("mlp.down", inner)
+        return inputs + (3 if modern else 1) * inner * self.product
+
+    @cached_property
+    def kept(self) -> int:
+        """What autograd keeps between the passes, log-probabilities apart."""
+        model = self.model
+        ends = self._norm + (model.n_embd * self.product if self.head_trained else 0)
+        if model.dropout and not self.modern:
+            ends += model.n_embd * (FLOAT32 if self.on_cpu else 1)
+        tokens = 2 * INT64 * self.n * self.train.grad_accum_steps
+        if self.train.gradient_checkpointing:
+            inputs = model.n_layer * self.n * model.n_embd * FLOAT32
+            return inputs + self.n * ends + tokens + self.copies
+        # Without a gradient behind it the first norm keeps its input for its own weight alone.
+        first = self._norm_input if not self.embeddings_trained and (self.lora or self.modern) else 0
+        return model.n_layer * self.block + self.n * (ends - first) + tokens + self.copies
+
+    @property
+    def logits(self) -> int:
+        """Log-probabilities, their gradient and that of the logits: N x V each."""
+        return 3 * self.n * self.vocab_size * FLOAT32
+
+    @property
+    def _block_work(self) -> int:
+        """Gradients that the backward pass of a block holds besides what autograd kept."""
+        model = self.model
+        mlp = (3 if self.modern else 1) * model.inner_width * self.product
+        attention = 2 * model.block_size * model.n_head * FLOAT32 if model.dropout and not self.modern else 0
+        return self.n * (2 * model.n_embd * FLOAT32 + max(mlp, attention))
+
+    @property
+    def backward(self) -> int:
+        """The most of the backward pass: at the logits, in the last block, or at the embeddings at its end."""
+        embedding = self.head * FLOAT32 if self.head_trained else 0
+        before = self.gradients if self.train.grad_accum_steps > 1 else 0
+        logits_product = self.n * self.vocab_size * (FLOAT32 + (self.product if self.product != FLOAT32 else 0))
+        half = self.head * self.product if self.product != FLOAT32 and self.head_trained else 0
+        again = self.block + self._block_copies if self.train.gradient_checkpointing else 0
+        return max(
+            before + self.kept + self.logits,
+            before + self.kept + logits_product + embedding + half,
+            before + self.kept + embedding + self._block_work + again,
+            self.gradients + embedding + (self.head * FLOAT32 if before and self.embeddings_trained else 0),
+        )
+
+    def _mapped_transients(self) -> int:
+        """Too large for the heap while training: logits, T x T matrices under dropout, the embeddings' gradient."""
+        size = self.model.block_size**2 * self.train.batch_size * self.model.n_head * FLOAT32
+        mapped = _if_mapped(self.logits // 3) * 3
+        if not self.modern and self.model.dropout:
+            mapped += _if_mapped(size) * 3 * (1 if self.train.gradient_checkpointing else self.model.n_layer)
+        return mapped + (_if_mapped(self.head * FLOAT32) if self.embeddings_trained else 0)
+
+    def _mapped(self) -> int:
+        """All that is too large for the heap: embeddings with their state, and Muon's momentum, besides."""
+        embeddings = 3 * _if_mapped(self.head * FLOAT32) if self.embeddings_trained else 0
+        if self.embeddings_trained and not self.model.tie_embeddings:
+            embeddings += 4 * _if_mapped(self.head * FLOAT32)
+        return self._mapped_transients() + embeddings + self._mapped_momentum() + self._frozen_count * self.frozen
+
+    def mapped_stacks(self) -> int:
+        """What Muon takes while it works, where it is too large for the heap."""
+        return self.muon_work if self._mapped_momentum() else 0
+
+    def _mapped_momentum(self) -> int:
+        return sum(_if_mapped(count * rows * columns * FLOAT32) for count, rows, columns in self._muon_groups())
+
+    def gaps(self, live: int) -> int:
+        """Bytes of the heap between ``live`` ones."""
+        if not self.on_cpu:
+            return 0
+        share = HEAP_GAPS[self.train.optimizer] + (GAPS_OF_ACCUMULATION if self.train.grad_accum_steps > 1 else 0)
+        return round(share * max(0, live - self._mapped()))
+
+    def left_over(self, live: int, held: int) -> int:
+        """What an evaluation finds taken of the heap beyond ``held``, less the room that it can use again."""
+        if not self.on_cpu:
+            return 0
+        stays = STAYS * (self.gaps(live) + max(0, live - held - self._mapped_transients()))
+        return round((1 - REUSED) * stays)
+
+    @property
+    def evaluation(self) -> int:
+        """One batch of ``evaluate``: its widest layer, or its logits and their log-probabilities."""
+        model, product = self.model, self.product
+        fits = max(1, min(EVALUATION_TOKENS, EVALUATION_LOGITS // self.vocab_size) // model.block_size)
+        n = fits * model.block_size
+        if self.train.eval_tokens is not None:
+            n = min(n, -(-self.train.eval_tokens // model.block_size) * model.block_size)
+        stream = 2 * model.n_embd * FLOAT32
+        qkv, rotated = self.width + 2 * self.kv, self.width + self.kv if self.modern else 0
+        widened = qkv * FLOAT32 if self.on_cpu and product != FLOAT32 else 0
+        attention = (qkv + rotated) * product + widened + self.width * FLOAT32
+        mlp = (4 if self.modern else 2) * model.inner_width * product
+        block = n * (stream + max(attention, mlp))
+        logits = 2 * n * self.vocab_size * FLOAT32
+        gaps = GAPS_OF_EVALUATION if self.on_cpu else 0
+        return (self.copies if not self.lora else 0) + max(round(block * (1 + gaps)), logits)
+
+
+def _if_mapped(size: int) -> int:
+    return size if size >= MAPPED_BYTES else 0

@@ -1,0 +1,238 @@
+"""Memory is planned from the profile alone, and agrees with what autograd, the optimizer and the system hold."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gptcli.config import FinetuneConfig, ModelConfig, RunProfile, TrainConfig
+from gptcli.lora import add_adapters, freeze
+from gptcli.memory import MemoryPlan, machine_memory, plan_memory, trained_parameters
+from gptcli.memory_forms import EVALUATION_LOGITS, EVALUATION_TOKENS, block_layers
+from gptcli.model import GPT
+from gptcli.optim import Optimizer
+from gptcli.plan import count_parameters
+
+SHAPES: list[dict[str, Any]] = [
+    {"family": "gpt2"},
+    {"family": "gpt2", "bias": True, "dropout": 0.1},
+    {"family": "modern", "dropout": 0.1},
+    {"family": "modern", "n_kv_head": 1},
+    {"family": "modern", "n_kv_head": 2, "head_dim": 10, "n_inner": 72, "tie_embeddings": False},
+]
+FINETUNES: list[dict[str, Any]] = [
+    {},
+    {"freeze_embeddings": True},
+    {"lora_rank": 4},
+    {"lora_rank": 4, "freeze_embeddings": False},
+    {"lora_rank": 3, "lora_targets": ["attn.*"]},
+    {"lora_rank": 2, "lora_targets": ["mlp.down", "attn.qkv"], "lora_dropout": 0.1},
+]
+
+
+def profile(shape: dict[str, Any], finetune: dict[str, Any] | None = None, **train: Any) -> RunProfile:  # noqa: ANN401
+    """A tiny profile; a ``finetune`` makes it one of a base."""
+    sizes = {"vocab_size": 65, "n_layer": 3, "n_head": 4, "n_embd": 48, "block_size": 32}
+    return RunProfile(
+        model=ModelConfig(**{**sizes, **shape}),
+        train=TrainConfig(**{"batch_size": 2, **train}),
+        finetune=FinetuneConfig(**({} if finetune is None else {"base": "a base", **finetune})),
+    )
+
+
+def network(config: RunProfile) -> GPT:
+    """The network as a run of this profile trains it."""
+    model = GPT(config.model)
+    if config.finetune.base is not None:
+        if config.finetune.lora_rank:
+            add_adapters(model, config.finetune)
+        freeze(model, config.finetune)
+    model.gradient_checkpointing = config.train.gradient_checkpointing
+    return model.train()
+
+
+def plan(config: RunProfile, dtype: str = "float32", frozen: str = "float32", device: str = "cpu") -> MemoryPlan:
+    return plan_memory(config, compute_dtype=dtype, frozen_dtype=frozen, device=device)
+
+
+def saved_bytes(config: RunProfile, dtype: str) -> int:
+    """Bytes that autograd keeps of one forward pass besides weights, each storage once."""
+    model = network(config)
+    shape = (config.train.batch_size, config.model.block_size)
+    tokens = torch.randint(65, shape)
+    targets = torch.randint(65, shape)
+    weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), tokens, targets)}
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer not in weights:
+            kept[pointer] = tensor
+        return tensor
+
+    mixed = torch.autocast("cpu", dtype=torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), mixed:
+        model(tokens, targets, reduction="sum")
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def planned_bytes(config: RunProfile, dtype: str) -> int:
+    """The same as the plan has it: of the logits' three tensors the forward pass keeps one; tokens are the batch's."""
+    found, n_tokens = plan(config, dtype), config.train.batch_size * config.model.block_size
+    return found.activations - 2 * 8 * n_tokens + found.logits // 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_activations_are_what_autograd_keeps(shape: dict[str, Any], dtype: str) -> None:
+    config = profile(shape)
+    assert planned_bytes(config, dtype) == pytest.approx(saved_bytes(config, dtype), rel=0.001)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("finetune", FINETUNES, ids=str)
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_activations_of_a_finetune_are_what_autograd_keeps(family: str, finetune: dict[str, Any], dtype: str) -> None:
+    config = profile({"family": family}, finetune)
+    # The first block's input needs no gradient under LoRA: the copies of its first matrix are not kept.
+    assert planned_bytes(config, dtype) == pytest.approx(saved_bytes(config, dtype), rel=0.05)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_gradient_checkpointing_keeps_one_input_a_block(family: str) -> None:
+    config = profile({"family": family, "n_layer": 6}, gradient_checkpointing=True)
+    assert planned_bytes(config, "float32") == pytest.approx(saved_bytes(config, "float32"), rel=0.02)
+    assert plan(config).activations < plan(profile({"family": family, "n_layer": 6})).activations / 5
+
+
+@pytest.mark.parametrize("finetune", FINETUNES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_trained_parameters_are_those_that_require_a_gradient(shape: dict[str, Any], finetune: dict[str, Any]) -> None:
+    config = profile(shape, finetune)
+    trained = sum(p.numel() for p in network(config).parameters() if p.requires_grad)
+    assert trained_parameters(config) == trained
+    assert plan(config).gradients == 4 * trained
+
+
+def test_finetune_keys_count_for_a_finetune_only() -> None:
+    config = profile({})
+    config = config.model_copy(update={"finetune": FinetuneConfig(lora_rank=4, freeze_embeddings=True)})
+    assert trained_parameters(config) == count_parameters(config.model)
+    assert "load" not in plan(config).phases
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_layers_are_those_of_the_network(shape: dict[str, Any]) -> None:
+    config = profile(shape)
+    block = network(config).blocks[0]
+    linears = [(name, m.in_features, m.out_features) for name, m in block.named_modules() if isinstance(m, nn.Linear)]
+    assert [(layer.name, layer.inputs, layer.outputs) for layer in block_layers(config)] == linears
+
+
+def test_weights_that_are_frozen_count_in_their_own_format() -> None:
+    config = profile({}, {"lora_rank": 4})
+    total, trained = count_parameters(config.model), trained_parameters(config)
+    assert plan(config).weights == 4 * (total + trained)
+    assert plan(config, "bfloat16", "bfloat16").weights == 2 * total + 4 * trained
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("finetune", [None, {"lora_rank": 4}], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_optimizer_holds_what_is_planned(
+    shape: dict[str, Any], finetune: dict[str, Any] | None, optimizer: str
+) -> None:
+    config = profile(shape, finetune, optimizer=optimizer)
+    model = network(config)
+    optimizing = Optimizer(model, config.model, config.train)
+    for p in optimizing.parameters.values():
+        p.grad = torch.ones_like(p)
+    optimizing.step(0, torch.float32)
+    state = sum(tensor.nbytes for name, tensor in optimizing.state_tensors().items() if ".step." not in name)
+    transient = plan(config).optimizer - state
+    assert transient == 0 if optimizer == "adamw" else 0 < transient < 10 * plan(config).gradients
+
+
+def test_an_evaluation_batch_is_that_of_evaluate() -> None:
+    from gptcli import evaluate
+
+    assert (EVALUATION_TOKENS, EVALUATION_LOGITS) == (evaluate.BATCH_TOKENS, evaluate.BATCH_LOGITS)
+
+
+def test_the_peak_is_that_of_the_worst_phase() -> None:
+    many_tokens = plan(profile({"n_layer": 8}, batch_size=512))
+    assert many_tokens.peak == max(many_tokens.phases.values())
+    assert many_tokens.phases["backward"] > many_tokens.phases["update"]
+    # A tiny batch trains in less than it takes to score val, 16,384 tokens at a time.
+    one = plan(profile({"n_embd": 256}, batch_size=1))
+    assert one.peak == one.phases["evaluate"]
+    short = plan(profile({"n_embd": 256}, batch_size=1, eval_tokens=64))
+    assert short.phases["evaluate"] < one.phases["evaluate"]
+
+
+def test_what_should_save_memory_does() -> None:
+    shape = {"family": "gpt2", "n_layer": 24, "n_embd": 512, "n_head": 8, "block_size": 512, "vocab_size": 50257}
+    whole = plan(profile(shape, {}))
+    assert plan(profile(shape, {}, gradient_checkpointing=True)).peak < whole.peak
+    assert plan(profile(shape, {"lora_rank": 8})).peak < whole.peak
+    assert plan(profile(shape, {"freeze_embeddings": True})).peak < whole.peak
+    assert plan(profile(shape, {}, batch_size=1)).peak < whole.peak
+    lora = profile(shape, {"lora_rank": 8})
+    assert plan(lora, "bfloat16", "bfloat16").peak < plan(lora, "bfloat16", "float32").peak
+
+
+def test_a_gpu_keeps_less_for_attention_than_a_cpu() -> None:
+    for family in ("gpt2", "modern"):
+        config = profile({"family": family, "dropout": 0.1})
+        on_gpu = plan(config, "bfloat16", device="cuda:0")
+        assert on_gpu.activations < plan(config, "bfloat16").activations
+        assert on_gpu.weights == plan(config).weights
+
+
+def test_machine_memory_is_what_the_system_has() -> None:
+    found = machine_memory()
+    assert found is None or 2**26 < found < 2**50
+
+
+@pytest.fixture
+def unlimited(tmp_path: Path) -> Path:
+    """A root with an empty ``proc/self/cgroup``."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n", "utf-8")
+    return tmp_path
+
+
+def limit(root: Path, file: str, text: str) -> None:
+    (root / "sys/fs/cgroup" / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / "sys/fs/cgroup" / file).write_text(text, "utf-8")
+
+
+def test_a_container_of_version_2_limits_memory(unlimited: Path) -> None:
+    (unlimited / "proc/self/cgroup").write_text("0::/a/b\n", "utf-8")
+    limit(unlimited, "a/b/memory.max", "max\n")
+    limit(unlimited, "a/memory.max", f"{2**21}\n")
+    limit(unlimited, "memory.max", f"{2**22}\n")
+    assert machine_memory(unlimited) == 2**21
+
+
+def test_a_container_that_sees_only_its_own_group_is_limited(unlimited: Path) -> None:
+    (unlimited / "proc/self/cgroup").write_text("0::/docker/abc\n", "utf-8")
+    limit(unlimited, "memory.max", f"{2**22}\n")
+    assert machine_memory(unlimited) == 2**22
+
+
+def test_a_container_of_version_1_limits_memory(unlimited: Path) -> None:
+    (unlimited / "proc/self/cgroup").write_text("9:pids:/x\n4:memory:/x\n0::/\n", "utf-8")
+    limit(unlimited, "memory/x/memory.limit_in_bytes", f"{2**23}\n")
+    limit(unlimited, "memory/memory.limit_in_bytes", "9223372036854771712\n")
+    assert machine_memory(unlimited) == 2**23
+
+
+def test_no_limit_is_the_machine_whole(unlimited: Path) -> None:
+    limit(unlimited, "memory.max", "max\n")
+    assert machine_memory(unlimited) == machine_memory(unlimited / "nowhere")

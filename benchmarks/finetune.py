@@ -42,7 +42,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
 
 def one_seed(folder: Path, base: str, seed: int, steps: int) -> dict[str, float]:
     """Train the three and return their best val_loss, and the base's own."""
-    same = ("--set", f"seed={seed}", "--set", f"max_steps={steps}", "--set", "patience=0", "--quiet")
+    same = ("--set", f"train.seed={seed}", "--set", f"max_steps={steps}", "--set", "patience=0", "--quiet")
     tune = ("finetune", "novel", "--from", base, *TUNE, *same)
     full = folder / gptcli(folder, *tune, *FULL)
     lora = folder / gptcli(folder, *tune, *LORA)

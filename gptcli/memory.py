@@ -15,7 +15,6 @@ from pathlib import Path
 
 from gptcli.config import RunProfile
 from gptcli.memory_forms import FLOAT32, Forms, trained_parameters
-from gptcli.plan import count_parameters
 
 __all__ = ["MemoryPlan", "machine_memory", "plan_memory", "trained_parameters"]
 
@@ -65,7 +64,8 @@ def plan_memory(profile: RunProfile, *, compute_dtype: str, frozen_dtype: str, d
     phases = {name: process + size + between[name] for name, size in live.items()}
     phases["evaluate"] = process + held + forms.left_over(max(live.values()), held) + forms.evaluation
     if profile.finetune.base is not None and forms.on_cpu:
-        phases["load"] = process + forms.weights + count_parameters(profile.model) * FLOAT32
+        # Weights are converted one by one; the embedding is the largest, as it is stored and as it will be.
+        phases["load"] = process + forms.weights + 2 * forms.head * FLOAT32
     return MemoryPlan(
         weights=forms.weights,
         gradients=forms.gradients,

@@ -36,7 +36,7 @@ def test_a_finetune_is_planned_from_the_shape_of_its_base_alone() -> None:
     adapters = FinetuneConfig(lora_rank=8, frozen_dtype="float32")
     small = plan_finetune(RunProfile(train=CPU, finetune=adapters), base, "book")
     assert small["trained_params"] == 48 * 8 * 1600 * ((1 + 3) + (1 + 1) + (1 + 4) + (4 + 1))
-    assert 4 * small["n_params"] < small["memory_peak"] < whole["memory_peak"] / 2
+    assert 4 * small["n_params"] < small["memory_peak"] < 0.6 * whole["memory_peak"]
     assert small["run_bytes"] < whole["run_bytes"] / 5
     assert small["download_bytes"] == 6_431_829_964
 

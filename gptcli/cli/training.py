@@ -86,15 +86,20 @@ def warn_about(manifest: DatasetManifest, config: RunProfile) -> None:
 
 
 def show_facts(facts: dict[str, Any], *, as_json: bool) -> None:
-    """Print what a dry run found: a line for each fact, or all of them with the profile as JSON."""
-    lines = [f"{key}: {_figure(value)}" for key, value in facts.items() if key != "profile"]
+    """Print what a dry run found: a line for each fact that there is, or all of them with the profile as JSON."""
+    shown = {key: value for key, value in facts.items() if key != "profile" and value is not None}
+    lines = [f"{key.removesuffix('_bytes')}: {_figure(key, value)}" for key, value in shown.items()]
     emit(facts, "\n".join(lines), as_json=as_json)
 
 
-def _figure(value: object) -> str:
+def _figure(key: str, value: object) -> str:
+    if isinstance(value, int) and (key.endswith("_bytes") or "memory" in key):
+        return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
     if isinstance(value, float):
         return f"{value:.3g}"
-    return f"{value:.3g}" if isinstance(value, int) and value >= 1e12 else str(value)
+    if isinstance(value, int):
+        return f"{value:.3g}" if value >= 1e12 else f"{value:,}"
+    return str(value)
 
 
 def _consume(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet: bool) -> RunFinished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,8 @@ def test_dry_run_says_what_it_needs_and_makes_nothing(workspace: Path) -> None:
     assert "Profile finetune-lora" in done.stderr
     assert sorted(workspace.rglob("*")) == before
     text = run_cli(workspace, "finetune", "--from", "tiny", "--dry-run").stdout
-    assert "memory_peak: " in text
-    assert "download_bytes: 0\n" in text
+    assert re.search(r"^memory_peak: \d+ MB$", text, re.MULTILINE)
+    assert "download: 0 MB\n" in text
 
 
 def test_budget_fits_a_finetune_too(workspace: Path) -> None:

@@ -211,7 +211,7 @@ class Trainer:
         config = self.profile.sample.model_copy(update={"num_samples": 1})
         self.state.sampled_step = self.state.step
         # Matrices in bfloat16 meet a float32 residual stream: only autocast lets them multiply.
-        wide = self.model.wte.weight.dtype == torch.float32
+        wide = all(p.dtype == torch.float32 for p in self.model.parameters())
         try:
             with contextlib.nullcontext() if wide else self.setup.autocast():
                 pieces = generate(self.model, self.tokenizer, config.prompt, config)

@@ -78,6 +78,14 @@ def test_frozen_matrices_are_mapped_in_the_format_of_the_products(new_finetune: 
     assert isinstance(finish(run, profile=wider)[-1], RunFinished), "goes on where the products are float32"
 
 
+def test_samples_are_drawn_with_trained_embeddings_over_bfloat16_matrices(new_finetune: Create) -> None:
+    run = new_finetune("r", *LORA, "freeze_embeddings=false", "train.dtype=bfloat16", "sample_interval=4")
+    assert load_frozen(run)["blocks.0.attn.qkv.weight"].dtype == torch.bfloat16
+    events = finish(run)
+    assert Trainer(run).model.wte.weight.dtype == torch.float32
+    assert any(isinstance(event, SampleDrawn) for event in events)
+
+
 @pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
 def test_a_flipped_byte_of_the_frozen_weights_is_noticed(new_finetune: Create, place: int) -> None:
     run = new_finetune("r", *LORA)

@@ -337,6 +337,7 @@ def test_a_large_base_is_not_compiled_on_a_cpu_unless_that_is_asked_for(finetune
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler
 @pytest.mark.skipif(not detect().compiler, reason="needs a C++ compiler")
 def test_a_compiled_finetune_has_the_losses_of_an_eager_one(new_finetune: Create) -> None:
+    torch.compiler.reset()
     overrides = ("lora_rank=2", "gradient_checkpointing=true", "train.dtype=bfloat16")
     eager = finish(new_finetune("eager", *overrides, "compile=false"))
     compiled = finish(new_finetune("compiled", *overrides, "compile=true"))

@@ -319,6 +319,7 @@ def test_training_a_finished_run_again_does_nothing(new_run: Callable[..., RunDi
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, from inside its compiler
 @pytest.mark.skipif(not detect().compiler, reason="needs a C++ compiler")
 def test_a_compiled_run_has_the_losses_of_an_eager_one(new_run: Callable[..., RunDir]) -> None:
+    torch.compiler.reset()  # what other tests compiled in this process is looked at again, with warnings of its own
     eager = finish(new_run("eager", "compile=false", "dtype=float32"))
     compiled = finish(new_run("compiled", "compile=true", "dtype=float32"))
     assert [event.text for event in compiled if isinstance(event, Notice)] == []

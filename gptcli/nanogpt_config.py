@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ Setting = tuple[KeyPath, Value]
 
 GPT2_BLOCK_SIZE = 1024
 MAX_BYTES = 1 << 20
-MAX_DIGITS = 128  # bits of the largest whole number that arithmetic may make
+MAX_BITS = 128  # of a whole number, written or worked out
 MAX_TEXT = 100_000
 IMPORT_HINT = "gptcli profiles import config/train_shakespeare_char.py reads a file of nanoGPT's config folder."
 
@@ -95,7 +95,10 @@ UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ImportedProfile:
-    """The keys of a profile, by section, and what a user should know about the way there, each a sentence."""
+    """The keys of a profile, by section, and what a user should know about the way there, each a sentence.
+
+    Where the profile goes, and so how it is used, is known to the caller.
+    """
 
     values: dict[str, Any]
     notes: tuple[str, ...]
@@ -141,6 +144,7 @@ class _Reading:
         self.name = name
         self.values: dict[str, Value] = {}
         self.lines: dict[str, int] = {}
+        self.lost: set[str] = set()
         self.assigned: set[str] = set()
         self.used: set[str] = set()
         self.notes: list[str] = []
@@ -154,27 +158,43 @@ class _Reading:
             isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         ):
             return
-        names, expression = _assignment(statement)
-        self.assigned.update(names)
-        if expression is None:
-            lost = [name for name in _assigned(statement) if _is_known(name)]
+        assignments = _assignments(statement)
+        if not assignments:
+            stored = list(_assigned(statement))
+            lost = [name for name in stored if _is_known(name)]
             missing = f"; what it does to {', '.join(lost)} is not known" if lost else ""
             self.note(
                 statement.lineno, f"`{_shown(statement)}` was left out, because nothing of the file is run{missing}."
             )
-            for name in _assigned(statement):
-                self.values.pop(name, None)
-            return
+            self._lose(stored)
+        # As Python does, all values are worked out before the first is kept.
+        for names, outcome in [self._outcome(*assignment) for assignment in assignments]:
+            self._keep(names, outcome, statement.lineno)
+
+    def _outcome(self, names: list[str], expression: ast.expr) -> tuple[list[str], Value | _UnknownValueError]:
+        """Return the value that names get; if there is none, the expression's own names are lost with them."""
         try:
-            value = self._evaluate(expression)
+            return names, self._evaluate(expression)
         except _UnknownValueError as error:
+            return [*names, *_assigned(expression)], error
+
+    def _keep(self, names: list[str], outcome: Value | _UnknownValueError, line: int) -> None:
+        """Give names a value, or note why they have none now."""
+        self.assigned.update(names)
+        if not isinstance(outcome, _UnknownValueError):
+            self.lost.difference_update(names)
             for name in names:
-                self.values.pop(name, None)
-            if not all(name.startswith("wandb_") for name in names):
-                self.note(statement.lineno, f"{', '.join(names)} was left out: {error}.")
+                self.values[name], self.lines[name] = outcome, line
             return
+        self._lose(names)
+        if not all(name.startswith("wandb_") for name in names):
+            self.note(line, f"{', '.join(names)} was left out: {outcome}.")
+
+    def _lose(self, names: Iterable[str]) -> None:
+        """Forget what names stand for: they have neither a value nor nanoGPT's default until they are assigned."""
         for name in names:
-            self.values[name], self.lines[name] = value, statement.lineno
+            self.values.pop(name, None)
+            self.lost.add(name)
 
     def _evaluate(self, node: ast.expr) -> Value:
         """Return the value of literals, earlier names and arithmetic on them."""
@@ -184,6 +204,8 @@ class _Reading:
             raise _UnknownValueError(f"`{_shown(node)}` has no value here") from error
         if isinstance(value, str) and len(value) > MAX_TEXT:
             raise _UnknownValueError("its text is too long")
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise _UnknownValueError("its number is too large")
         return value
 
     def _value(self, node: ast.expr) -> Any:  # noqa: ANN401 - Value, on which arithmetic is only tried
@@ -192,6 +214,8 @@ class _Reading:
         if isinstance(node, ast.Name) and self._knows(node.id):
             self.used.add(node.id)
             return self.values.get(node.id, DEFAULTS.get(node.id))
+        if isinstance(node, ast.Name) and node.id in self.lost:
+            raise _UnknownValueError(f"what {node.id} is by then is not known")
         if isinstance(node, ast.UnaryOp) and type(node.op) in UNARY:
             return UNARY[type(node.op)](self._value(node.operand))
         if isinstance(node, ast.BinOp) and type(node.op) in BINARY:
@@ -202,14 +226,14 @@ class _Reading:
 
     def _knows(self, name: str) -> bool:
         """Say whether a name has a value: one of the file, or one of train.py, inside of which nanoGPT runs it."""
-        return name in self.values or DEFAULTS.get(name) is not None
+        return name in self.values or (name not in self.lost and DEFAULTS.get(name) is not None)
 
 
 def _shown(node: ast.AST) -> str:
     """Return the beginning of a piece of the file."""
     try:
         return ast.unparse(node).partition("\n")[0][:60]
-    except RecursionError:
+    except (RecursionError, ValueError):  # too deep, or a number of too many digits
         return "..."
 
 
@@ -220,30 +244,45 @@ def _check_bounds(op: ast.operator, left: object, right: object) -> None:
             raise ValueError
     elif isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length() * abs(right) if isinstance(op, ast.Pow) else left.bit_length() + right.bit_length()
-        if bits > MAX_DIGITS:
+        if bits > MAX_BITS:
             raise ValueError
     elif isinstance(op, ast.Pow) and isinstance(left, int | float) and left < 0:
         raise ValueError  # a complex number
 
 
-def _assignment(statement: ast.stmt) -> tuple[list[str], ast.expr | None]:
-    """Return the names that a statement assigns one expression to; no expression where it is no such statement."""
+def _assignments(statement: ast.stmt) -> list[tuple[list[str], ast.expr]]:
+    """Return which names a statement assigns which expressions to; none where it is no such statement."""
     if isinstance(statement, ast.Assign):
-        names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
-        return names, statement.value if len(names) == len(statement.targets) else None
-    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-        return [statement.target.id], statement.value
+        return _unpacked(statement.targets, statement.value)
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+        return [([statement.target.id], statement.value)]
     if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
         name = ast.copy_location(ast.Name(statement.target.id, ast.Load()), statement)
-        return [statement.target.id], ast.copy_location(ast.BinOp(name, statement.op, statement.value), statement)
-    return [], None
+        return [([statement.target.id], ast.copy_location(ast.BinOp(name, statement.op, statement.value), statement))]
+    return []
 
 
-def _assigned(statement: ast.stmt) -> Iterator[str]:
-    """Yield the names that a statement may assign anywhere inside."""
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            yield node.id
+def _unpacked(targets: list[ast.expr], value: ast.expr) -> list[tuple[list[str], ast.expr]]:
+    """Pair names with expressions: all with the one, or tuples of names with a tuple of as many expressions."""
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    if len(names) == len(targets):
+        return [(names, value)]
+    sides = [side.elts for side in (*targets, value) if isinstance(side, ast.Tuple | ast.List)]
+    if len(sides) != len(targets) + 1 or len({len(side) for side in sides}) != 1:
+        return []
+    pairs = [_unpacked([side[i] for side in sides[:-1]], each) for i, each in enumerate(sides[-1])]
+    return [pair for found in pairs for pair in found] if all(pairs) else []
+
+
+def _assigned(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a piece of the file may assign anywhere inside."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store | ast.Del):
+            yield inner.id
+        elif isinstance(inner, ast.alias):
+            yield inner.asname or inner.name
+        elif isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield inner.name
 
 
 def _is_known(name: str) -> bool:
@@ -312,7 +351,6 @@ class _Translation:
             self._set("model.dropout", self._of("dropout"), "dropout")
             for key in ("n_layer", "n_head", "n_embd", "bias"):
                 self._note(key, f"left out; the shape is that of {begin}.")
-            self.notes.append(f"It begins from {begin}: gptcli finetune --profile {self.path.stem}")
             return begin
         if begin == "resume":
             self._note("init_from", "gptcli train --resume goes on with a run, and gptcli finetune CORPUS --from ")
@@ -391,6 +429,11 @@ class _Translation:
         return False
 
     def _tell_the_rest(self) -> None:
+        lost = [
+            f"{name} {value}" for name, value in DEFAULTS.items() if value is not None and name in self.reading.lost
+        ]
+        if lost:
+            self.notes.append(f"Not known, and so as nanoGPT begins with them: {', '.join(lost)}.")
         self._note("eval_iters", "left out; the whole val split is scored, unless train.eval_tokens is set.")
         self._note("out_dir", "left out; a run is named with --run, and lies in runs/.")
         if self.given.get("eval_only"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -273,7 +274,14 @@ def test_other_ways_to_assign_are_followed(tmp_path: Path) -> None:
         "max_iters = 5 @ 6",
         "max_iters = ~5",
         "max_iters = (lambda: 5)()",
-        "max_iters, n_layer = 5, 6",
+        "max_iters, n_layer = 5, 6, 7",
+        "max_iters, *n_layer = 5, 6",
+        "(max_iters, n_layer), n_head = 5, 6",
+        "max_iters, warmup_iters = int('5'), 6",
+        "print(max_iters := 5)",
+        "wandb_log = (max_iters := 5)",
+        "from config import max_iters",
+        "def max_iters(): ...",
         "max_iters: int",
         "if True:\n    max_iters = 5",
         "for max_iters in range(5):\n    pass",
@@ -287,6 +295,52 @@ def test_what_would_have_to_be_run_is_left_out_and_told(statement: str, tmp_path
     told = [note for note in imported.notes if note.startswith("config.py:3: ")]
     assert len(told) == 1
     assert "max_iters" in told[0]
+
+
+@pytest.mark.parametrize(
+    "statement", ["max_iters = int(5000)", "if x:\n    max_iters = 5000", "del max_iters", "print(max_iters := 5000)"]
+)
+def test_what_is_worked_out_from_an_unknown_value_is_not_known_either(statement: str, tmp_path: Path) -> None:
+    text = f"{statement}\nmax_iters *= 2\neval_interval = max_iters // 100\nwarmup_iters = eval_interval"
+    imported, line = load(text, tmp_path), text.splitlines().index("max_iters *= 2") + 1
+    told = [note for note in imported.notes if "is by then is not known" in note]
+    assert told == [
+        f"config.py:{line}: max_iters was left out: what max_iters is by then is not known.",
+        f"config.py:{line + 1}: eval_interval was left out: what max_iters is by then is not known.",
+        f"config.py:{line + 2}: warmup_iters was left out: what eval_interval is by then is not known.",
+    ]
+    assert imported.notes[-1].endswith("with them: eval_interval 2000, max_iters 600000, warmup_iters 2000.")
+
+
+def test_value_that_is_assigned_again_is_known_again(tmp_path: Path) -> None:
+    imported = load("max_iters = int(5)\nmax_iters = 7000\nlr_decay_iters = max_iters\n", tmp_path)
+    assert imported.values["train"]["max_steps"] == 7000
+    assert [note for note in imported.notes if "left out" in note] == [
+        "config.py:1: max_iters was left out: `int(5)` would have to be run."
+    ]
+
+
+def test_tuples_of_equal_length_are_unpacked(tmp_path: Path) -> None:
+    text = "n_head, n_embd = n_layer, block_size = 3, 96\nn_head, (n_layer, [bias]) = n_layer + 1, (n_head, [True])\n"
+    values = load(text, tmp_path).values["model"]
+    assert (values["n_head"], values["n_layer"], values["n_embd"], values["block_size"], values["bias"]) == (
+        4, 3, 96, 96, True,
+    )  # fmt: skip
+    half = load("batch_size, n_head = 3, int(4)\n", tmp_path)
+    assert half.values["train"]["batch_size"] == 3
+    assert any("n_head was left out" in note for note in half.notes)
+
+
+LARGE = ["1" + "0" * 400, "-1" + "0" * 400, "0x" + "f" * 20_000, "2 ** 64 * 2 ** 63 * 2", "not_yet + 0x" + "f" * 20_000]
+
+
+@pytest.mark.parametrize("key", [*DEFAULTS, "temperature", "seed", "other"])
+@pytest.mark.parametrize("large", LARGE, ids=["decimal", "negative", "hexadecimal", "worked out", "unknown"])
+def test_whole_number_of_too_many_bits_is_left_out_and_told(key: str, large: str, tmp_path: Path) -> None:
+    plain, imported = load("", tmp_path), load(f"{key} = {large}\nprint({large})\n", tmp_path)
+    assert imported.values == plain.values
+    assert imported.notes[0].startswith(f"config.py:1: {key} was left out")
+    assert max(map(len, imported.notes[:2])) < 200
 
 
 @pytest.mark.parametrize("length", [300, 700, 3000])
@@ -381,14 +435,15 @@ def test_missing_file_and_folder_are_told(tmp_path: Path) -> None:
 
 
 @given(
+    st.sampled_from(sorted(DEFAULTS)),
     st.recursive(
-        st.sampled_from(["1", "0", "2.5", "'a'", "True", "None", "x"]),
+        st.sampled_from(["1", "0", "2.5", "'a'", "True", "None", "x", "1e308", "1" + "0" * 400, "0x" + "f" * 9000]),
         lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from(["+", "-", "*", "/", "//", "**"]), inner),
-    )
+    ),
 )
-def test_no_expression_ends_in_an_error_of_another_kind(expression: str) -> None:
+def test_no_expression_ends_in_an_error_of_another_kind(key: str, expression: str) -> None:
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.py").write_text(f"x = 3\nother = {expression}\n", "utf-8")
-        assert import_config(Path(folder) / "config.py").values["train"]["max_steps"] == 600_000
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ProfileError):
+        (Path(folder) / "config.py").write_text(f"x = 3\n{key} = {expression}\n", "utf-8")
+        import_config(Path(folder) / "config.py")

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from pydantic import ValidationError
@@ -31,10 +31,14 @@ PREFIX = "nanogpt:"
 GPT2_VOCAB_SIZE = 50_257
 HEAD, EMBEDDING = "lm_head.weight", "transformer.wte.weight"
 MASKS = re.compile(r"transformer\.h\.\d+\.attn\.bias")  # buffers of torch before 2.0
-MAX_SHOWN = 20
+DATASET = re.compile(r"[\w./-]{1,100}")
+WEIGHT_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+MAX_SHOWN, MAX_PROBLEM = 20, 200
+MAX_BITS = 63
 EXPECTED = "Expected the ckpt.pt that nanoGPT's train.py writes, such as nanogpt:out/ckpt.pt."
 # Which of nanoGPT's model_args is the size of which tensor.
 SIZES = {"vocab_size": (EMBEDDING, 0), "n_embd": (EMBEDDING, 1), "block_size": ("transformer.wpe.weight", 0)}
+MODEL_ARGS = (*SIZES, "n_layer", "n_head", "bias", "dropout")
 
 
 class _Vocabulary(NamedTuple):
@@ -45,10 +49,13 @@ class _Vocabulary(NamedTuple):
     notes: tuple[str, ...]
 
 
-def open_nanogpt(path: Path, *, texts: Callable[[], Iterator[str]] | None = None) -> Base:
+def open_nanogpt(
+    path: Path, *, texts: Callable[[], Iterator[str]] | None = None, tokenizer: Tokenizer | None = None
+) -> Base:
     """Open a checkpoint of nanoGPT; the weights stay in the file until they are asked for.
 
-    ``texts`` are those of the corpus it was trained on, for the characters of a checkpoint without ``meta.pkl``.
+    ``texts`` are those of the corpus it was trained on, for the characters of a checkpoint without ``meta.pkl``;
+    ``tokenizer`` is GPT-2's where it is at hand, and is not looked for elsewhere then.
     Raises ``RunError`` for a missing file, ``FormatError`` for a file that is no such checkpoint or asks for more than
     tensors and plain values, ``TokenizerError`` where its vocabulary cannot be had.
     """
@@ -57,10 +64,8 @@ def open_nanogpt(path: Path, *, texts: Callable[[], Iterator[str]] | None = None
     padded = _model_config(checkpoint, theirs, path)
     _check_tensors(theirs, padded, path)
     assert padded.vocab_size is not None, "it was compared with the embedding"
-    settings = checkpoint.get("config")
-    dataset = settings.get("dataset") if isinstance(settings, dict) else None
-    dataset = dataset if isinstance(dataset, str) else None
-    vocabulary = _vocabulary(path, dataset, padded.vocab_size, texts)
+    dataset = _dataset(checkpoint)
+    vocabulary = _vocabulary(path, dataset, padded.vocab_size, texts, tokenizer)
     return Base(
         name=f"{PREFIX}{path}",
         kind="nanogpt",
@@ -117,26 +122,44 @@ def _tensors(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """Return the weights by nanoGPT's names, without the prefix of torch.compile and old masks."""
     model = checkpoint.get("model")
     if not isinstance(model, dict) or not isinstance(checkpoint.get("model_args"), dict):
-        keys = sorted(str(key) for key in checkpoint)
+        keys = sorted(_name(key)[:80] for key in checkpoint)
         found = ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "") or "nothing"
         raise FormatError(
             f"{path} is not a checkpoint of nanoGPT: it should hold model and model_args, found {found}.", EXPECTED
         )
-    theirs = {str(name).removeprefix("_orig_mod."): tensor for name, tensor in model.items()}
+    theirs = {_name(name).removeprefix("_orig_mod."): tensor for name, tensor in model.items()}
     problems = [f"{name} is no tensor of weights" for name, tensor in theirs.items() if not _is_weights(tensor)]
     if problems:
         raise _misfit(path, problems)
-    return {name: tensor for name, tensor in theirs.items() if not MASKS.fullmatch(name)}
+    return {name: tensor.detach() for name, tensor in theirs.items() if not MASKS.fullmatch(name)}
 
 
-def _is_weights(tensor: object) -> bool:
+def _name(key: object) -> str:
+    """Return a key of a dictionary that should be a name; what else there is may be endless when written out."""
+    return key if isinstance(key, str) else type(key).__name__
+
+
+def _is_weights(tensor: object) -> TypeGuard[Tensor]:
     """Say whether it is a tensor of numbers that are all there; strides can pretend to more than the file holds."""
     return (
         isinstance(tensor, Tensor)
         and tensor.layout == torch.strided
-        and tensor.is_floating_point()
+        and tensor.device.type == "cpu"
+        and tensor.dtype in WEIGHT_DTYPES
         and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
     )
+
+
+def _is_plain(value: object) -> TypeGuard[int | float | bool]:
+    """Say whether it is a number of a size that a setting can have, or a switch."""
+    return type(value) in (bool, float) or (type(value) is int and value.bit_length() <= MAX_BITS)
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of a value; a number or a container may be endless when written out."""
+    if isinstance(value, str):
+        return repr(value[:80])[:80]
+    return repr(value) if value is None or _is_plain(value) else f"of type {type(value).__name__}"
 
 
 def _model_config(checkpoint: dict[str, Any], theirs: Mapping[str, Tensor], path: Path) -> ModelConfig:
@@ -151,17 +174,22 @@ def _model_config(checkpoint: dict[str, Any], theirs: Mapping[str, Tensor], path
     found["n_layer"] = len({match[1] for match in layers if match})
     found["bias"] = "transformer.ln_f.bias" in theirs
     told = {"bias": found["bias"], "dropout": 0.0, **told}  # checkpoints of January 2023 lack these
+    told = {key: told.get(key) for key in MODEL_ARGS}
     problems = [
-        f"model_args has {key} {told.get(key)!r}, the tensors have {value}"
+        f"model_args has {key} {_shown(told[key])}, the tensors have {value}"
         for key, value in found.items()
-        if told.get(key) != value or type(told.get(key)) is not type(value)
+        if type(told[key]) is not type(value) or told[key] != value
+    ]
+    problems += [
+        f"model_args has {key} {_shown(told[key])}, expected a number"
+        for key in MODEL_ARGS
+        if key not in found and not _is_plain(told[key])
     ]
     if problems:
         raise _misfit(path, problems)
-    dropout = float(told["dropout"]) if isinstance(told["dropout"], int) else told["dropout"]
-    values = {key: told.get(key) for key in (*found, "n_head")}
+    dropout = float(told["dropout"])
     try:
-        return ModelConfig.model_validate({"family": "gpt2", "gelu": "exact", "dropout": dropout, **values})
+        return ModelConfig.model_validate({"family": "gpt2", "gelu": "exact", **told, "dropout": dropout})
     except ValidationError as error:
         problems = [
             f"model_args: {'.'.join(map(str, item['loc']))} {item['msg'].removeprefix('Value error, ')}"
@@ -171,7 +199,7 @@ def _model_config(checkpoint: dict[str, Any], theirs: Mapping[str, Tensor], path
 
 
 def _misfit(path: Path, problems: list[str]) -> FormatError:
-    listed = "\n".join(f"  {problem}" for problem in problems[:MAX_SHOWN])
+    listed = "\n".join(f"  {problem[:MAX_PROBLEM]}" for problem in problems[:MAX_SHOWN])
     more = f"\n  and {len(problems) - MAX_SHOWN} more" if len(problems) > MAX_SHOWN else ""
     return FormatError(
         f"{path}: this is not a model that nanoGPT's model.py defines:\n{listed}{more}",
@@ -180,7 +208,7 @@ def _misfit(path: Path, problems: list[str]) -> FormatError:
 
 
 def nanogpt_names(config: ModelConfig) -> dict[str, str]:
-    """Return nanoGPT's name for each tensor of ``GPT(config)``; its layers are nn.Linear like ours."""
+    """Return nanoGPT's name for each tensor of ``GPT(config)``."""
     return {name: their for name, (their, _) in _names(config).items()}
 
 
@@ -215,26 +243,32 @@ def _check_tensors(theirs: Mapping[str, Tensor], config: ModelConfig, path: Path
 
 
 def _weights(theirs: Mapping[str, Tensor], config: ModelConfig, rows: Tensor) -> LazyWeights:
-    makers = {name: partial(_whole, theirs[their]) for name, (their, _) in _names(config).items()}
+    makers = {name: partial(theirs.__getitem__, their) for name, their in nanogpt_names(config).items()}
     whole = torch.equal(rows, torch.arange(config.vocab_size or 0))
-    return LazyWeights(makers if whole else {**makers, "wte.weight": partial(_picked, theirs[EMBEDDING], rows)})
+    return LazyWeights(makers if whole else {**makers, "wte.weight": partial(theirs[EMBEDDING].__getitem__, rows)})
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _picked(tensor: Tensor, rows: Tensor) -> Tensor:
-    return tensor[rows]
+def _dataset(checkpoint: dict[str, Any]) -> str | None:
+    """Return the folder below nanoGPT's ``data/`` that it was trained on, where it has a usable name."""
+    settings = checkpoint.get("config")
+    dataset = settings.get("dataset") if isinstance(settings, dict) else None
+    usable = isinstance(dataset, str) and DATASET.fullmatch(dataset) and len(dataset.encode()) <= MAX_PROBLEM
+    return dataset if usable else None
 
 
 def _vocabulary(
-    path: Path, dataset: str | None, vocab_size: int, texts: Callable[[], Iterator[str]] | None
+    path: Path,
+    dataset: str | None,
+    vocab_size: int,
+    texts: Callable[[], Iterator[str]] | None,
+    gpt2: Tokenizer | None,
 ) -> _Vocabulary:
     """Return GPT-2's tokenizer for its vocabulary, padded or not, else one of characters."""
     if 0 <= vocab_size - GPT2_VOCAB_SIZE <= MAX_PADDING:
         return _Vocabulary(
-            gpt2_tokenizer(), torch.arange(GPT2_VOCAB_SIZE), _cropped(vocab_size, GPT2_VOCAB_SIZE, "GPT-2's tokens")
+            gpt2 or gpt2_tokenizer(),
+            torch.arange(GPT2_VOCAB_SIZE),
+            _cropped(vocab_size, GPT2_VOCAB_SIZE, "GPT-2's tokens"),
         )
     characters, notes = find_alphabet(path, dataset, vocab_size, texts)
     alphabet = sorted(filter(None, characters))
@@ -261,8 +295,10 @@ def _origin(checkpoint: dict[str, Any], dataset: str | None, path: Path) -> dict
     if dataset is not None:
         origin["dataset"] = dataset
     step, loss = checkpoint.get("iter_num"), checkpoint.get("best_val_loss")
-    if isinstance(step, int):
+    if _is_plain(step) and isinstance(step, int) and not isinstance(step, bool):
         origin["iter_num"] = step
-    if isinstance(loss, float) or (isinstance(loss, Tensor) and loss.numel() == 1):
-        origin["best_val_loss"] = f"{float(loss):.4f}"
+    if _is_weights(loss) and loss.numel() == 1:
+        loss = loss.item()
+    if _is_plain(loss) and not isinstance(loss, bool):
+        origin["best_val_loss"] = f"{loss:.4f}"
     return origin

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from gptcli.errors import FormatError, TokenizerError
 
 MAX_META_BYTES = 8 * 1024 * 1024
+MAX_SHOWN = 60
 # A vocabulary rounded up for speed has at most this many rows that stand for nothing.
 MAX_PADDING = 1023
 
@@ -112,11 +113,12 @@ def _sorted_characters(texts: Iterator[str]) -> tuple[str, ...]:
 def read_meta(path: Path) -> tuple[str, ...]:
     """Return the characters of a ``meta.pkl`` by their ids; raises ``FormatError`` for anything but such a file."""
     try:
-        if path.stat().st_size > MAX_META_BYTES:
-            raise FormatError(f"{path}: it is larger than {MAX_META_BYTES:,} bytes, so it was not read.")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_META_BYTES + 1)
     except OSError as error:
         raise FormatError(f"{path}: it cannot be read ({error.strerror}).") from error
+    if len(data) > MAX_META_BYTES:
+        raise FormatError(f"{path}: it is larger than {MAX_META_BYTES:,} bytes, so it was not read.")
     try:
         return _characters(plain_pickle(data))
     except ValueError as error:
@@ -126,10 +128,11 @@ def read_meta(path: Path) -> tuple[str, ...]:
 def plain_pickle(data: bytes) -> object:
     """Return the dictionaries, strings and integers of a pickle; raises ``ValueError`` for one that holds more."""
     stack: list[object] = []
+    marks: list[int] = []
     memo: dict[object, object] = {}
     try:
         for opcode, argument, _ in pickletools.genops(data):
-            _apply(opcode.name, argument, stack, memo)
+            _apply(opcode.name, argument, stack, marks, memo)
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise ValueError(str(error) if isinstance(error, _RefusedError) else "it is no whole pickle") from error
     if len(stack) != 1 or stack[0] is MARK:
@@ -141,8 +144,8 @@ class _RefusedError(ValueError):
     """The pickle is one, but not of plain data."""
 
 
-def _apply(name: str, argument: object, stack: list[object], memo: dict[object, object]) -> None:
-    """Do what one opcode says."""
+def _apply(name: str, argument: object, stack: list[object], marks: list[int], memo: dict[object, object]) -> None:
+    """Do what one opcode says; ``marks`` are the positions of ``MARK`` on the stack."""
     if name in VALUES:
         stack.append(argument)
     elif name in PUTS:
@@ -150,27 +153,36 @@ def _apply(name: str, argument: object, stack: list[object], memo: dict[object, 
     elif name in GETS:
         stack.append(memo[argument])
     elif name == "MARK":
+        marks.append(len(stack))
         stack.append(MARK)
     elif name == "EMPTY_DICT":
         stack.append({})
     elif name in ("SETITEM", "SETITEMS", "DICT"):
-        _fill(name, stack)
+        _fill(stack, len(stack) - 2 if name == "SETITEM" else marks.pop() + 1, name)
     elif name not in FRAMES:
-        wanted = str(argument).replace(" ", ".") if name in ("GLOBAL", "INST") else ""
+        wanted = _shown(argument).replace(" ", ".") if name in ("GLOBAL", "INST") else ""
         if name == "STACK_GLOBAL":
-            wanted = ".".join(str(part) for part in stack[-2:])
+            wanted = ".".join(_shown(part) for part in stack[-2:])
         raise _RefusedError(f"it asks for {wanted!r}" if wanted else f"it holds more than plain data ({name})")
 
 
-def _fill(name: str, stack: list[object]) -> None:
-    """Put the keys and values on top of the stack into the dictionary below them, or into a new one."""
-    start = len(stack) - 2 if name == "SETITEM" else len(stack) - stack[::-1].index(MARK)
+def _shown(value: object) -> str:
+    """Return the beginning of a value; a dictionary may hold itself or be endless, so only its type is told."""
+    if isinstance(value, str):
+        return value[:MAX_SHOWN]
+    return str(value)[:MAX_SHOWN] if isinstance(value, int) else f"a {type(value).__name__}"
+
+
+def _fill(stack: list[object], start: int, name: str) -> None:
+    """Put the keys and values from ``start`` on into the dictionary below them, or into a new one."""
     items = stack[start:]
     del stack[start if name == "SETITEM" else start - 1 :]
     if name == "DICT":
         stack.append({})
     target = stack[-1]
-    if not isinstance(target, dict) or len(items) % 2 or not all(isinstance(key, int | str) for key in items[::2]):
+    # Larger whole numbers can be chosen so that a dictionary of them takes hours to fill.
+    plain_keys = all(isinstance(key, str) or (isinstance(key, int) and 0 <= key < 1 << 31) for key in items[::2])
+    if not isinstance(target, dict) or len(items) % 2 or not plain_keys or any(item is MARK for item in items):
         raise ValueError("no dictionary of plain keys")
     target.update(zip(items[::2], items[1::2], strict=True))
 
@@ -185,7 +197,7 @@ def _characters(meta: object) -> tuple[str, ...]:
     characters = tuple(itos[token_id] for token_id in range(len(itos)))
     for character in characters:
         if not isinstance(character, str) or len(character) > 1 or "\ud800" <= character <= "\udfff":
-            raise ValueError(f"a token of it is no character: {str(character)[:20]!r}")
+            raise ValueError(f"a token of it is no character: {_shown(character)!r}")
     if len(set(characters)) != len(characters) or not any(characters):
         raise ValueError("it has a character twice")
     stoi = {character: token_id for token_id, character in enumerate(characters) if character}

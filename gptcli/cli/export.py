@@ -47,18 +47,19 @@ def export_command(
 
     What was written is loaded back and compared with the model before it is kept.
     """
-    from gptcli.bases.opening import open_base
-    from gptcli.export.exporting import export
+    from gptcli.bases.opening import open_base, run_named
+    from gptcli.export.exporting import check_place, export
     from gptcli.runs import find_run
 
     if run is None:
         run = find_run().name
         if not quiet:
             note(f"The newest run is {run}.")
+    source = run_named(run)
+    folder = output or Path("exports") / f"{_short_name(run)}-{to}"
+    check_place(to, folder, [source.path] if source is not None else [])  # before a model is downloaded for nothing
     with progress(quiet=quiet) as going_on:
         base = open_base(run, which=checkpoint, on_notice=going_on.note, on_progress=going_on.show)
-        folder = output or Path("exports") / f"{_short_name(run)}-{to}"
-        source = find_run(run) if base.kind == "run" else None
         result = export(base, to, folder, dtype=dtype, run=source, on_progress=going_on.show)
     if not quiet:
         for line in (*base.notes, *result.checks):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -90,7 +91,8 @@ def import_command(
         raise typer.BadParameter(f"--output {output}: a profile is a .yaml file.")
     place = output or Path("configs") / f"{file.stem}.yaml"
     imported = import_config(file)
-    text = _imported_text(file, imported).encode()
+    notes = (*imported.notes, *_finetuning(imported, place))
+    text = _imported_text(file, imported, notes).encode()
     there = place.read_bytes() if place.exists() else text
     if there != text and not force:
         raise ProfileError(
@@ -100,15 +102,24 @@ def import_command(
         with atomic_write(place) as written:
             written.write(text)
     if not quiet:
-        for line in imported.notes:
+        for line in notes:
             note(line)
-    emit({"path": place, "notes": imported.notes}, str(place), as_json=as_json)
+    emit({"path": place, "notes": notes}, str(place), as_json=as_json)
 
 
-def _imported_text(file: Path, imported: ImportedProfile) -> str:
+def _finetuning(imported: ImportedProfile, place: Path) -> tuple[str, ...]:
+    """Return how a profile that begins from a published model is used, by its name where it is found by that."""
+    base = imported.values.get("finetune", {}).get("base")
+    if base is None:
+        return ()
+    by_name = place.parent == Path("configs") and place.suffix == ".yaml"
+    return (f"It begins from {base}: gptcli finetune --profile {quote(place.stem if by_name else str(place))}",)
+
+
+def _imported_text(file: Path, imported: ImportedProfile, notes: tuple[str, ...]) -> str:
     """Return the profile as YAML, below comments that say where it is from and what became of the rest."""
     from gptcli.strict_yaml import dump_yaml
 
-    header = [f"From nanoGPT's {file.name}, by gptcli profiles import.", *imported.notes]
+    header = [f"From nanoGPT's {file.name}, by gptcli profiles import.", *notes]
     printable = ("".join(c if c.isprintable() else " " for c in line) for line in header)
     return "".join(f"# {line}\n" for line in printable) + dump_yaml(imported.values)

@@ -17,6 +17,7 @@ from typing import Any
 
 from gptcli import __version__
 from gptcli.bases.base import Base
+from gptcli.bases.nanogpt import PREFIX
 from gptcli.config import RunProfile, SampleConfig
 from gptcli.corpora import document_facts
 from gptcli.documents import well_formed
@@ -117,6 +118,13 @@ def inert_address(address: str) -> str:
     return inert(address)
 
 
+def without_folders(value: str) -> str:
+    """Return the last part of a path from the root or the home: exports go out, and folders tell of their owner."""
+    prefix = PREFIX if value.startswith(PREFIX) else ""
+    path = PurePath(value.removeprefix(prefix))
+    return prefix + path.name if path.is_absolute() or path.parts[:1] in (("~",), ("..",)) else value
+
+
 @dataclass(frozen=True, slots=True)
 class _Data:
     """The text of a run: its manifest, and what its corpus still tells."""
@@ -157,7 +165,9 @@ class _Data:
             f"* Tokenizer: {tokenizer}",
         ]
         if (chats := train.conversations) is not None:
-            lines.append(f"* Conversations: {chats.conversations:,}, of which it learned the {chats.answers:,} answers")
+            lines.append(
+                f"* Conversations: {chats.conversations:,}, of which it learned the {_many(chats.answers, 'answer')}"
+            )
         if self.source:
             where = str(self.source["source"])
             where = PurePath(where).name if self.source["kind"] in LOCAL and "://" not in where else where
@@ -166,10 +176,10 @@ class _Data:
         lines.append(f"* Licence of the text: {licences or 'not known'}")
         lines += [f"  * {line}" for line in self.documents]
         if self.n_documents > len(self.documents):
-            lines.append(f"  * and {self.n_documents - len(self.documents):,} more documents")
+            lines.append(f"  * and {_many(self.n_documents - len(self.documents), 'more document')}")
         if parent is not None:
             what = ", ".join(_origin_facts(parent.get("origin") or {}))
-            name = inert(str(parent.get("name"))) + (f" ({what})" if what else "")
+            name = inert(without_folders(str(parent.get("name")))) + (f" ({what})" if what else "")
             lines.append(f"* Finetuned from: {name}, whose own text and licence count too")
         return tuple(lines)
 
@@ -210,9 +220,9 @@ def _how(run: RunDir, base: Base) -> tuple[str, ...]:
     rates = [f"adamw with learning rate {train.learning_rate:g}"]
     if train.optimizer == "muon":
         rates.insert(0, f"muon with learning rate {train.muon_learning_rate:g}")
-    shape = f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size} tokens"
+    shape = f"{_many(model.n_layer, 'layer')}, {_many(model.n_head, 'head')}, width {model.n_embd}"
     lines = [
-        f"* Network: {shape}, vocabulary {model.vocab_size:,}",
+        f"* Network: {shape}, context {_many(model.block_size, 'token')}, vocabulary {model.vocab_size:,}",
         f"* Steps: {at}{train.max_steps:,}, of {profile.tokens_per_step:,} tokens each",
         f"* Optimizer: {', '.join(rates)}, schedule {train.schedule}",
         f"* Dropout: {profile.model.dropout:g}",
@@ -277,12 +287,7 @@ def _origin(name: str, origin: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _origin_facts(origin: Mapping[str, Any]) -> list[str]:
-    return [f"{inert(str(key))} {inert(_without_folders(str(value)))}" for key, value in origin.items()]
-
-
-def _without_folders(value: str) -> str:
-    """Return the last part of an absolute path: a card goes out into the world, and folders tell of their owner."""
-    return PurePath(value).name if PurePath(value).is_absolute() else value
+    return [f"{inert(str(key))} {inert(without_folders(str(value)))}" for key, value in origin.items()]
 
 
 def _front(
@@ -304,8 +309,12 @@ def _front(
 
 
 def _amount(split: SplitSummary) -> str:
-    documents = "1 document" if split.documents == 1 else f"{split.documents:,} documents"
-    return f"{split.tokens:,} tokens, {split.bytes:,} bytes of text from {documents}"
+    amount = f"{_many(split.tokens, 'token')}, {_many(split.bytes, 'byte')} of text"
+    return f"{amount} from {_many(split.documents, 'document')}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _short(count: int) -> str:

@@ -7,6 +7,7 @@ number by number. It runs no model, and it does not know where weights come from
 from __future__ import annotations
 
 import dataclasses
+import errno
 import html
 import math
 import re
@@ -26,13 +27,14 @@ from gptcli.config import ModelConfig
 from gptcli.errors import ExportError
 from gptcli.export.card import Card
 from gptcli.export.gguf_tokens import encode_with, gguf_tokens
-from gptcli.export.hf import HARD_TEXT, real_text
 from gptcli.export.hf_tokenizer import chat_template_jinja
 from gptcli.export.modelfile import modelfile
+from gptcli.export.sample_text import compared_text, new_tokens, real_text, shown_prompt
+from gptcli.export.weights import convert_weight
 from gptcli.files import atomic_write
 from gptcli.model import GPT, GPT2_NORM_EPS
 
-INSTALL_HINT = "pip install 'gptcli[export]'"
+INSTALL_HINT = 'Install it in gptcli\'s checkout: pip install -e ".[export]"'
 OTHER_FORMAT = "Another format may do: gptcli export NAME --format hf --output DIR"
 ARCHITECTURES = {"gpt2": "gpt2", "modern": "qwen3"}
 # llama.cpp's numbers for the format of most tensors of a file (llama_ftype) and of one tensor (ggml_type).
@@ -87,7 +89,7 @@ def write_gguf(base: Base, folder: Path, dtype: str, card: Card) -> None:
     """
     _check_shape(base.config)
     fields = {**_fields(base, dtype), **_facts(base, card)}
-    gguf = _load_package()
+    gguf = load_package()
     path = folder / f"{card.name}.gguf"
     with closing(gguf.GGUFWriter(path, ARCHITECTURES[base.config.family])) as writer:
         for key, (kind, value) in fields.items():
@@ -102,20 +104,29 @@ def write_gguf(base: Base, folder: Path, dtype: str, card: Card) -> None:
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, tensor in _tensors(base):
-            writer.write_tensor_data(_converted(name, tensor, plan[name][1]))
+            _write_tensor(writer, _converted(name, tensor, plan[name][1]))
     with atomic_write(folder / "Modelfile") as file:
         file.write(modelfile(path.name, base, card.sample).encode())
     with atomic_write(folder / "README.md") as file:
         file.write(card.markdown(_loading(path.name, base, card), tags=["gguf"]).encode())
 
 
-def check_gguf(base: Base, folder: Path, dtype: str) -> tuple[str, ...]:
-    """Read the file in ``folder`` back and compare every field, token, merge and number; return what was found equal.
+def _write_tensor(writer: Any, numbers: npt.NDArray[Any]) -> None:  # noqa: ANN401
+    try:
+        writer.write_tensor_data(numbers)
+    except OSError as error:
+        if error.strerror is None:  # numpy only counts what was written
+            raise OSError(errno.ENOSPC, f"the disk took no more: {error}") from error
+        raise
 
-    Numbers are compared bit by bit with the weights as they are converted to ``dtype``. Raises ``ExportError`` for
-    the first difference.
+
+def check_gguf(base: Base, folder: Path, dtype: str) -> tuple[str, ...]:
+    """Read the file in ``folder`` back and compare every setting, token, merge and number; return what was equal.
+
+    Numbers are compared bit by bit with the weights as they are converted to ``dtype``. What the file tells a reader
+    (description, licence, corpus) decides nothing and is not compared. Raises ``ExportError`` for the first difference.
     """
-    gguf = _load_package()
+    gguf = load_package()
     path = next(folder.glob("*.gguf"))
     try:
         reader = gguf.GGUFReader(path)
@@ -150,13 +161,12 @@ def _check_shape(config: ModelConfig) -> None:
         raise ExportError(f"The model has {config.n_layer} layers; llama.cpp holds {MAX_LAYERS} at most.", OTHER_FORMAT)
 
 
-def _load_package() -> Any:  # noqa: ANN401 - gguf's types are numpy's of any kind
+def load_package() -> Any:  # noqa: ANN401 - gguf's types are numpy's of any kind
+    """Return the package ``gguf``; raises ``ExportError`` where it is not installed."""
     try:
         import gguf
     except ImportError as error:
-        raise ExportError(
-            "Writing GGUF files needs the package gguf, which is not installed.", f"Install it: {INSTALL_HINT}"
-        ) from error
+        raise ExportError("Writing GGUF files needs the package gguf, which is not installed.", INSTALL_HINT) from error
     return gguf
 
 
@@ -265,11 +275,7 @@ def _tensors(base: Base) -> Iterator[tuple[str, Tensor]]:
 
 def _converted(name: str, tensor: Tensor, number_format: str) -> npt.NDArray[Any]:
     """Return the bits of a tensor in a number format; bfloat16, which numpy does not know, as int16."""
-    converted = tensor.to(getattr(torch, number_format)).contiguous()
-    if not converted.isfinite().all():
-        if tensor.isfinite().all():
-            raise ExportError(f"The weight {name} has numbers too large for {number_format}.", "Take --dtype bfloat16.")
-        raise ExportError(f"The weight {name} is not finite.", "An earlier checkpoint may be whole: --checkpoint best")
+    converted = convert_weight(name, tensor, number_format).contiguous()
     return (converted.view(torch.int16) if number_format == "bfloat16" else converted).numpy()
 
 
@@ -293,7 +299,7 @@ def _check_tensors(path: Path, written: Sequence[Any], base: Base, dtype: str) -
 def _check_words(path: Path, found: Mapping[str, tuple[str, Any]], base: Base) -> str:
     """Encode a text by the tokens, types and merges of the file, and compare."""
     said = {key: found[f"tokenizer.ggml.{key}"][1] for key in ("tokens", "token_type", "merges", "pre")}
-    text = real_text(base.tokenizer) + HARD_TEXT
+    text = compared_text(base.tokenizer)
     ids = encode_with(said["tokens"], said["token_type"], said["merges"], said["pre"], text)
     if ids != base.tokenizer.encode(text).tolist():
         raise _difference(path, "has tokens and merges that make other ids of a text than the model's tokenizer")
@@ -324,14 +330,11 @@ def _shown(value: object) -> str:
 
 def _loading(name: str, base: Base, card: Card) -> str:
     """Return the section of the card that says how to run the file, and what differs there from gptcli."""
-    config, text = base.config, real_text(base.tokenizer)
-    prompt = card.sample.prompt or text[: text.find(" ", 12)]
-    if not prompt.isprintable() or "`" in prompt:
-        prompt = "A"
-    sample = card.sample
+    config, sample = base.config, card.sample
+    prompt = shown_prompt(sample.prompt, base.tokenizer)
     drawn = f"--temp {sample.temperature:g} --top-k {sample.top_k or 0} --top-p {sample.top_p or 1:g}"
     how = f"-c {config.block_size} {drawn} --min-p {sample.min_p or 0:g}"
-    call = f"llama-completion -m {name} {how} -n {max(1, min(100, config.block_size // 2))} -no-cnv -p {quote(prompt)}"
+    call = f"llama-completion -m {name} {how} -n {new_tokens(100, config.block_size)} -no-cnv -p {quote(prompt)}"
     if base.chat is not None:
         call = f"llama-cli -m {name} {how} --jinja"
     tag = card.name.lower()

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gptcli.bpe import BpeTokenizer, byte_characters
+from gptcli.bpe import BpeTokenizer
 from gptcli.errors import ExportError
-from gptcli.export.hf_tokenizer import end_of_text_name, merges_of
+from gptcli.export.hf_tokenizer import byte_level, end_of_text_name, merges_of
 from gptcli.tokenizer import CharTokenizer, Tokenizer
 
 # The types of tokens that llama.cpp has: ordinary ones, special ones, words found in any text, and gaps.
@@ -56,8 +56,7 @@ def gguf_tokens(tokenizer: Tokenizer) -> GgufTokens:
     if len(set(texts)) != len(texts):
         twice = Counter(texts).most_common(1)[0][0]
         raise ExportError(f"Two tokens are written {twice!r}, which llama.cpp cannot tell apart.", ELSEWHERE)
-    shown = {byte: character for character, byte in byte_characters().items()}
-    merges = [f"{_written(left, shown)} {_written(right, shown)}" for left, right in merges_of(tokenizer)]
+    merges = [f"{byte_level(left)} {byte_level(right)}" for left, right in merges_of(tokenizer)]
     # Without any merge llama.cpp refuses the file; no text has this pair.
     return GgufTokens(texts, types, merges or [f"{name} {name}"], pre, end_of_text)
 
@@ -86,7 +85,6 @@ def _tokens(tokenizer: Tokenizer, end_of_text: int, name: str) -> tuple[list[str
 
     Only whitespace among a foreign tokenizer's added tokens is found in a text, as ``PretrainedTokenizer`` has it.
     """
-    shown = {byte: character for character, byte in byte_characters().items()}
     added: list[dict[str, Any]] = []
     if not isinstance(tokenizer, BpeTokenizer):
         added = tokenizer.to_json()["tokenizer_json"]["added_tokens"]
@@ -100,17 +98,12 @@ def _tokens(tokenizer: Tokenizer, end_of_text: int, name: str) -> tuple[list[str
         elif token_id in spaces:
             text, kind = spaces[token_id], USER_DEFINED
         elif token:
-            text, kind = _written(token, shown), NORMAL
+            text, kind = byte_level(token), NORMAL
         else:
             text, kind = f"[PAD{token_id}]", UNUSED
         texts.append(text)
         types.append(kind)
     return texts, types
-
-
-def _written(token: bytes, shown: dict[int, str]) -> str:
-    """Return bytes in GPT-2's printable characters."""
-    return "".join(shown[byte] for byte in token)
 
 
 def _pattern_name(tokenizer_json: dict[str, Any]) -> str:

@@ -16,32 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gptcli.bases.base import Base, build_model
-from gptcli.chat_template import Message, write_prompt
+from gptcli.chat_template import write_prompt
 from gptcli.config import SampleConfig
 from gptcli.errors import ExportError
 from gptcli.export.card import Card
 from gptcli.export.hf_tokenizer import chat_template_jinja, end_of_text_name, tokenizer_json
+from gptcli.export.sample_text import compared_text, conversation, new_tokens, real_text, shown_prompt
 from gptcli.files import atomic_write
 from gptcli.interchange import to_transformers, to_transformers_config
 from gptcli.sample import generate
-from gptcli.tokenizer import CharTokenizer, Tokenizer
+from gptcli.tokenizer import CharTokenizer
 
 CLASSES = {"gpt2": "GPT2LMHeadModel", "modern": "Qwen3ForCausalLM"}
+WEIGHTS = "model.safetensors"
 LOGITS_TOLERANCE = 1e-4
 LARGE_LOGIT = 50.0  # above it the tolerance grows along: float32 has seven digits
 CHECKED_TOKENS = 256
 GREEDY_TOKENS = 32
-HARD_TEXT = "Naïve — 12345 'll\r\n\t漢字とかな\u3000👍🏽\xa0\x85  \n\n\n  end"
-CONVERSATION = (
-    Message("system", "Be short."),
-    Message("user", " Who are you? "),
-    Message("assistant", "A model."),
-    Message("user", "And\nwho is “she”?"),
-)
+OTHER_FORMAT = "gptcli's own format may do: gptcli export RUN --format safetensors"
 
 
 def write_hf(base: Base, folder: Path, dtype: str, card: Card) -> None:
@@ -60,8 +57,8 @@ def write_hf(base: Base, folder: Path, dtype: str, card: Card) -> None:
     _write(folder / "README.md", card.markdown(_loading(base, card), library="transformers"))
     theirs = to_transformers(base.weights, base.config)
     tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in theirs.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors makes it the user's alone
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", folder / WEIGHTS)  # safetensors makes it the user's alone
 
 
 def _generation(base: Base, sample: SampleConfig) -> dict[str, Any]:
@@ -73,7 +70,7 @@ def _generation(base: Base, sample: SampleConfig) -> dict[str, Any]:
     known: dict[str, Any] = {key: value for key, value in marks.items() if value is not None}
     if base.tokenizer.end_of_text is not None:
         known["pad_token_id"] = base.tokenizer.end_of_text
-    known["max_new_tokens"] = max(1, min(sample.max_new_tokens, base.config.block_size // 2))
+    known["max_new_tokens"] = new_tokens(sample.max_new_tokens, base.config.block_size)
     known["do_sample"] = sample.temperature > 0
     if sample.temperature > 0:
         known |= {"temperature": sample.temperature, "top_k": sample.top_k or 0, "top_p": sample.top_p or 1.0}
@@ -108,13 +105,13 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _loading(base: Base, card: Card) -> str:
     """Return the section of the card that says how to load the folder."""
-    prompt = card.sample.prompt
-    if not prompt.isprintable() or "`" in prompt or not prompt:
-        prompt = next(iter(real_text(base.tokenizer).split()), "")
+    prompt = shown_prompt(card.sample.prompt, base.tokenizer)
     name = end_of_text_name(base.tokenizer)
     special = ""
+    if isinstance(base.tokenizer, CharTokenizer):
+        special = "Characters that were not in its text are an error here, as in gptcli. "
     if name is not None and name.isprintable() and "`" not in name:
-        special = f"The text `{name}` inside of a prompt becomes end-of-text here; in gptcli no text does."
+        special += f"The text `{name}` inside of a prompt becomes end-of-text here; in gptcli no text does."
     chat = "\nConversations are written by `tokenizer.apply_chat_template`." if base.chat is not None else ""
     code = f"""
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -129,21 +126,6 @@ def _loading(base: Base, card: Card) -> str:
         f"```python\n{textwrap.dedent(code).strip()}\n```\n\n"
         f"The context is {base.config.block_size:,} tokens, prompt and continuation together. {special}{chat}"
     )
-
-
-def real_text(tokenizer: Tokenizer) -> str:
-    """Return a few thousand characters of prose that ``tokenizer`` can encode: Python's own documentation.
-
-    A char tokenizer gets the characters it has, and then its whole alphabet, over and over if need be.
-    """
-    from pydoc_data.topics import topics
-
-    text = "".join(topics[name] for name in ("class", "for", "assignment") if name in topics)[:4000]
-    if not isinstance(tokenizer, CharTokenizer):
-        return text
-    alphabet = tokenizer.decode(range(tokenizer.vocab_size))
-    known = "".join(character for character in text if character in set(alphabet))
-    return known + alphabet * max(1, 1000 // len(alphabet))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +155,14 @@ def check_hf(base: Base, folder: Path, dtype: str) -> tuple[str, ...]:
             checks = [_compare_tokenizer(base, tokenizer)]
             if base.chat is not None:
                 checks.append(_compare_chat(base, tokenizer))
+            checks.append(_compare_stored(base, folder / WEIGHTS, dtype))
             logits, greedy = _run_theirs(base, folder, dtype, ours)
     except ExportError:
         raise
     except Exception as error:  # whatever transformers raises at what it is given
         what = textwrap.shorten(" ".join(str(error).split()) or type(error).__name__, 160, placeholder=" ...")
-        raise ExportError(f"transformers cannot use what was written ({what}).", BUG) from error
+        raise ExportError(f"transformers cannot use what was written ({what}).", OTHER_FORMAT) from error
     return (*checks, _compare_logits(ours, logits, dtype), _compare_greedy(ours, greedy))
-
-
-BUG = "gptcli's own format may do: gptcli export RUN --format safetensors"
 
 
 def _run_ours(base: Base) -> _Ours:
@@ -214,12 +194,16 @@ def _run_theirs(base: Base, folder: Path, dtype: str, ours: _Ours) -> tuple[Tens
     model, info = load(folder, local_files_only=True, use_safetensors=True, dtype="auto", output_loading_info=True)
     wrong = sorted(str(name) for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in info[key])
     if wrong:
-        raise ExportError(f"transformers finds other tensors than it expects: {', '.join(wrong[:8])}.", BUG)
+        raise ExportError(f"transformers finds other tensors than it expects: {', '.join(wrong[:8])}.", OTHER_FORMAT)
     if model.dtype != getattr(torch, dtype):
-        raise ExportError(f"transformers loads the weights as {model.dtype}, they were written as {dtype}.", BUG)
+        raise ExportError(
+            f"transformers loads the weights as {model.dtype}, they were written as {dtype}.", OTHER_FORMAT
+        )
     end_of_text = base.tokenizer.end_of_text
     if model.generation_config.eos_token_id != end_of_text:
-        raise ExportError("generation_config.json names another end-of-text token than the tokenizer has.", BUG)
+        raise ExportError(
+            "generation_config.json names another end-of-text token than the tokenizer has.", OTHER_FORMAT
+        )
     model.float().eval()
     greedy: list[int] = []
     with torch.inference_mode():
@@ -235,43 +219,62 @@ def _run_theirs(base: Base, folder: Path, dtype: str, ours: _Ours) -> tuple[Tens
 
 def _compare_tokenizer(base: Base, theirs: Any) -> str:  # noqa: ANN401 - transformers has no types
     """Compare the ids of real and of hard text, the text of those ids, and end-of-text."""
-    hard = "" if isinstance(base.tokenizer, CharTokenizer) else HARD_TEXT
-    text = real_text(base.tokenizer) + hard
+    text = compared_text(base.tokenizer)
     ours = base.tokenizer.encode(text).tolist()
     found = theirs(text)["input_ids"]
     if found != ours:
         at = next((n for n, (a, b) in enumerate(zip(found, ours, strict=False)) if a != b), min(len(found), len(ours)))
-        raise ExportError(f"transformers' tokenizer gives other ids than ours, from token {at:,} on.", BUG)
+        raise ExportError(f"transformers' tokenizer gives other ids than ours, from token {at:,} on.", OTHER_FORMAT)
     if theirs.decode(ours) != base.tokenizer.decode(ours):
-        raise ExportError("transformers' tokenizer gives another text for the same ids.", BUG)
+        raise ExportError("transformers' tokenizer gives another text for the same ids.", OTHER_FORMAT)
     if theirs.eos_token_id != base.tokenizer.end_of_text:
-        raise ExportError(f"transformers' tokenizer has end-of-text {theirs.eos_token_id}.", BUG)
+        raise ExportError(f"transformers' tokenizer has end-of-text {theirs.eos_token_id}.", OTHER_FORMAT)
     return f"transformers' tokenizer gives the same {len(ours):,} ids for {len(text):,} characters, and the text back."
 
 
 def _compare_chat(base: Base, theirs: Any) -> str:  # noqa: ANN401
     """Compare a conversation by the template with the pieces that ours makes of it."""
     assert base.chat is not None
+    spoken = conversation(base.tokenizer, base.chat)
     ours: list[int] = []
-    for piece in write_prompt(CONVERSATION, base.chat):
+    for piece in write_prompt(spoken, base.chat):
         if ours and base.tokenizer.end_of_text is not None:
             ours.append(base.tokenizer.end_of_text)
         ours += base.tokenizer.encode(piece).tolist()
-    messages = [message._asdict() for message in CONVERSATION]
+    messages = [message._asdict() for message in spoken]
     text = theirs.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     if theirs(text)["input_ids"] != ours:
-        raise ExportError("The chat template of the export writes a conversation with other tokens than ours.", BUG)
-    return f"Its chat template gives the same {len(ours)} ids for a conversation of {len(CONVERSATION)} messages."
+        raise ExportError(
+            "The chat template of the export writes a conversation with other tokens than ours.", OTHER_FORMAT
+        )
+    return f"Its chat template gives the same {len(ours)} ids for a conversation of {len(spoken)} messages."
+
+
+def _compare_stored(base: Base, path: Path, dtype: str) -> str:
+    """Compare all numbers of the file: a text that is short reaches neither late positions nor rare tokens."""
+    expected = to_transformers(base.weights, base.config)
+    with safe_open(path, "pt") as file:
+        stored = set(file.keys())
+        wrong = sorted(stored ^ set(expected))
+        for name in sorted(stored & set(expected)):
+            found, tensor = file.get_tensor(name), expected[name].to(getattr(torch, dtype))
+            if found.dtype != tensor.dtype or not torch.equal(found, tensor):
+                wrong.append(name)
+    if wrong:
+        raise ExportError(f"{path.name} does not hold the model's weights: {', '.join(wrong[:8])}.", OTHER_FORMAT)
+    return f"All {len(expected)} tensors of {path.name} are the model's in {dtype}, number by number."
 
 
 def _compare_logits(ours: _Ours, logits: Tensor, dtype: str) -> str:
     if logits.shape != ours.logits.shape:
-        raise ExportError(f"transformers computes logits {tuple(logits.shape)}, not {tuple(ours.logits.shape)}.", BUG)
+        raise ExportError(
+            f"transformers computes logits {tuple(logits.shape)}, not {tuple(ours.logits.shape)}.", OTHER_FORMAT
+        )
     difference = float((logits - ours.logits).abs().max())
     allowed = LOGITS_TOLERANCE * max(1.0, float(ours.logits.abs().max()) / LARGE_LOGIT)
     if not difference <= allowed:  # NaN is no less either
         raise ExportError(
-            f"transformers' logits differ from ours by up to {difference:.2g}, {allowed:.2g} was allowed.", BUG
+            f"transformers' logits differ from ours by up to {difference:.2g}, {allowed:.2g} was allowed.", OTHER_FORMAT
         )
     rounded = "" if dtype == "float32" else f" with the weights rounded to {dtype}"
     to = f"to {difference:.1g}" if difference else "exactly"
@@ -287,7 +290,7 @@ def _compare_greedy(ours: _Ours, theirs: list[int]) -> str:
         row = ours.greedy_logits[same]
         if float(row[ours.greedy[same]] - row[theirs[same]]) <= 2 * LOGITS_TOLERANCE:
             return f"It goes on with the same {same} likeliest tokens, then with one that ties with ours."
-    raise ExportError("transformers' model goes on with other tokens than ours.", BUG)
+    raise ExportError("transformers' model goes on with other tokens than ours.", OTHER_FORMAT)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ knows nothing of models, and writes no file.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,17 @@ def end_of_text_name(tokenizer: Tokenizer) -> str | None:
         return END_OF_TEXT
     added = _foreign(tokenizer).get("added_tokens", [])
     return next((str(token["content"]) for token in added if token["id"] == tokenizer.end_of_text), None)
+
+
+def byte_level(token: bytes) -> str:
+    """Return bytes in GPT-2's printable characters, as vocabularies and merges of byte-level BPE are written."""
+    shown = _characters_of_bytes()
+    return "".join(shown[byte] for byte in token)
+
+
+@functools.cache
+def _characters_of_bytes() -> dict[int, str]:
+    return {byte: character for character, byte in byte_characters().items()}
 
 
 def merges_of(tokenizer: Tokenizer) -> list[Pair]:
@@ -125,12 +137,7 @@ def _whole(tokenizer: Tokenizer, parts: dict[str, Any]) -> dict[str, Any]:
 
 def _merging(tokenizer: BpeTokenizer) -> dict[str, Any]:
     """Return model, pre-tokenizer and decoder of a byte-level BPE with GPT-2's pattern."""
-    shown = {byte: character for character, byte in byte_characters().items()}
-
-    def write(token: bytes) -> str:
-        return "".join(shown[byte] for byte in token)
-
-    vocabulary = {write(tokenizer.token_bytes(token_id)): token_id for token_id in range(tokenizer.vocab_size - 1)}
+    vocabulary = {byte_level(tokenizer.token_bytes(token_id)): token_id for token_id in range(tokenizer.vocab_size - 1)}
     model = {
         "type": "BPE",
         "dropout": None,
@@ -141,7 +148,7 @@ def _merging(tokenizer: BpeTokenizer) -> dict[str, Any]:
         "byte_fallback": False,
         "ignore_merges": False,
         "vocab": _with_end_of_text(vocabulary, tokenizer),
-        "merges": [[write(left), write(right)] for left, right in merges_of(tokenizer)],
+        "merges": [[byte_level(left), byte_level(right)] for left, right in merges_of(tokenizer)],
     }
     return {"pre_tokenizer": BYTE_LEVEL, "decoder": BYTE_LEVEL, "model": model}
 

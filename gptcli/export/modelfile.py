@@ -9,6 +9,7 @@ from gptcli.bases.base import Base
 from gptcli.chat_template import ChatTemplate
 from gptcli.config import SampleConfig
 from gptcli.export.hf_tokenizer import end_of_text_name
+from gptcli.export.sample_text import new_tokens
 
 
 def modelfile(file_name: str, base: Base, sample: SampleConfig) -> str:
@@ -21,7 +22,7 @@ def modelfile(file_name: str, base: Base, sample: SampleConfig) -> str:
     template = "{{ .Prompt }}" if base.chat is None else chat_template_go(base.chat, end_of_text)
     parameters = {
         "num_ctx": str(base.config.block_size),
-        "num_predict": str(max(1, min(sample.max_new_tokens, base.config.block_size // 2))),
+        "num_predict": str(new_tokens(sample.max_new_tokens, base.config.block_size)),
         "temperature": f"{sample.temperature:g}",
         "top_k": str(sample.top_k or 0),
         "top_p": f"{sample.top_p or 1:g}",

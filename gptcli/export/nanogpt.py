@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gptcli.bases.base import Base, build_model
 from gptcli.bases.nanogpt import EMBEDDING, GPT2_VOCAB_SIZE, HEAD, nanogpt_names, open_nanogpt
 from gptcli.bases.nanogpt_meta import meta_pickle
+from gptcli.chat_template import ChatTemplate
 from gptcli.errors import ExportError
 from gptcli.export.card import Card
 from gptcli.files import atomic_write
@@ -26,6 +27,7 @@ CHECKPOINT, META, README = "ckpt.pt", "meta.pkl", "README.md"
 # Largest difference of a logit, in nats, that another order of the same sums makes.
 TOLERANCE = 1e-4
 N_COMPARED = 64
+TRAIN_HINT = "Train one for it: gptcli train CORPUS --set model.family=gpt2 --set data.tokenizer=char"
 
 GPT2_LOADING = """
 In nanoGPT's folder, where `DIR` is this one:
@@ -78,9 +80,19 @@ def write_nanogpt(base: Base, folder: Path, dtype: str, card: Card) -> None:
         "config": settings,
     }
     with atomic_write(folder / CHECKPOINT) as file:
-        torch.save(checkpoint, file)
+        _save(checkpoint, file)
     with atomic_write(folder / README) as file:
         file.write(card.markdown(loading + RESUMING, tags=("nanogpt",)).encode())
+
+
+def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
+    """Write the checkpoint; raises ``OSError`` for a full disk, which torch hides behind an error of its own."""
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _check_family(base: Base) -> None:
@@ -88,7 +100,7 @@ def _check_family(base: Base) -> None:
     if config.family != "gpt2":
         raise ExportError(
             f"nanoGPT computes GPT-2's network; {base.name} is of family {config.family}.",
-            "Train one for it: gptcli train --set model.family=gpt2; or take this one elsewhere: --format hf",
+            f"{TRAIN_HINT}; or take this one elsewhere: --format hf",
         )
     if config.inner_width != 4 * config.n_embd:
         raise ExportError(
@@ -102,14 +114,14 @@ def _check_tokenizer(tokenizer: Tokenizer) -> None:
     if not gpt2 and not isinstance(tokenizer, CharTokenizer):
         raise ExportError(
             f"nanoGPT knows GPT-2's tokens and characters; this model has the tokenizer {tokenizer.name}.",
-            "Train one for it: gptcli prepare CORPUS --tokenizer char (or gpt2); or choose --format hf",
+            f"{TRAIN_HINT}, or with =gpt2; or take this one elsewhere: --format hf",
         )
 
 
 def _dataset(base: Base, card: Card) -> str:
     """Return the name of the folder in nanoGPT's ``data/`` for the characters."""
     dataset = str(base.origin.get("dataset", ""))
-    return dataset if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", dataset) else card.name
+    return dataset if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", dataset) else card.name[:100]
 
 
 def _characters(tokenizer: CharTokenizer) -> tuple[str, ...]:
@@ -127,20 +139,26 @@ def _fresh_optimizer(weights: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def check_nanogpt(base: Base, folder: Path, dtype: str) -> tuple[str, ...]:
-    """Open the checkpoint as one of nanoGPT's and compare; returns what was found equal, with figures.
+    """Open the checkpoint as one of nanoGPT's and compare every tensor, the tokens and the logits of some.
 
-    nanoGPT computes GELU exactly where GPT-2 approximates it. A model of the approximation is compared with the exact
-    one, and how much that moves its logits is told. Raises ``ExportError`` for any other difference.
+    Returns what was found equal, with figures, and what nanoGPT has no place for. It computes GELU exactly where GPT-2
+    approximates it. A model of the approximation is compared with the exact one, and how much that moves its logits is
+    told. Raises ``ExportError`` for any other difference.
     """
-    again = open_nanogpt(folder / CHECKPOINT)
+    gpt2 = None if isinstance(base.tokenizer, CharTokenizer) else base.tokenizer
+    again = open_nanogpt(folder / CHECKPOINT, tokenizer=gpt2)
     if again.tokenizer.fingerprint != base.tokenizer.fingerprint:
         raise ExportError("The tokens that were written are not the model's.")
+    _check_weights(again, base, getattr(torch, dtype))
     exact = dataclasses.replace(base, config=base.config.model_copy(update={"gelu": "exact"}))
     theirs = _logits(again)
     difference = _largest(theirs, _logits(exact))
     if not difference <= TOLERANCE:
         raise ExportError(f"The checkpoint that was written gives other logits, by up to {difference:.2g}.")
-    checks = [f"Loaded back by nanoGPT's formulas in {dtype}: the logits differ by at most {difference:.1g}."]
+    checks = [
+        f"All {len(base.weights)} tensors in {dtype} read back the same.",
+        f"Loaded back by nanoGPT's formulas in {dtype}: the logits differ by at most {difference:.1g}.",
+    ]
     if base.config.gelu != "exact":
         moved = _largest(theirs, _logits(base))
         checks.append(
@@ -150,7 +168,31 @@ def check_nanogpt(base: Base, folder: Path, dtype: str) -> tuple[str, ...]:
     if isinstance(base.tokenizer, CharTokenizer):
         place = f"data/{again.origin['dataset']}/{META}"
         checks.append(f"nanoGPT's sample.py looks for the characters at {place}: copy {META} there.")
+    if base.chat is not None:
+        checks.append(
+            "The chat template stays behind, which nanoGPT has no place for: a prompt has to be written as "
+            f"{_chat_prompt(base.chat)!r}."
+        )
     return tuple(checks)
+
+
+def _check_weights(again: Base, base: Base, dtype: torch.dtype) -> None:
+    """Raise ``ExportError`` that names the tensors whose numbers are not those of ``base``, each in ``dtype``."""
+    names = sorted(set(base.weights) | set(again.weights))
+    different = [name for name in names if not _same(again, base, name, dtype)]
+    if different:
+        raise ExportError(f"What was written does not read back the same: {', '.join(different[:8])}.")
+
+
+def _same(again: Base, base: Base, name: str, dtype: torch.dtype) -> bool:
+    if name not in again.weights or name not in base.weights:
+        return False
+    found = again.weights[name]
+    return found.dtype == dtype and torch.equal(found, base.weights[name].to(dtype))
+
+
+def _chat_prompt(chat: ChatTemplate) -> str:
+    return f"{chat.user_start}...{chat.user_end}{chat.answer_start}"
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from gptcli.bases.base import Base
 from gptcli.bases.exported import FORMAT_VERSION, open_exported
 from gptcli.errors import ExportError
-from gptcli.export.card import Card
+from gptcli.export.card import Card, without_folders
 from gptcli.files import atomic_write, write_json
 from gptcli.tokenizer import save_tokenizer
 
@@ -34,7 +34,8 @@ def write_own(base: Base, folder: Path, dtype: str, card: Card) -> None:
     """Write weights as ``base`` gives them, configuration, tokenizer and card."""
     model = base.config.model_dump(mode="json")
     chat = asdict(base.chat) if base.chat is not None else None
-    about = {"model": model, "dtype": dtype, "chat": chat, "origin": dict(base.origin)}
+    origin = {key: without_folders(value) if isinstance(value, str) else value for key, value in base.origin.items()}
+    about = {"model": model, "dtype": dtype, "chat": chat, "origin": origin}
     write_json(folder / MODEL, {"format_version": FORMAT_VERSION, **about})
     save_tokenizer(base.tokenizer, folder / TOKENIZER)
     with atomic_write(folder / "README.md") as file:

@@ -258,6 +258,94 @@ def test_tensors_that_do_not_fit_are_listed(
     assert [line for line in told if line not in caught.value.message] == []
 
 
+def in_model_args(key: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda checkpoint: checkpoint["model_args"].update({key: value})
+
+
+def in_model(name: str, value: object) -> Callable[[dict[str, Any]], None]:
+    return lambda checkpoint: checkpoint["model"].update({name: value})
+
+
+NO_WEIGHTS = "transformer.wpe.weight is no tensor of weights"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (in_model_args("vocab_size", torch.zeros(3)), "model_args has vocab_size of type Tensor, the tensors have 16"),
+        (in_model_args("n_layer", "x" * 3_000_000), "model_args has n_layer 'xxx"),
+        (in_model_args("n_embd", 10**300), "model_args has n_embd of type int, the tensors have 16"),
+        (in_model_args("n_head", torch.zeros(3)), "model_args has n_head of type Tensor, expected a number"),
+        (in_model_args("n_head", 10**300), "model_args has n_head of type int, expected a number"),
+        (in_model_args("n_head", True), "model_args: n_head"),
+        (in_model_args("dropout", 10**300), "model_args has dropout of type int, expected a number"),
+        (in_model_args("dropout", 1j), "model_args has dropout of type complex, expected a number"),
+        (in_model_args("dropout", float("nan")), "model_args: dropout"),
+        (in_model_args("bias", 1), "model_args has bias 1, the tensors have True"),
+        (in_model("transformer.wpe.weight", torch.ones(BLOCK_SIZE, N_EMBD, device="meta")), NO_WEIGHTS),
+        (in_model("transformer.wpe.weight", torch.ones(BLOCK_SIZE, N_EMBD).to(torch.float8_e4m3fn)), NO_WEIGHTS),
+        (in_model("transformer.wpe.weight", torch.ones(BLOCK_SIZE, N_EMBD, dtype=torch.cfloat)), NO_WEIGHTS),
+        (in_model("transformer.wpe.weight", torch.ones(BLOCK_SIZE, N_EMBD).to_sparse()), NO_WEIGHTS),
+        (in_model("y" * 3_000_000, torch.ones(1)), "yyyy"),
+        (lambda checkpoint: checkpoint["model"].update({("a", 1): torch.ones(1)}), "tuple is not known"),
+        (lambda checkpoint: checkpoint.update({"model": 1, "A" * 3_000_000: 1}), "found AAAA"),
+        (lambda checkpoint: [checkpoint.clear(), checkpoint.update({("a",): 1})], "found tuple"),
+    ],
+)
+def test_odd_values_are_told_in_a_few_words(
+    change: Callable[[dict[str, Any]], object], told: str, tmp_path: Path
+) -> None:
+    checkpoint = nanogpt_checkpoint(len(ALPHABET))
+    change(checkpoint)
+    path = save(checkpoint, tmp_path)
+    with pytest.raises(FormatError) as caught:
+        open_nanogpt(path)
+    assert told in caught.value.message
+    assert len(caught.value.message) < 2000
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [1j, torch.tensor(1j), torch.ones(1, device="meta"), torch.ones(2), 10**300, True, "low", [1.5], None],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_odd_loss_and_step_are_no_part_of_the_origin(loss: object, tmp_path: Path) -> None:
+    checkpoint = {**nanogpt_checkpoint(len(ALPHABET)), "best_val_loss": loss, "iter_num": loss}
+    origin = open_nanogpt(save(checkpoint, tmp_path)).origin
+    assert {"best_val_loss", "iter_num"} & set(origin) == set()
+
+
+@pytest.mark.parametrize(("loss", "told"), [(1.25, "1.2500"), (3, "3.0000"), (torch.ones(1).bfloat16(), "1.0000")])
+def test_loss_may_be_any_real_number(loss: object, told: str, tmp_path: Path) -> None:
+    checkpoint = {**nanogpt_checkpoint(len(ALPHABET)), "best_val_loss": loss}
+    assert open_nanogpt(save(checkpoint, tmp_path)).origin["best_val_loss"] == told
+
+
+@pytest.mark.parametrize("dataset", ["a\0b", "\ud800", "x" * 5000, "я" * 101, "a b", "", 7, None, ["mine"]])
+def test_odd_dataset_is_passed_over(dataset: object, tmp_path: Path) -> None:
+    checkpoint = nanogpt_checkpoint(len(ALPHABET))
+    checkpoint["config"]["dataset"] = dataset
+    torch.save(checkpoint, tmp_path / "ckpt.pt")
+    (tmp_path / "meta.pkl").write_bytes(meta_pickle(ALPHABET))
+    assert "dataset" not in open_nanogpt(tmp_path / "ckpt.pt").origin
+
+
+@pytest.mark.parametrize("dataset", ["poe_char", "poems/nonsense", "стихи"])
+def test_dataset_may_have_any_plain_name(dataset: str, tmp_path: Path) -> None:
+    path = save(nanogpt_checkpoint(len(ALPHABET), dataset=dataset), tmp_path)
+    (tmp_path / "data" / dataset).mkdir(parents=True)
+    (tmp_path / "data" / "mine" / "meta.pkl").rename(tmp_path / "data" / dataset / "meta.pkl")
+    assert open_nanogpt(path).origin["dataset"] == dataset
+
+
+def test_weights_that_were_parameters_can_be_exported(tmp_path: Path) -> None:
+    checkpoint = nanogpt_checkpoint(len(ALPHABET))
+    checkpoint["model"] = {name: torch.nn.Parameter(tensor) for name, tensor in checkpoint["model"].items()}
+    base = open_nanogpt(save(checkpoint, tmp_path))
+    assert not any(base.weights[name].requires_grad for name in base.weights)
+    assert base.weights["wte.weight"].numpy().shape == (len(ALPHABET), N_EMBD)
+
+
 class Payload:
     """Unpickled, this makes a file."""
 

@@ -131,6 +131,61 @@ def test_plain_data_that_is_no_alphabet_is_refused(data: bytes, told: str, tmp_p
     assert told in caught.value.message
 
 
+def nested(levels: int, inside: bytes) -> bytes:
+    """Return ``inside`` as the value of a dictionary in a dictionary, and so on."""
+    return b"}K\x00" * levels + inside + b"s" * levels
+
+
+def doubled(levels: int) -> bytes:
+    """Return a dictionary that takes 2 ** levels words to write out, in a few bytes for each level."""
+    return b"(K\x00" * levels + b"}" + b"q\x00K\x01h\x00d" * levels
+
+
+@pytest.mark.parametrize("value", [doubled(60), nested(100_000, b"}")], ids=["doubled", "nested"])
+def test_dictionary_that_is_endless_when_written_out_is_only_named(value: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "meta.pkl"
+    path.write_bytes(with_itos(b"K\x00" + value))
+    with pytest.raises(FormatError, match="no character: 'a dict'"):
+        read_meta(path)
+    path.write_bytes(with_itos(b"K\x00" + text("a"), text("stoi") + b"}" + text("a") + value + b"s"))
+    with pytest.raises(FormatError, match="contradict"):
+        read_meta(path)
+    with pytest.raises(ValueError, match=re.escape("asks for 'a dict.system'")):
+        plain_pickle(b"\x80\x04" + value + b"\x8c\x06system\x93.")
+
+
+def test_long_text_is_shown_in_part(tmp_path: Path) -> None:
+    (tmp_path / "meta.pkl").write_bytes(with_itos(b"K\x00" + text("a" * 1_000_000)))
+    with pytest.raises(FormatError, match="no character: 'aaaa") as caught:
+        read_meta(tmp_path / "meta.pkl")
+    assert len(caught.value.message) < len(str(tmp_path)) + 200
+    with pytest.raises(ValueError, match="asks for 'aaaa") as refused:
+        plain_pickle(b"c" + b"a" * 1_000_000 + b"\nb\n.")
+    assert len(str(refused.value)) < 200
+
+
+def test_dictionaries_within_dictionaries_are_filled_by_their_own_marks() -> None:
+    data = b"(K\x01(K\x02}(K\x03K\x04udK\x05K\x06d."
+    assert plain_pickle(data) == {1: {2: {3: 4}}, 5: 6}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"}K\x01(s.",  # a mark as a value
+        b"}(K\x01s.",  # and as a key
+        b"}(q\x00K\x01h\x00u.",  # and out of the memo
+        b"}u.",
+        b"K\x01d.",
+        b"}(\x8a\x09" + bytes(8) + b"\x01" + b"K\x01u.",  # a key of 65 bits
+        b"}(J\xff\xff\xff\xffK\x01u.",  # one below 0
+    ],
+)
+def test_odd_dictionary_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="no whole pickle"):
+        plain_pickle(b"\x80\x02" + data)
+
+
 def test_meta_without_stoi_is_enough(tmp_path: Path) -> None:
     (tmp_path / "meta.pkl").write_bytes(with_itos(b"K\x00" + text("b") + b"K\x01" + text("a")))
     assert read_meta(tmp_path / "meta.pkl") == ("b", "a")
@@ -143,6 +198,12 @@ def test_file_too_large_or_not_a_file_is_not_read(tmp_path: Path) -> None:
         read_meta(tmp_path / "meta.pkl")
     with pytest.raises(FormatError, match="cannot be read"):
         read_meta(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end that says it is empty")
+def test_file_without_an_end_is_not_read_to_it() -> None:
+    with pytest.raises(FormatError, match="larger than"):
+        read_meta(Path("/dev/zero"))
 
 
 def test_meta_of_another_size_is_passed_over_and_told(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def test_own_export_is_a_model_to_sample_and_to_begin_from(workspace: Path) -> N
         (("tiny", "--format", "nanogpt"), "gpt2"),
         (("tiny", "-o", "full"), "full"),
         (("tiny", "-o", "runs/tiny/export"), "runs/tiny"),
+        (("tiny", "-o", "runs/new"), "runs/new lies in runs/"),
+        (("nowhere", "-o", "full"), "full is not empty"),  # before any model is looked for, or downloaded
     ],
 )
 def test_refusal_is_a_sentence_and_touches_nothing(workspace: Path, args: tuple[str, ...], words: str) -> None:

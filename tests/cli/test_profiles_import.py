@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,28 @@ def test_name_of_a_file_cannot_break_the_yaml(folder: Path, cli: Cli) -> None:
     (folder / name).write_text("n_layer = 2\nunknown = 'a\\nb'\n", "utf-8")
     assert cli("profiles", "import", name, "--output", "safe.yaml").code == 0
     assert load_profile(folder / "safe.yaml").model.n_layer == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["gg.py"], "--profile gg"),
+        (["gg.py", "-o", "./configs/other.yaml"], "--profile other"),
+        (["gg.py", "-o", "configs/my own.yaml"], "--profile 'my own'"),
+        (["gg.py", "-o", "else where/gg.yaml"], "--profile 'else where/gg.yaml'"),
+        (["gg.py", "-o", "configs/gg.yml"], "--profile configs/gg.yml"),
+    ],
+)
+def test_finetuning_is_told_by_the_profile_that_was_written(
+    folder: Path, cli: Cli, arguments: list[str], told: str
+) -> None:
+    (folder / "gg.py").write_text("init_from = 'gpt2'\ngradient_accumulation_steps = 1\n", "utf-8")
+    done = cli("profiles", "import", *arguments)
+    assert done.stderr.splitlines()[-1] == f"It begins from gpt2: gptcli finetune {told}"
+    assert f"# It begins from gpt2: gptcli finetune {told}\n" in (folder / done.stdout.strip()).read_text("utf-8")
+    found = cli("profiles", "show", shlex.split(told)[1], "--json").json()
+    assert found["path"] == done.stdout.strip()
+    assert cli("profiles", "import", *arguments, "--json").json()["notes"][-1].endswith(told)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gptcli.bases.base import Base
 from gptcli.bases.run import open_run
 from gptcli.config import DataConfig, RunProfile
 from gptcli.documents import document, to_json
-from gptcli.export.card import inert, inert_address, make_card
+from gptcli.export.card import inert, inert_address, make_card, without_folders
 from gptcli.fetch.fetching import fetch
 from gptcli.prepare import prepare
 from gptcli.runs import RunDir, create_run
@@ -86,7 +86,7 @@ def test_card_says_what_the_run_saw_how_it_went_and_how_good_it_is(run: RunDir, 
         "* Corpus: stories",
         f"* To train on: {manifest.train.tokens:,} tokens, {manifest.train.bytes:,} bytes of text from 2 documents",
         "* Licence of the text: CC-BY-4.0",
-        f"* Network: 1 layers, 2 heads, width 16, context 16 tokens, vocabulary {manifest.vocab_size}",
+        f"* Network: 1 layer, 2 heads, width 16, context 16 tokens, vocabulary {manifest.vocab_size}",
         "* Optimizer: muon with learning rate 0.02, adamw with learning rate 0.003, schedule wsd",
         "* Steps: 6 of 6, of 64 tokens each",
         f"* Tokens seen: {6 * 64}",
@@ -191,7 +191,14 @@ def test_finetuned_run_names_what_it_began_from(tmp_path: Path, tiny_profile: Ru
     assert front(make_card(open_run(run, "r"), run, "float32").markdown(""))["license"] == "mit"
     run.base_path.mkdir()
     origin = {"repository": "openai-community/gpt2", "revision": "abc"}
-    parent = {"format_version": 1, "name": "gpt2", "kind": "published", "origin": origin, "notes": [], "files": {}}
+    parent: dict[str, Any] = {
+        "format_version": 1,
+        "name": "gpt2",
+        "kind": "published",
+        "origin": origin,
+        "notes": [],
+        "files": {},
+    }
     (run.base_path / "base.json").write_text(json.dumps(parent), "utf-8")
     first = {"event": "evaluated", "step": 0, "tokens_seen": 0, "val_loss": 5.25, "val_loss_stderr": 0.1}
     first |= {"bits_per_byte": 3.0, "perplexity": 190.0, "n_tokens": 30}
@@ -201,6 +208,11 @@ def test_finetuned_run_names_what_it_began_from(tmp_path: Path, tiny_profile: Ru
     assert front(text)["license"] == "other"
     assert "* Finetuned from: gpt2 (repository openai-community/gpt2, revision abc), whose own text" in text
     assert "* before finetuning: val_loss 5.2500" in text
+    parent |= {"name": "nanogpt:/home/somebody/out/ckpt.pt", "origin": {"file": "/home/somebody/out/ckpt.pt"}}
+    (run.base_path / "base.json").write_text(json.dumps(parent), "utf-8")
+    text = make_card(open_run(run, "r"), run, "float32").markdown("")
+    assert "* Finetuned from: nanogpt:ckpt.pt (file ckpt.pt), whose own text" in text
+    assert "somebody" not in text
 
 
 def test_published_model_is_named_as_base(base: Base) -> None:
@@ -209,6 +221,22 @@ def test_published_model_is_named_as_base(base: Base) -> None:
     text = make_card(other, None, "float32").markdown("")
     assert front(text)["base_model"] == "Qwen/Qwen3-0.6B-Base"
     assert "The weights are those of Qwen3-0.6B-Base (repository Qwen/Qwen3-0.6B-Base; revision abc)." in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/home/somebody/gpt2", "gpt2"),
+        ("nanogpt:/home/somebody/ckpt.pt", "nanogpt:ckpt.pt"),
+        ("nanogpt:~/secret/ckpt.pt", "nanogpt:ckpt.pt"),
+        ("../secret/model", "model"),
+        ("openai-community/gpt2", "openai-community/gpt2"),
+        ("nanogpt:out/ckpt.pt", "nanogpt:out/ckpt.pt"),
+        ("", ""),
+    ],
+)
+def test_folders_of_the_machine_are_left_out(value: str, shown: str) -> None:
+    assert without_folders(value) == shown
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gptcli.bases.base import Base, LazyWeights
-from gptcli.bpe import train_bpe
+from gptcli.bpe import BpeTokenizer, train_bpe
 from gptcli.config import ModelConfig, SampleConfig
 from gptcli.errors import ExportError
 from gptcli.export.card import Card, make_card
@@ -27,6 +27,7 @@ from gptcli.interchange import to_transformers
 from gptcli.model import GPT
 from gptcli.pretrained_tokenizer import PretrainedTokenizer
 from gptcli.tokenizer import Tokenizer, char_tokenizer
+from gptcli.vocabulary import Ids
 
 TEXT = (
     "It's 1914, and I'LL wait: we've 12345 of them --  naïve cafés!\r\n\n\n\tdef f(x):\n        return x\n\n  \n" * 20
@@ -340,13 +341,13 @@ def test_missing_package_is_named_with_what_installs_it(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(ExportError, match="package gguf") as error:
         export(random_base(), "gguf", tmp_path / "out")
-    assert "pip install 'gptcli[export]'" in error.value.hint
+    assert 'pip install -e ".[export]"' in error.value.hint
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("value", "message", "hint"),
-    [(1e5, "too large for float16", "--dtype bfloat16"), (float("nan"), "is not finite", "--checkpoint best")],
+    [(1e5, "too large for float16", "--dtype bfloat16"), (float("nan"), "is not finite", "--checkpoint latest")],
 )
 def test_weight_that_the_format_cannot_hold_is_refused(value: float, message: str, hint: str, tmp_path: Path) -> None:
     base = random_base()
@@ -402,6 +403,21 @@ def test_check_finds_one_wrong_bit_and_another_format(tmp_path: Path) -> None:
     shutil.move(tmp_path / "out" / "tiny.gguf", tmp_path / "out" / "other.gguf")
     with pytest.raises(ExportError, match=r"general\.name tiny, expected other"):
         check_gguf(base, tmp_path / "out", "bfloat16")
+
+
+class Shouting(BpeTokenizer):
+    """A tokenizer that does more to a text than its tokens and merges tell."""
+
+    def encode(self, text: str) -> Ids:
+        return super().encode(text.upper())
+
+
+def test_check_finds_tokens_that_do_not_make_the_models_ids(tmp_path: Path) -> None:
+    tokens = [BPE.token_bytes(token_id) for token_id in range(BPE.vocab_size - 1)]
+    base = random_base(tokenizer=Shouting("bpe:300", tokens))
+    with pytest.raises(ExportError, match="tokens and merges that make other ids of a text"):
+        export(base, "gguf", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("size", [7, 200, 5000, -100])

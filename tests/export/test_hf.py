@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from gptcli.errors import ExportError
 from gptcli.export import hf
 from gptcli.export.card import make_card
 from gptcli.export.exporting import export
-from gptcli.export.hf import check_hf, quietly, real_text, write_hf
+from gptcli.export.hf import check_hf, quietly, write_hf
 from gptcli.sample import generate
 from gptcli.tokenizer import Tokenizer, char_tokenizer
 from tests.export.conftest import SHAPES, random_base
@@ -197,15 +198,22 @@ def drop_merge(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (change_weights, r"logits differ from ours by up to 0\.\d+, 0.0001 was allowed"),
-        (drop_weight, r"other tensors than it expects: model.norm.weight"),
+        (change_weights, r"model\.safetensors does not hold the model's weights: model\.norm\.weight\."),
+        (drop_weight, r"model\.safetensors does not hold the model's weights: model\.norm\.weight\."),
+        (
+            change_json("config.json", "tie_word_embeddings", value=False),
+            r"other tensors than it expects: lm_head\.weight",
+        ),
         (damage, r"transformers cannot use what was written"),
         (drop_merge, r"gives other ids than ours, from token [\d,]+ on"),
         (change_json("tokenizer.json", "decoder", value={"type": "Fuse"}), "gives another text for the same ids"),
         (change_json("tokenizer_config.json", "eos_token", value="<|x|>"), r"has end-of-text \d+"),
         (change_json("generation_config.json", "eos_token_id", value=3), "names another end-of-text"),
         (change_json("config.json", "dtype", value="float16"), "the weights as torch.float16, they were"),
-        (change_json("config.json", "rms_norm_eps", value=0.1), "logits differ"),
+        (
+            change_json("config.json", "rms_norm_eps", value=0.1),
+            r"logits differ from ours by up to \d\.\d+, 0.0001 was allowed",
+        ),
         (change_json("config.json", "model_type", value="gpt3"), "transformers cannot use"),
         (change_template, "chat template of the export writes a conversation with other tokens"),
     ],
@@ -214,13 +222,52 @@ def test_what_is_not_the_model_is_noticed(
     spoil: Callable[[Path], None], says: str, base: Base, written: Written, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = written(write_hf)
-    assert len(check_hf(base, folder, "float32")) == 4
+    assert len(check_hf(base, folder, "float32")) == 5
     spoil(folder)
     capfd.readouterr()
     with pytest.raises(ExportError, match=says) as caught:
         check_hf(base, folder, "float32")
     assert "gptcli export" in caught.value.hint
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [("gpt2", "transformer.wpe.weight"), ("modern untied", "model.embed_tokens.weight")],
+)
+def test_row_that_no_short_text_reaches_is_compared_too(
+    shape: str, name: str, tokenizers: dict[str, Tokenizer], tmp_path: Path
+) -> None:
+    base = random_base(shape, tokenizers["bpe"], block_size=300)
+    write_hf(base, tmp_path, "float32", make_card(base, None, "float32"))
+    assert check_hf(base, tmp_path, "float32")
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert base.tokenizer.end_of_text == 699
+    tensors[name][299 if shape == "gpt2" else 699, 5] += 1e-3
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=f"does not hold the model's weights: {name}"):
+        check_hf(base, tmp_path, "float32")
+
+
+def test_chat_of_characters_is_exported_with_its_template(tmp_path: Path) -> None:
+    tokenizer = char_tokenizer(["User: how are you?\nAssistant: fine.\n\n"], end_of_text=True)
+    result = export(random_base("gpt2", tokenizer, chat=True), "hf", tmp_path / "out")
+    assert any("chat template gives the same" in check for check in result.checks)
+
+
+@pytest.mark.parametrize("prompt", ["Once upon a time", "how"])
+def test_example_of_the_card_runs(
+    prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = random_base("gpt2", char_tokenizer(["how are `you`?\n"], end_of_text=True))
+    card = dataclasses.replace(make_card(base, None, "float32"), sample=SampleConfig(prompt=prompt))
+    write_hf(base, tmp_path, "float32", card)
+    readme = (tmp_path / "README.md").read_text("utf-8")
+    assert "Characters that were not in its text are an error here" in readme
+    monkeypatch.chdir(tmp_path)
+    with quietly():
+        exec(readme.partition("```python\n")[2].partition("```")[0], {})  # noqa: S102 - it is ours
+    assert capsys.readouterr().out.startswith("how" if prompt == "how" else "")
 
 
 def test_another_shape_of_logits_and_another_writing_are_noticed() -> None:
@@ -239,23 +286,16 @@ def test_another_shape_of_logits_and_another_writing_are_noticed() -> None:
 @pytest.mark.parametrize("block_size", [1, 2, 7])
 def test_shortest_contexts_can_be_exported(block_size: int, tokenizers: dict[str, Tokenizer], tmp_path: Path) -> None:
     base = random_base("gpt2", tokenizers["char"], block_size=block_size)
-    assert len(export(base, "hf", tmp_path / "out").checks) == 3
+    assert len(export(base, "hf", tmp_path / "out").checks) == 4
 
 
 def test_pretrained_tokenizer_goes_along_with_its_special_tokens(pretrained: Tokenizer, tmp_path: Path) -> None:
     base = random_base("modern", pretrained, chat=True)
-    assert len(export(base, "hf", tmp_path / "out").checks) == 4
+    assert len(export(base, "hf", tmp_path / "out").checks) == 5
     model, tokenizer = load(tmp_path / "out")
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") == pretrained.end_of_text
     assert tokenizer.eos_token_id == model.generation_config.eos_token_id == pretrained.end_of_text
     assert "The text `<|im_end|>` inside of a prompt" in (tmp_path / "out" / "README.md").read_text("utf-8")
-
-
-def test_alphabet_without_a_letter_of_english_still_gives_text() -> None:
-    tokenizer = char_tokenizer(["скажи-ка, дядя\n"], end_of_text=False)
-    text = real_text(tokenizer)
-    assert len(tokenizer.encode(text)) > 500
-    assert set("скажид") < set(text)
 
 
 # Loads an export as its card says, without anything of gptcli.

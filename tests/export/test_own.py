@@ -48,10 +48,18 @@ def test_half_formats_are_kept(dtype: Literal["float16", "bfloat16"], base: Base
 
 def test_chat_template_and_origin_go_along(base: Base, tmp_path: Path) -> None:
     chat = ChatTemplate(user_start="Q: ", answer_start="A:")
-    export(dataclasses.replace(base, chat=chat, origin={"run": "r", "step": 7}), "safetensors", tmp_path / "out")
+    origin: dict[str, str | int] = {
+        "run": "r",
+        "step": 7,
+        "file": "/home/somebody/ckpt.pt",
+        "base": "nanogpt:/home/somebody/ckpt.pt",
+    }
+    export(dataclasses.replace(base, chat=chat, origin=origin), "safetensors", tmp_path / "out")
     back = open_base(str(tmp_path / "out"))
     assert back.chat == chat
     assert (back.origin["run"], back.origin["step"]) == ("r", 7)
+    assert (back.origin["file"], back.origin["base"]) == ("ckpt.pt", "nanogpt:ckpt.pt")
+    assert "somebody" not in (tmp_path / "out" / "model.json").read_text("utf-8")
 
 
 def change_weight(folder: Path) -> None:

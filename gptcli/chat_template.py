@@ -44,30 +44,29 @@ def write_conversation(messages: Sequence[Message], template: ChatTemplate = Cha
 
     Without any answer the text is empty. Answers include the space before their first word.
     """
-    text, answers, kept = "", [], 0
-    for message in messages:
-        if message.role == "assistant":
-            text += template.answer_start
-            start = len(text)
-            text += " " + message.content.strip() + template.answer_end
-            answers.append((start, len(text)))
-            kept = len(text)
-        elif message.role == "system":
-            text += template.system_start + message.content.strip() + template.system_end
-        else:
-            text += template.user_start + message.content.strip() + template.user_end
-    return Conversation(text[:kept], tuple(answers))
+    text, answers = "", []
+    for read, answer in _exchanges(messages, template)[0]:
+        text += read + answer
+        answers.append((len(text) - len(answer), len(text)))
+    return Conversation(text, tuple(answers))
 
 
 def write_prompt(messages: Sequence[Message], template: ChatTemplate) -> list[str]:
     """Return the pieces of text after which the model's next answer follows; end-of-text stands between pieces."""
-    pieces, text = [], ""
+    exchanges, rest = _exchanges(messages, template)
+    return [*(read + answer for read, answer in exchanges), rest + template.answer_start]
+
+
+def _exchanges(messages: Sequence[Message], template: ChatTemplate) -> tuple[list[tuple[str, str]], str]:
+    """Return each answer behind all that is read before it, and what is read behind the last one."""
+    exchanges, read = [], ""
     for message in messages:
+        content = message.content.strip()
         if message.role == "assistant":
-            pieces.append(text + template.answer_start + " " + message.content.strip() + template.answer_end)
-            text = ""
+            exchanges.append((read + template.answer_start, " " + content + template.answer_end))
+            read = ""
         elif message.role == "system":
-            text += template.system_start + message.content.strip() + template.system_end
+            read += template.system_start + content + template.system_end
         else:
-            text += template.user_start + message.content.strip() + template.user_end
-    return [*pieces, text + template.answer_start]
+            read += template.user_start + content + template.user_end
+    return exchanges, read

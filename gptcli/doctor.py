@@ -5,6 +5,7 @@ Pure: a manifest and a profile in, sentences out. It measures nothing, prints no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,10 @@ MANY_EPOCHS = 16
 FEW_VAL_WINDOWS = 30
 # A token that train shows less often than this on average is hardly learned.
 RARE_TOKEN = 20
+# Windows of fewer tokens teach nothing that is worth their name.
+SHORT_BLOCK = 8
+# Windows that begin anywhere always cut some conversations.
+FEW_CUT = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +66,18 @@ def _about_profile(manifest: DatasetManifest, profile: RunProfile) -> Iterator[F
     else:
         yield _val_windows(manifest, block_size)
     if manifest.train.conversations is not None:
-        yield _conversation_lengths(manifest.train.conversations, block_size)
+        yield _conversations_cut(manifest.train, manifest.train.conversations, block_size)
     yield _tokens_per_parameter(manifest, profile)
     yield _epochs(manifest, profile)
 
 
 def _too_short(split: str, n_tokens: int, block_size: int) -> Finding:
     shorter = 1 << max(0, (n_tokens // 8).bit_length() - 1)
+    advice = f"add text, or set model.block_size to {shorter}." if shorter >= SHORT_BLOCK else "add text."
     return Finding(
         "warning",
         f"{split} has {n_tokens:,} tokens, not one window of model.block_size {block_size} and the token after it: "
-        f"add text, or set model.block_size to {shorter}.",
+        f"{advice}",
     )
 
 
@@ -124,26 +130,28 @@ def _answers(split: SplitSummary, found: Conversations) -> Finding:
     return Finding("ok", f"Train has {conversations} with {answers}: {scored}, the others are only read.")
 
 
-def _conversation_lengths(found: Conversations, block_size: int) -> Finding:
-    """Say how many conversations a window can hold whole: an answer that is cut from its question teaches little."""
-    fitting = 1 << (found.most_tokens - 1).bit_length()
-    advice = f"set model.block_size to {fitting} to see most of them whole."
+def _conversations_cut(split: SplitSummary, found: Conversations, block_size: int) -> Finding:
+    """Say how many conversations are cut: windows begin anywhere, so the chance is length by window.
+
+    An answer that is cut from its question teaches little.
+    """
+    # Other texts among them have lengths of their own.
+    typical = found.median_tokens if split.documents > found.conversations else split.tokens / found.conversations
+    share = min(1.0, typical / block_size)
+    fitting = 1 << round(math.log2(4 * found.most_tokens))
+    advice = f": set model.block_size to {fitting} to see most of them whole."
     if found.median_tokens > block_size:
         return Finding(
             "warning",
             f"Half of the conversations have more than {found.median_tokens:,} tokens, and model.block_size "
-            f"{block_size} cuts their answers from their questions: {advice}",
+            f"{block_size} cuts their answers from their questions{advice}",
         )
-    if found.most_tokens > block_size:
-        return Finding(
-            "note",
-            f"One conversation in ten has more than {found.most_tokens:,} tokens, which model.block_size {block_size} "
-            f"cuts: {advice}",
-        )
+    few = share <= FEW_CUT or block_size >= fitting
     return Finding(
-        "ok",
+        "ok" if few else "note",
         f"Nine conversations in ten have at most {found.most_tokens:,} tokens (the longest {found.longest_tokens:,}), "
-        f"so model.block_size {block_size} holds them whole.",
+        f"and windows of model.block_size {block_size}, which begin anywhere, cut about {share:.0%} of them"
+        f"{'.' if few else advice}",
     )
 
 

@@ -116,9 +116,7 @@ def ensure_tokens(
     Raises ``CorpusError`` that lists what there is for a name that is neither a corpus nor a recipe.
     """
     name, parent = locate_corpus(corpus, corpora_dir)
-    if not is_fetched(corpus, corpora_dir):
-        if name not in {recipe.name for recipe in recipes(parent)}:
-            raise unknown_corpus(corpus, corpora_dir)
+    if not check_corpus(corpus, corpora_dir):
         on_notice(f"The corpus {name} is not here yet: fetching it.")
         for note in fetch(name, name=name, corpora_dir=parent, on_progress=on_progress).notes:
             on_notice(note)
@@ -126,6 +124,16 @@ def ensure_tokens(
     if order.manifest is None:
         on_notice(f"Preparing {name} with {order.label}: {order.stale}.")
     return _fill(order, force=False, on_progress=on_progress)
+
+
+def check_corpus(corpus: str, corpora_dir: Path = CORPORA) -> bool:
+    """Say whether a corpus is fetched; raises ``CorpusError`` that lists what there is where it has no recipe."""
+    name, parent = locate_corpus(corpus, corpora_dir)
+    if is_fetched(corpus, corpora_dir):
+        return True
+    if name not in {recipe.name for recipe in recipes(parent)}:
+        raise unknown_corpus(corpus, corpora_dir)
+    return False
 
 
 def _plan_order(corpus: str, data: DataConfig, given: Tokenizer | None, corpora_dir: Path) -> _Order:
@@ -372,7 +380,9 @@ def _no_end_of_text(corpus: str, tokenizer: Tokenizer) -> TokenizerError:
 
 def _no_answers(corpus: str, split: SplitName, plan: SplitPlan) -> CorpusError:
     advice = f"gptcli prepare {corpus} --split-at 0.9 sets the last conversations apart."
-    if plan.mode == "position":
+    if plan.answers < 2 or plan.split_at == 0.5:  # however it is cut, one side has none
+        advice = "Add conversations to the source, and fetch it again: train needs an answer, and val another one."
+    elif plan.mode == "position":
         advice = f"Add conversations, or cut elsewhere: gptcli prepare {corpus} --split-at 0.5"
     found = f"The {split} split of {corpus} has no answer to be scored; the other one has all {plan.answers:,}"
     return CorpusError(f"{found} ({plan.reason}).", advice)

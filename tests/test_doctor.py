@@ -17,7 +17,6 @@ from gptcli.profiles import override_path
 from gptcli.shards import ArrayTokens, Conversations, DatasetManifest, SplitSummary
 from gptcli.tokenizer import parse_name
 
-SAMPLE = np.arange(64, dtype=np.uint16)
 # The numbers of tiny Shakespeare, by characters.
 SHAKESPEARE = DatasetManifest(
     corpus="shakespeare",
@@ -101,13 +100,21 @@ def test_a_run_that_does_not_read_all_of_the_text_gets_the_steps_that_would() ->
     assert level(findings, "0.15 times, less than once: set train.max_steps to 1,307 to read all of it") == "note"
 
 
-@pytest.mark.parametrize("n_tokens", [64, 9, 2])
+@pytest.mark.parametrize("n_tokens", [64, 127, 200])
 def test_a_split_shorter_than_a_window_gets_a_block_size_that_works(n_tokens: int) -> None:
-    findings = diagnose(manifest(train=n_tokens), CPU)
-    assert level(findings, "not one window of model.block_size 64") == "warning"
+    findings = diagnose(manifest(train=n_tokens), GPU)
+    assert level(findings, "not one window of model.block_size 256") == "warning"
     block_size = int(findings[0].text.removesuffix(".").rsplit(" ", 1)[1])
-    BatchStream(ArrayTokens(SAMPLE[:n_tokens]), block_size=block_size, batch_size=2, seed=1).next_batch()
-    assert level(diagnose(manifest(val=n_tokens), CPU), "Val has") == "warning"
+    assert block_size >= 8
+    tokens = ArrayTokens(np.arange(n_tokens, dtype=np.uint16))
+    assert BatchStream(tokens, block_size=block_size, batch_size=2, seed=1).windows_per_epoch >= 7
+    assert level(diagnose(manifest(val=n_tokens), GPU), "Val has") == "warning"
+
+
+@pytest.mark.parametrize("n_tokens", [63, 9, 2])
+def test_a_split_of_a_few_tokens_needs_text_and_no_tiny_block_size(n_tokens: int) -> None:
+    (said,) = [f.text for f in diagnose(manifest(train=n_tokens), CPU) if "not one window" in f.text]
+    assert said.endswith("and the token after it: add text.")
 
 
 def test_few_val_windows_are_warned_of() -> None:
@@ -164,41 +171,73 @@ def test_warnings_come_first_and_every_key_exists() -> None:
                     override_path(word.rstrip("."))
 
 
-def talks(*, median: int, most: int) -> DatasetManifest:
-    found = Conversations(900, 1_200, 40_000, median, most, most + 50)
-    train = SplitSummary(100_000, 400_000, 900, (), found)
+def talks(*, median: int, most: int, mean: int = 40, texts: int = 0) -> DatasetManifest:
+    """The manifest of 900 conversations, and of ordinary texts of as many tokens beside them."""
+    tokens = 900 * mean
+    found = Conversations(900, 1_200, tokens // 3, median, most, most + 50)
+    train = SplitSummary(tokens * (2 if texts else 1), 4 * tokens, 900 + texts, (), found)
     talking = manifest(chat=ChatTemplate(), split="document", split_at=None, tokenizer="bpe:512", vocab_size=512)
     return replace(talking, train=train)
+
+
+def with_block_size(block_size: int) -> RunProfile:
+    return CPU.model_copy(update={"model": CPU.model.model_copy(update={"block_size": block_size})})
+
+
+def about_cuts(corpus: DatasetManifest, block_size: int) -> Finding:
+    findings = diagnose(corpus, with_block_size(block_size))
+    (finding,) = [f for f in findings if "onversations" in f.text and "model.block_size" in f.text]
+    return finding
 
 
 def test_conversations_and_what_of_them_is_scored_are_said() -> None:
     findings = diagnose(talks(median=40, most=60), None)
     (said,) = [f.text for f in findings if "answers" in f.text]
-    assert said.startswith("Train has 900 conversations with 1,200 answers: 40,000 of its 100,000 tokens (40%) are")
+    assert said.startswith("Train has 900 conversations with 1,200 answers: 12,000 of its 36,000 tokens (33%) are")
 
 
 @pytest.mark.parametrize(
-    ("median", "most", "level", "said"),
+    ("median", "most", "block_size", "level", "said"),
     [
-        (
-            40,
-            60,
-            "ok",
-            "Nine conversations in ten have at most 60 tokens (the longest 110), so model.block_size 64",
-        ),
-        (40, 100, "note", "One conversation in ten has more than 100 tokens, which model.block_size 64 cuts"),
-        (80, 100, "warning", "Half of the conversations have more than 80 tokens, and model.block_size 64 cuts"),
+        (40, 60, 256, "ok", "at most 60 tokens (the longest 110), and windows of model.block_size 256, which begin"),
+        (40, 60, 64, "note", "which begin anywhere, cut about 62% of them: set model.block_size to 256"),
+        (40, 100, 64, "note", "which begin anywhere, cut about 62% of them: set model.block_size to 512"),
+        (80, 100, 64, "warning", "Half of the conversations have more than 80 tokens, and model.block_size 64 cuts"),
     ],
 )
 def test_a_block_size_is_held_against_the_lengths_of_conversations(
-    median: int, most: int, level: str, said: str
+    median: int, most: int, block_size: int, level: str, said: str
 ) -> None:
-    findings = diagnose(talks(median=median, most=most), CPU)
-    (finding,) = [f for f in findings if "onversation" in f.text and "model.block_size" in f.text]
+    corpus = talks(median=median, most=most)
+    finding = about_cuts(corpus, block_size)
     assert finding.level == level
-    assert finding.text.startswith(said)
+    assert said in finding.text
     if level != "ok":
-        assert finding.text.endswith("set model.block_size to 128 to see most of them whole.")
+        assert finding.text.endswith(" to see most of them whole.")
+        advised = int(finding.text.split("set model.block_size to ")[1].split()[0])
+        assert about_cuts(corpus, advised).level == "ok"
+
+
+def test_conversations_among_texts_are_judged_by_their_own_lengths() -> None:
+    assert "cut about 31% of them" in about_cuts(talks(median=20, most=60, texts=3), 64).text
+
+
+@pytest.mark.parametrize("block_size", [32, 64, 256])
+def test_the_share_of_conversations_that_is_cut_is_that_of_the_windows_of_training(block_size: int) -> None:
+    lengths = np.random.default_rng(1).integers(20, 34, size=900)
+    ends = np.cumsum(lengths)
+    numbered = ArrayTokens(np.arange(int(ends[-1]), dtype=np.uint16))
+    whole, epochs = 0, 20
+    for epoch in range(epochs):
+        stream = BatchStream(numbered, block_size=block_size, batch_size=1, seed=1, epoch=epoch)
+        for _ in range(stream.windows_per_epoch):
+            first = int(stream.next_batch().inputs[0, 0])
+            whole += int(((ends - lengths >= first) & (ends <= first + block_size + 1)).sum())
+    cut = 1 - whole / (epochs * lengths.size)
+    corpus = talks(median=int(np.median(lengths)), most=int(np.quantile(lengths, 0.9)))
+    corpus = replace(corpus, train=replace(corpus.train, tokens=int(ends[-1])))
+    said = int(about_cuts(corpus, block_size).text.split(" cut about ")[1].split("%")[0]) / 100
+    assert said == pytest.approx(cut, abs=0.08)
 
 
 def test_a_vocabulary_that_came_with_weights_is_not_too_large() -> None:

@@ -82,7 +82,9 @@ def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_js
         raise
     _report(result, quiet=quiet)
     if not quiet:
-        note(f"{result.name}: {counted(result.source)}, {result.bytes:,} bytes. Next: gptcli prepare {result.name}")
+        talks = result.source.get("conversations")
+        step = f"gptcli finetune {result.name} --from gpt2" if talks else f"gptcli prepare {result.name}"
+        note(f"{result.name}: {counted(result.source)}, {result.bytes:,} bytes. Next: {step}")
     emit(
         {
             "corpus": result.name,

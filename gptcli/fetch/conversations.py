@@ -6,6 +6,7 @@ prompt and its completion. Knows nothing of files, tokens or where records come 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,42 +74,59 @@ class ChatFields:
         return self.turns or " and ".join(filter(None, (self.prompt, self.context, self.answer)))
 
 
+class MixedError(NoFieldError):
+    """Some records are conversations and as many are not, so that either way of reading them would lose the others."""
+
+
 def choose_any_fields(
-    sample: Sequence[Mapping[str, Any]], options: FetchOptions, label: str
+    sample: Sequence[Mapping[str, Any]], options: FetchOptions, label: str, notes: list[str]
 ) -> TextFields | ChatFields:
     """Choose the fields of records that are conversations or ordinary texts; raises ``NoFieldError`` as both do.
 
-    They are conversations where all of the sample are, or ``--as chat`` says so; fields that are asked for without it
-    are ordinary text.
+    They are conversations where most of the sample are, or ``--as chat`` says so; fields that are asked for without it
+    are ordinary text. What a user should know of the choice goes to ``notes``, once for all files of a data set.
     """
     wanted = options.text_fields
     if options.as_kind == "chat":
-        return asked_chat_fields(sample, wanted, label)
-    found = None if wanted else choose_chat_fields(sample)
-    return found or choose_fields(sample, wanted, label)
+        found: TextFields | ChatFields = asked_chat_fields(sample, wanted, label)
+    else:
+        chat = None if wanted else choose_chat_fields(sample, label)
+        found = chat or choose_fields(sample, wanted, label)
+    note = ""
+    if isinstance(found, ChatFields):
+        note = f": read as conversations ({found.shown})"
+        note += "; --text-fields NAME reads a field as ordinary text." if found.prompt else "."
+    elif not wanted and (pairs := choose_chat_fields(sample, label, insist=True)):
+        note = f": read as ordinary text ({found.shown}); --as chat reads {pairs.shown} as conversations."
+    if note and not any(said.endswith(note) for said in notes):
+        notes.append(label + note)
+    return found
 
 
-def choose_chat_fields(sample: Sequence[Mapping[str, Any]], *, insist: bool = False) -> ChatFields | None:
-    """Return the fields of records that are conversations; None unless every record of the sample is one.
+def choose_chat_fields(sample: Sequence[Mapping[str, Any]], label: str, *, insist: bool = False) -> ChatFields | None:
+    """Return the fields of records most of which are conversations, so that the others are dropped; else None.
 
-    Records of pairs that have a field called like a text beside them (``text``, ``body``) are taken for ordinary ones,
-    unless the user insists.
+    Pairs that have a field called like a text beside them (``text``, ``body``) are ordinary records. The user may
+    insist: then one conversation is enough, and such pairs are some. Raises ``MixedError`` that names the first record
+    which is none where no more than half of them are.
     """
-    names = {plain_name(str(key)): str(key) for record in sample for key in record}
-    origin = choose_origin(sample)
-    system = next((names[name] for name in SYSTEMS if name in names), "")
-    for name in LISTS:
-        if name in names and _all_turns(sample, names[name]):
-            return ChatFields(origin, turns=names[name], system=system)
-    if not insist and not names.keys().isdisjoint(TEXT_NAMES):
+    shape = _likeliest(sample)
+    if not shape or insist:
+        return _chat_fields(sample, shape) if shape else None
+    chats = [record for record in sample if _is_conversation(record, shape)]
+    plain = chats if len(shape) == 1 else [record for record in chats if not _has_text(record)]
+    if 2 * len(plain) > len(sample):
+        return _chat_fields(sample, shape)
+    if not plain or 2 * (len(chats) - len(plain)) >= len(sample):
         return None
-    prompt, answer, context = (
-        next((names[name] for name in known if name in names and _all_said(sample, names[name])), "")
-        for known in (PROMPTS, ANSWERS, CONTEXTS)
+    other = next(number for number, record in enumerate(sample, 1) if not any(record is one for one in plain))
+    are = "is a conversation" if len(plain) == 1 else "are conversations"
+    raise MixedError(
+        f"{label}: {len(plain)} of the first {len(sample)} records {are} ({' and '.join(shape)}), and record {other} "
+        "is none.",
+        "--as chat takes the conversations and leaves the others out."
+        + (f" Ordinary text of all: --text-fields {shape[0]}" if len(shape) == 2 else ""),
     )
-    if not prompt or not answer:
-        return None
-    return ChatFields(origin, prompt=prompt, context=context, answer=answer, system=system)
 
 
 def asked_chat_fields(sample: Sequence[Mapping[str, Any]], wanted: tuple[str, ...], label: str) -> ChatFields:
@@ -116,25 +134,23 @@ def asked_chat_fields(sample: Sequence[Mapping[str, Any]], wanted: tuple[str, ..
 
     Raises ``NoFieldError`` that lists the fields where there is nothing like it.
     """
-    missing = [path for path in wanted if not any(has_path(record, path) for record in sample)]
-    found = None if wanted else choose_chat_fields(sample, insist=True)
-    if len(wanted) == 1 and not missing:
-        found = ChatFields(choose_origin(sample), turns=wanted[0])
-    elif len(wanted) == 2 and not missing:
-        found = ChatFields(choose_origin(sample), prompt=wanted[0], answer=wanted[1])
-    if found is None:
-        what = f"no record has a field {missing[0]!r}" if missing else "the records are no conversations"
+    found = _chat_fields(sample, wanted) if wanted else choose_chat_fields(sample, label, insist=True)
+    what = "" if found else "the records are no conversations"
+    if len(wanted) > 2:
+        what = f"--as chat reads one field of messages, or two of prompt and answer, and {len(wanted)} are named"
+    for path in () if what else wanted:
+        values = [value_at(record, path) for record in sample]
+        if not any(has_path(record, path) for record in sample):
+            what = f"no record has a field {path!r}"
+        elif any(values) and not any(_are_turns(value) or _is_text(value, wanted) for value in values):
+            what = f"the field {path!r} holds no {'messages' if len(wanted) == 1 else 'text'}"
+    if found is None or what:
         raise NoFieldError(
             f"{label}: {what}. The fields are {shown_fields(sample)}; expected are messages (a list of role and "
             "content), conversations (of from and value), or prompt and completion.",
             "Name a list of messages, or prompt and answer: --text-fields question,answer",
         )
     return found
-
-
-def read_as_conversations(label: str, fields: ChatFields) -> str:
-    """Return the sentence that says what a source was taken for, and how it would not be."""
-    return f"{label}: read as conversations ({fields.shown}); --text-fields NAME reads a field as ordinary text."
 
 
 def record_conversation(
@@ -206,10 +222,47 @@ def _content(value: object, dropped: Counter[str]) -> str:
     return "\n\n".join(filter(None, texts))
 
 
-def _all_turns(sample: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Say whether this field of every record is a list of messages, and one of them at least is not empty."""
-    values = [record.get(key) for record in sample]
-    return any(values) and all(value == [] or _are_turns(value) for value in values)
+def _likeliest(sample: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the field of a list of messages, or those of prompt and answer, that most records have; () for none."""
+    names = _names(sample)
+    lists = [(names[name],) for name in LISTS if name in names]
+    pairs = [(names[one], names[two]) for one, two in itertools.product(PROMPTS, ANSWERS) if {one, two} <= names.keys()]
+    counts = {shape: sum(_is_conversation(record, shape) for record in sample) for shape in (*lists, *pairs)}
+    best = max(counts, key=lambda shape: counts[shape], default=())
+    return best if best and counts[best] else ()
+
+
+def _names(sample: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the fields by their plain names; of several that have the same, the one of the most records."""
+    names: dict[str, str] = {}
+    for key, _ in Counter(str(key) for record in sample for key in record).most_common():
+        names.setdefault(plain_name(key), key)
+    return names
+
+
+def _chat_fields(sample: Sequence[Mapping[str, Any]], shape: tuple[str, ...]) -> ChatFields:
+    """Return these fields with those that go with them, which the prompt or the list cannot be as well."""
+    names = {name: key for name, key in _names(sample).items() if key not in shape}
+    origin = choose_origin(sample)
+    system = next((names[name] for name in SYSTEMS if name in names), "")
+    if len(shape) == 1:
+        return ChatFields(origin, turns=shape[0], system=system)
+    contexts = [names[name] for name in CONTEXTS if name in names]
+    context = next((key for key in contexts if any(isinstance(record.get(key), str) for record in sample)), "")
+    return ChatFields(origin, prompt=shape[0], context=context, answer=shape[1], system=system)
+
+
+def _is_conversation(record: Mapping[str, Any], shape: tuple[str, ...]) -> bool:
+    return all(_are_turns(value) or _is_text(value, shape) for value in (value_at(record, path) for path in shape))
+
+
+def _is_text(value: object, shape: tuple[str, ...]) -> bool:
+    """Say whether this is one side of a pair; a list of messages has its sides in itself."""
+    return len(shape) == 2 and isinstance(value, str) and bool(value)
+
+
+def _has_text(record: Mapping[str, Any]) -> bool:
+    return any(value and plain_name(str(key)) in TEXT_NAMES for key, value in record.items())
 
 
 def _are_turns(value: object) -> bool:
@@ -226,9 +279,3 @@ def _are_turns(value: object) -> bool:
 
 def _first(turn: Mapping[str, Any], keys: Sequence[str]) -> Any:  # noqa: ANN401 - a message may hold anything
     return next((turn[key] for key in keys if turn.get(key) is not None), None)
-
-
-def _all_said(sample: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Say whether this field of every record is something said: a text, or messages; one may be empty."""
-    values = [record.get(key, 0) for record in sample]
-    return any(values) and all(value is None or isinstance(value, str) or _are_turns(value) for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from gptcli.documents import Document, from_json, normalize_newlines, read_docum
 from gptcli.errors import SourceError
 from gptcli.fetch import conversations
 from gptcli.fetch.corpus import counted
-from gptcli.fetch.fetching import FetchResult, fetch
+from gptcli.fetch.fetching import FetchResult, IncompleteError, fetch
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.records import TextFields
 
@@ -177,11 +178,94 @@ def test_records_that_only_resemble_conversations_are_ordinary_texts(fetched: Fe
     assert "conversations" not in result.source
 
 
-def test_one_record_of_another_shape_makes_them_all_ordinary(fetched: Fetch) -> None:
-    result = fetched(
-        [{"prompt": "Hi.", "completion": "Hello."}, {"prompt": "An ordinary text, longer than the others."}]
+PAIR = {"prompt": "Hi.", "completion": "Hello."}
+
+
+@pytest.mark.parametrize("at", [0, 30, 60, 400])
+@pytest.mark.parametrize(
+    ("good", "odd"),
+    [
+        ({"messages": HI}, {"messages": "hello"}),
+        ({"messages": HI}, {"messages": None}),
+        ({"messages": HI}, {"Messages": [], "messages": 3}),
+        ({"messages": HI}, {"text": "An ordinary text, longer than all the others."}),
+        ({"messages": HI}, PAIR),
+        (PAIR, {"prompt": "p", "completion": 5}),
+        (PAIR, {"prompt": "An ordinary text, longer than all the others."}),
+        (PAIR, {"text": "An ordinary text, longer than all the others."}),
+        (PAIR, {"messages": HI}),
+        ({**PAIR, "input": ""}, {"prompt": "p", "completion": None, "input": None}),
+    ],
+)
+def test_one_odd_record_costs_no_other_and_is_counted(
+    fetched: Fetch, good: dict[str, Any], odd: dict[str, Any], at: int
+) -> None:
+    result = fetched([*[good] * at, odd, *[good] * (400 - at)])
+    assert [item.text for item in documents(result)] == ["User: Hi.\nAssistant: Hello."] * 400
+    assert result.source["dropped"]["conversations without an answer"] == 1
+
+
+def test_what_an_instruction_is_about_is_kept_where_some_have_nothing(fetched: Fetch) -> None:
+    about = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+    texts = {item.text for item in documents(fetched([about, about, {"instruction": "Hi.", "output": "Hello."}]))}
+    assert texts == {"User: Add.\n\n1 and 2\nAssistant: 3", "User: Hi.\nAssistant: Hello."}
+
+
+@pytest.mark.parametrize(
+    ("chats", "others", "problem"),
+    [
+        ([PAIR], [{"prompt": "A text."}], "1 of the first 2 records is a conversation (prompt and completion)"),
+        ([{"messages": HI}] * 2, [{"text": "A text."}] * 2, "2 of the first 4 records are conversations (messages)"),
+        ([PAIR] * 3, [{**PAIR, "text": "A text."}] * 2 + [{"text": "A text."}] * 4, "3 of the first 9 records are"),
+    ],
+)
+def test_as_many_ordinary_records_as_conversations_are_an_error_with_the_way_to_either(
+    fetched: Fetch, chats: list[Any], others: list[Any], problem: str
+) -> None:
+    with pytest.raises(SourceError) as caught:
+        fetched([*chats, *others])
+    assert problem in caught.value.message
+    assert caught.value.message.endswith(f", and record {len(chats) + 1} is none.")
+    assert "--as chat" in caught.value.hint
+    insisted = fetched([*chats, *others], as_kind="chat")
+    assert insisted.documents == sum("completion" in record or "messages" in record for record in [*chats, *others])
+    if named := re.search("--text-fields ([a-z]+)", caught.value.hint):
+        assert fetched([*chats, *others], text_fields=(named[1],)).documents >= len(chats)
+
+
+def test_a_mixed_file_in_a_folder_is_told_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("An ordinary text.", "utf-8")
+    (tmp_path / "texts" / "b.jsonl").write_text(
+        '{"messages": [{"role": "user", "content": "Hi."}]}\n{"a": 1}\n', "utf-8"
     )
-    assert not any(item.answers for item in documents(result))
+    with pytest.raises(IncompleteError, match=r"b\.jsonl: 1 of the first 2 records is a conversation"):
+        fetch(str(tmp_path / "texts"), name="c", corpora_dir=tmp_path / "corpora")
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mixed_parquet_file_is_refused(tmp_path: Path, weighted: bool) -> None:
+    turns = [{**turn, **({"weight": 1} if weighted else {})} for turn in HI]
+    table = pa.table({"messages": [turns, None, None], "text": ["A text.", "B text.", "C text."]})
+    parquet.write_table(table, tmp_path / "chats.parquet")
+    with pytest.raises(SourceError, match="1 of the first 3 records is a conversation"):
+        fetch(str(tmp_path / "chats.parquet"), name="c", corpora_dir=tmp_path / "corpora")
+
+
+def test_pairs_beside_a_text_are_mentioned_once(fetched: Fetch) -> None:
+    record = {**PAIR, "text": "An ordinary text."}
+    result = fetched([record] * 60 + [PAIR])
+    assert result.documents == 60
+    (note,) = [note for note in result.notes if "conversations" in note]
+    assert note.endswith("read as ordinary text (text); --as chat reads prompt and completion as conversations.")
+    assert fetched([record] * 60 + [PAIR], as_kind="chat").documents == 61
+    assert not any("conversations" in note for note in fetched([record], text_fields=("text",)).notes)
+
+
+def test_only_of_pairs_it_is_said_that_their_fields_are_texts_too(fetched: Fetch) -> None:
+    assert any("--text-fields NAME reads a field as" in note for note in fetched([PAIR]).notes)
+    (note,) = [note for note in fetched([{"messages": HI}]).notes if "read as conversations" in note]
+    assert note.endswith("chats.jsonl: read as conversations (messages).")
 
 
 def test_fields_that_are_asked_for_are_ordinary_text(fetched: Fetch) -> None:
@@ -199,6 +283,30 @@ def test_as_chat_takes_the_fields_that_are_named_for_conversations(fetched: Fetc
     for fields in (("q", "a"), ("talk",)):
         (item,) = documents(fetched([record], as_kind="chat", text_fields=fields))
         assert (item.text, answers(item)) == ("User: Hi.\nAssistant: Hello.", [" Hello."])
+
+
+@pytest.mark.parametrize("named", [(), ("messages",)])
+def test_as_chat_keeps_the_system_message_beside_a_list_that_is_named(fetched: Fetch, named: tuple[str, ...]) -> None:
+    (item,) = documents(fetched([{"messages": HI, "system": "Short."}], as_kind="chat", text_fields=named))
+    assert item.text == "Short.\n\nUser: Hi.\nAssistant: Hello."
+
+
+@pytest.mark.parametrize("named", [(), ("instruction", "output")])
+def test_as_chat_keeps_what_goes_with_a_pair_that_is_named(fetched: Fetch, named: tuple[str, ...]) -> None:
+    record = {"instruction": "Add.", "input": "1 and 2", "output": "3", "system_prompt": "Short."}
+    (item,) = documents(fetched([record], as_kind="chat", text_fields=named))
+    assert item.text == "Short.\n\nUser: Add.\n\n1 and 2\nAssistant: 3"
+
+
+def test_a_field_that_is_named_for_the_prompt_is_not_its_context_too(fetched: Fetch) -> None:
+    record = {"context": "Hi.", "system": "Hello.", "other": 1}
+    (item,) = documents(fetched([record], as_kind="chat", text_fields=("context", "system")))
+    assert item.text == "User: Hi.\nAssistant: Hello."
+
+
+def test_as_chat_takes_one_conversation_for_enough(fetched: Fetch) -> None:
+    result = fetched([{"title": "A text."}] * 50 + [{"messages": HI}], as_kind="chat")
+    assert (result.documents, result.source["dropped"]) == (1, {"conversations without an answer": 50})
 
 
 def test_an_object_that_is_one_conversation_is_no_list_of_records(fetched: Fetch) -> None:
@@ -221,6 +329,14 @@ def test_as_chat_reads_a_file_of_any_name(fetched: Fetch) -> None:
             "no record has a field 'reply'. The fields are title, body",
         ),
         (["only", "strings"], (), "the records are no conversations. The fields are none"),
+        (
+            [{"messages": HI, "system": "Short."}],
+            ("messages", "system", "x"),
+            "--as chat reads one field of messages, or two of prompt and answer, and 3 are named",
+        ),
+        ([{"messages": HI, "a": "b", "c": "d"}], ("messages", "a", "c"), "and 3 are named"),
+        ([{"talk": "Hi.", "b": "Hello."}], ("talk",), "the field 'talk' holds no messages"),
+        ([{"q": 5, "a": "Hello."}], ("q", "a"), "the field 'q' holds no text"),
     ],
 )
 def test_as_chat_names_the_fields_where_there_are_no_conversations(
@@ -298,7 +414,9 @@ names = st.sampled_from(["messages", "conversations", "prompt", "completion", "i
 
 @given(st.lists(st.dictionaries(names, json_values, max_size=5), max_size=4))
 def test_no_shape_of_records_is_a_traceback(sample: list[dict[str, Any]]) -> None:
-    fields = conversations.choose_chat_fields(sample, insist=True)
+    with contextlib.suppress(conversations.MixedError):
+        conversations.choose_chat_fields(sample, "records")
+    fields = conversations.choose_chat_fields(sample, "records", insist=True)
     for record in sample if fields is not None else []:
         assert fields is not None
         with contextlib.suppress(SourceError):  # of an unknown role

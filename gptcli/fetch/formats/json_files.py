@@ -84,7 +84,7 @@ def _listed(file: Input, pieces: Iterable[str]) -> Iterator[Any]:
             )
     try:
         body = json.loads(text)
-        if file.options.items is None and isinstance(body, dict) and choose_chat_fields([body]):
+        if file.options.items is None and isinstance(body, dict) and choose_chat_fields([body], file.label):
             yield body  # its list is what was said, not one of records
             return
         path = find_items(body, file.options.items, file.label)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gptcli.documents import Document, document, from_json, origin_of
 from gptcli.errors import SourceError
-from gptcli.fetch.conversations import ChatFields, choose_any_fields, read_as_conversations, record_conversation
+from gptcli.fetch.conversations import ChatFields, MixedError, choose_any_fields, record_conversation
 from gptcli.fetch.formats.input import Input, NoTextError, parts_of
 from gptcli.fetch.records import TextFields, clean_text, record_document
 
@@ -69,9 +69,6 @@ def _own_conversation(value: object) -> Document | None:
 
 def _conversations(file: Input, values: Iterable[Any], fields: ChatFields) -> Iterator[Document]:
     """Yield the conversations, which are never cut into parts."""
-    note = read_as_conversations(file.label, fields)
-    if not any(said.endswith(note.removeprefix(file.label)) for said in file.source.notes):  # of files of one data set
-        file.source.notes.append(note)
     for number, value in enumerate(values, 1):
         if not isinstance(value, Mapping):
             file.source.dropped[NO_CONVERSATION] += 1
@@ -84,9 +81,9 @@ def _conversations(file: Input, values: Iterable[Any], fields: ChatFields) -> It
 def fields_of(file: Input, sample: Sequence[Mapping[str, Any]]) -> TextFields | ChatFields:
     """Choose the fields of the text and its origin, or of conversations; raises as ``row_documents`` does."""
     try:
-        return choose_any_fields(sample, file.options, file.label)
+        return choose_any_fields(sample, file.options, file.label, file.source.notes)
     except SourceError as error:
-        if file.options.text_fields or file.options.as_kind == "chat":
+        if file.options.text_fields or file.options.as_kind == "chat" or isinstance(error, MixedError):
             raise
         raise NoTextError(error.message, error.hint) from error
 

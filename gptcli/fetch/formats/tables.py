@@ -123,6 +123,8 @@ def _dialects(delimiters: Sequence[str], escape: str | None) -> Iterator[Dialect
     """Yield the dialects to be tried, the stricter first."""
     for delimiter in delimiters:
         yield Dialect(delimiter, escape=escape)
+        if escape:  # a backslash may also be the last character of a field
+            yield Dialect(delimiter)
         # Programs that write tabs seldom quote; those that write commas do, some of them badly.
         tab = delimiter == "\t"
         yield Dialect(delimiter, quoted=not tab, strict=False, escape=None if tab else escape)

@@ -55,7 +55,7 @@ def holds_conversations(path: Path, label: str) -> bool:
     """Say whether the first rows of a file are conversations."""
     names, texts = _columns(path, label)
     columns = [name for name in names if name in LISTS or name in texts]
-    return bool(columns) and choose_chat_fields(next(_batches(path, columns, label), [])) is not None
+    return bool(columns) and choose_chat_fields(next(_batches(path, columns, label), []), label) is not None
 
 
 def check_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> None:

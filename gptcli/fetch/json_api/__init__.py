@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from gptcli.documents import Document, document_parts, origin_of
 from gptcli.errors import SourceError
-from gptcli.fetch.conversations import ChatFields, choose_any_fields, read_as_conversations, record_conversation
+from gptcli.fetch.conversations import ChatFields, choose_any_fields, record_conversation
 from gptcli.fetch.json_api.page import LINES_SUFFIXES, JsonPage, read_page
 from gptcli.fetch.json_api.paging import (
     Answer,
@@ -96,9 +96,8 @@ class _Reading:
         """Choose the fields by the first page that has records."""
         if self.fields is not None or not page.sample:
             return
-        self.fields = choose_any_fields(page.sample, self.options, self.source.where)
+        self.fields = choose_any_fields(page.sample, self.options, self.source.where, self.source.notes)
         if isinstance(self.fields, ChatFields):
-            self.source.notes.append(read_as_conversations(self.source.where, self.fields))
             return
         stated = page.body.get("primary_keys") if isinstance(page.body, Mapping) else None
         keys = tuple(map(str, stated)) if isinstance(stated, list) else ()

@@ -5,7 +5,7 @@ import gzip
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gptcli.errors import SourceError
@@ -145,6 +145,7 @@ def test_other_encodings_and_packed_files_are_read(read: Read) -> None:
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n"), max_size=20)
 
 
+@example([("0", "\\")], ",")
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=8), st.sampled_from(",;\t|"))
 def test_what_python_writes_comes_back(rows: list[tuple[str, str]], delimiter: str) -> None:
     table = [("title", "text"), *rows]

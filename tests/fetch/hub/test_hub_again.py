@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,3 +91,13 @@ def test_rows_that_are_conversations_become_some(hub: Site, tmp_path: Path, shap
     assert sum("read as conversations" in note for note in fetched.source.notes) == 1
     if shape == "pairs":
         assert Fetched(tmp_path, "hf:someone/tales:prompt").texts == prompts
+
+
+def test_rows_of_which_some_are_conversations_are_neither_lost_nor_guessed(hub: Site, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "A."}]
+    texts = ["A text.", "B text.", "C text."]
+    columns: dict[str, list[Any]] = {"messages": [turns, None, None], "text": texts}
+    serve(hub, "someone/tales", {"0.parquet": parquet(columns)})
+    with pytest.raises(SourceError, match="1 of the first 3 records is a conversation"):
+        Fetched(tmp_path, "hf:someone/tales")
+    assert Fetched(tmp_path, "hf:someone/tales:text").texts == texts

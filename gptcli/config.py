@@ -11,7 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+# More than any model has, and little enough for torch to count the bytes of any weight.
+MAX_SIZE = 2**27
 Positive = Annotated[int, Field(gt=0)]
+Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -40,21 +43,21 @@ class ModelConfig(_Section):
 
     family: Literal["modern", "gpt2"] = "modern"
     """Architecture: `modern` (RoPE, RMSNorm, SwiGLU; loads as Qwen3) or `gpt2` (loads as GPT-2)."""
-    n_layer: Positive = 4
+    n_layer: Size = 4
     """Number of transformer blocks."""
-    n_head: Positive = 4
+    n_head: Size = 4
     """Number of attention heads in a block."""
-    n_kv_head: Positive | None = None
+    n_kv_head: Size | None = None
     """Number of key/value heads; fewer than `n_head` shares them (modern only). Empty: as many as `n_head`."""
-    n_embd: Positive = 128
+    n_embd: Size = 128
     """Width of the residual stream."""
-    head_dim: Positive | None = None
+    head_dim: Size | None = None
     """Width of one attention head. Empty: `n_embd / n_head`."""
-    n_inner: Positive | None = None
+    n_inner: Size | None = None
     """Width of the hidden layer of the MLP. Empty: 4 x `n_embd` (gpt2), 8/3 x `n_embd` rounded up to 16 (modern)."""
-    block_size: Positive = 256
+    block_size: Size = 256
     """Context length in tokens."""
-    vocab_size: Positive | None = None
+    vocab_size: Size | None = None
     """Number of tokens the model knows. Empty: taken from the tokenizer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of activations set to zero while training; more of it against overfitting."""
@@ -75,6 +78,8 @@ class ModelConfig(_Section):
             below = self.n_embd // self.n_head * self.n_head
             near = f"{below} or {below + self.n_head}" if below else f"{self.n_head}"
             raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; try n_embd {near}")
+        if self.n_head * self.head_width > MAX_SIZE:
+            raise ValueError(f"n_head {self.n_head} x head_dim {self.head_width} is more than {MAX_SIZE}")
         if self.family == "modern" and self.head_width % 2:
             raise ValueError(f"rotary positions need an even head width, found {self.head_width} (n_embd / n_head)")
         if self.n_head % self.kv_heads:
@@ -243,6 +248,14 @@ class FinetuneConfig(_Section):
         if names == ():
             raise ValueError("name at least one layer, such as attn.qkv, or set lora_rank to 0")
         return names
+
+    @model_validator(mode="after")
+    def _adapters_have_a_rank(self) -> FinetuneConfig:
+        if not self.lora_rank:
+            for key in ("lora_alpha", "lora_dropout", "lora_targets"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} does nothing without lora_rank; set that too, such as lora_rank=16")
+        return self
 
     @property
     def embeddings_frozen(self) -> bool:

@@ -7,6 +7,7 @@ from or go to, and it never loads or saves any.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import SimpleNamespace
@@ -79,6 +80,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "rope_scaling": None, "attention_bias": False, "use_sliding_window": False, "attention_dropout": 0.0,
     },
 }  # fmt: skip
+# What may be null or left out, and the type it has otherwise.
+OPTIONAL: dict[str, dict[str, type]] = {
+    "gpt2": {"n_inner": int},
+    "qwen3": {"num_key_value_heads": int, "rope_scaling": dict, "rope_parameters": dict},
+}
 # Other words for the same in a GPT-2's config.json.
 GPT2_ALIASES = {
     "hidden_size": "n_embd",
@@ -249,10 +255,23 @@ def model_config_from_json(settings: Mapping[str, Any]) -> ModelConfig:
             f"The weights are quantized ({method or 'quantization_config'}); gptcli reads float32, float16, bfloat16.",
             "Take the model that was not quantized.",
         )
-    try:
-        return model_config_from_transformers(config)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise FormatError(f"config.json is damaged: a setting is not what it should be ({error}).") from error
+    if known:
+        _check_types(config)
+    return model_config_from_transformers(config)
+
+
+def _check_types(config: SimpleNamespace) -> None:
+    """Raise ``FormatError`` for a setting of another type than its default; a float may be written as an int."""
+    optional = OPTIONAL[config.model_type]
+    types = {key: type(value) for key, value in DEFAULTS[config.model_type].items()} | optional
+    for key, wanted in types.items():
+        value = getattr(config, key, None)
+        if value is None and key in optional:
+            continue
+        if type(value) is not wanted and (wanted, type(value)) != (float, int):
+            raise FormatError(
+                f"config.json is damaged: {key} is {reprlib.repr(value)}, but {wanted.__name__} was expected."
+            )
 
 
 def model_config_from_transformers(config: Any) -> ModelConfig:  # noqa: ANN401 - transformers has no types
@@ -269,19 +288,19 @@ def model_config_from_transformers(config: Any) -> ModelConfig:  # noqa: ANN401 
             f"Take one of these, such as {', '.join(GPT2_NAMES)} or Qwen/Qwen3-0.6B-Base.",
         )
     problems = [
-        f"{key}: {getattr(config, key)!r}"
+        f"{key}: {reprlib.repr(getattr(config, key))}"
         for key, values in SUPPORTED[kind].items()
         if getattr(config, key) not in values
     ]
     rope = _rope(config) if kind == "qwen3" else {}
     if rope.get("rope_type", "default") != "default":
-        problems.append(f"rope_type: {rope['rope_type']!r}")
+        problems.append(f"rope_type: {reprlib.repr(rope['rope_type'])}")
     if problems:
         raise FormatError(f"This {kind} model has settings that gptcli does not compute: {', '.join(problems)}.")
     try:
-        return _gpt2_config(config) if kind == "gpt2" else _modern_config(config, float(rope["rope_theta"]))
+        return _gpt2_config(config) if kind == "gpt2" else _modern_config(config, rope["rope_theta"])
     except ValidationError as error:
-        reasons = "; ".join(problem["msg"] for problem in error.errors())
+        reasons = "; ".join(": ".join((*map(str, problem["loc"]), problem["msg"])) for problem in error.errors())
         raise FormatError(f"This {kind} model has a shape that gptcli does not know: {reasons}.") from error
 
 
@@ -303,7 +322,7 @@ def _gpt2_config(config: Any) -> ModelConfig:  # noqa: ANN401
         n_inner=None if config.n_inner == 4 * config.n_embd else config.n_inner,
         block_size=config.n_positions,
         vocab_size=config.vocab_size,
-        dropout=float(config.resid_pdrop),
+        dropout=config.resid_pdrop,
         bias=True,
         gelu="exact" if config.activation_function == "gelu" else "tanh",
     )
@@ -311,7 +330,8 @@ def _gpt2_config(config: Any) -> ModelConfig:  # noqa: ANN401
 
 def _modern_config(config: Any, rope_theta: float) -> ModelConfig:  # noqa: ANN401
     n_embd, n_head = config.hidden_size, config.num_attention_heads
-    ours = ModelConfig(
+    shaped = partial(
+        ModelConfig,
         family="modern",
         n_layer=config.num_hidden_layers,
         n_head=n_head,
@@ -320,13 +340,13 @@ def _modern_config(config: Any, rope_theta: float) -> ModelConfig:  # noqa: ANN4
         head_dim=None if config.head_dim * n_head == n_embd else config.head_dim,
         block_size=config.max_position_embeddings,
         vocab_size=config.vocab_size,
-        dropout=float(config.attention_dropout),
+        dropout=config.attention_dropout,
         tie_embeddings=config.tie_word_embeddings,
         rope_theta=rope_theta,
         norm_eps=config.rms_norm_eps,
     )
-    same = ours.inner_width == config.intermediate_size
-    return ours if same else ours.model_copy(update={"n_inner": config.intermediate_size})
+    ours = shaped()
+    return ours if ours.inner_width == config.intermediate_size else shaped(n_inner=config.intermediate_size)
 
 
 def to_transformers_config(config: ModelConfig) -> Any:  # noqa: ANN401

@@ -134,10 +134,11 @@ def _steps(step: object, inner: str) -> Iterator[dict[str, Any]]:
     """Yield a step of a pipeline and those inside it."""
     if step is None:
         return
-    if not isinstance(step, dict):
+    parts = (step.get(inner) or []) if isinstance(step, dict) else None
+    if not isinstance(step, dict) or not isinstance(step.get("type"), str) or not isinstance(parts, list):
         raise ValueError("a step of it is damaged")
     yield step
-    for part in step.get(inner) or []:
+    for part in parts:
         yield from _steps(part, inner)
 
 
@@ -145,6 +146,7 @@ def _read_tokens(value: Mapping[str, Any]) -> tuple[bytes, ...]:
     """Return the bytes of every id: none for special tokens and for ids that nothing has."""
     vocabulary: dict[str, int] = value["model"]["vocab"]
     added, bytes_of = added_tokens(value), byte_characters()
+    _check_ids(vocabulary, value["added_tokens"])
     tokens = [b""] * (max([*vocabulary.values(), *added.values()], default=-1) + 1)
     for token, token_id in vocabulary.items():
         if token not in added:
@@ -157,6 +159,15 @@ def _read_tokens(value: Mapping[str, Any]) -> tuple[bytes, ...]:
     for item in value["added_tokens"]:
         tokens[item["id"]] = b"" if item.get("special") else item["content"].encode("utf-8", "replace")
     return tuple(tokens)
+
+
+def _check_ids(vocabulary: Mapping[str, int], added: list[dict[str, Any]]) -> None:
+    """Raise ``ValueError`` for an added token with the id of another one, which it would take out of every text."""
+    owners = {token_id: token for token, token_id in vocabulary.items()}
+    for item in added:
+        owner = owners.setdefault(item["id"], item["content"])
+        if owner != item["content"]:
+            raise ValueError(f"its tokens {owner!r} and {item['content']!r} have the same id {item['id']}")
 
 
 def _make_encoder(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - tokenizers has no types

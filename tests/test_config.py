@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel, ValidationError
 
-from gptcli.config import DataConfig, ExpectConfig, ModelConfig, RunProfile, SampleConfig, TrainConfig
+from gptcli.config import MAX_SIZE, DataConfig, ExpectConfig, ModelConfig, RunProfile, SampleConfig, TrainConfig
+from gptcli.model import GPT
 from gptcli.profiles import builtin_folder, load_profile
 
 
@@ -34,6 +37,7 @@ def test_every_field_has_a_one_line_docstring(section: type[BaseModel]) -> None:
         ({"family": "gpt2", "n_kv_head": 2}, "n_kv_head is for family modern"),
         ({"family": "gpt2", "tie_embeddings": False}, "gpt2 always ties them"),
         ({"family": "gpt2", "head_dim": 64}, "head_dim is for family modern"),
+        ({"n_head": 2**14, "head_dim": 2**14}, "n_head 16384 x head_dim 16384 is more than 134217728"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused_with_what_would(values: dict[str, object], fragment: str) -> None:
@@ -45,6 +49,20 @@ def test_widths_are_resolved_from_n_embd() -> None:
     modern, gpt2 = ModelConfig(n_embd=96, n_head=2), ModelConfig(family="gpt2", n_embd=96, n_head=2)
     assert (modern.head_width, modern.kv_heads, modern.inner_width) == (48, 2, 256)
     assert (gpt2.head_width, gpt2.kv_heads, gpt2.inner_width) == (48, 2, 384)
+
+
+def test_bytes_of_every_weight_of_a_model_of_any_allowed_size_can_be_counted() -> None:
+    n = MAX_SIZE
+    sizes = [name for name, field in ModelConfig.model_fields.items() if re.search(r"\bint\b", str(field.annotation))]
+    assert len(sizes) == 8
+    for name in sizes:
+        with pytest.raises(ValidationError, match=f"{name}\n.*less than or equal to {n}"):
+            ModelConfig.model_validate({name: n + 1})
+    largest: dict[str, Any] = {"n_layer": 1, "n_embd": n, "n_inner": n, "vocab_size": n, "block_size": n}
+    for shape in ({"n_head": 1}, {"n_head": n, "head_dim": 1, "family": "gpt2"}, {"n_head": n // 2, "head_dim": 2}):
+        with torch.device("meta"):
+            weights = GPT(ModelConfig.model_validate({**largest, **shape})).state_dict()
+        assert max(tensor.numel() for tensor in weights.values()) >= n * n
 
 
 def test_min_lr_must_fit_the_schedule() -> None:

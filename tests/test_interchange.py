@@ -208,11 +208,49 @@ def test_other_words_for_the_same_settings_are_read() -> None:
         ({"activation_function": []}, "activation_function"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "class LlamaForCausalLM"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"quantized \(gptq\)"),
+        ({"resid_pdrop": "0.1"}, "resid_pdrop is '0.1', but float was expected"),
+        ({"resid_pdrop": 10**400}, "dropout: Input should be a valid number"),
+        ({"scale_attn_weights": 1}, "scale_attn_weights is 1, but bool was expected"),
+        ({"vocab_size": None}, "vocab_size is None, but int was expected"),
+        ({"n_inner": "8"}, "n_inner is '8', but int was expected"),
+        ({"n_embd": 10**12, "n_head": 1}, "n_embd: Input should be less than or equal to"),
+        ({"n_inner": 10**18}, "n_inner: Input should be less than or equal to"),
+        ({"n_layer": True}, "n_layer is True"),
     ],
 )
 def test_config_json_with_impossible_values_is_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(FormatError, match=named):
         model_config_from_json({**to_transformers_config(GPT2).to_dict(), **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"intermediate_size": "x"}, "intermediate_size is 'x'"),
+        ({"intermediate_size": 10**30}, "n_inner: Input should be less than or equal to"),
+        ({"head_dim": "ab", "num_attention_heads": 10**12}, "head_dim is 'ab'|num_attention_heads"),
+        ({"head_dim": 2**27}, "n_head 4 x head_dim 134217728 is more than 134217728"),
+        ({"max_position_embeddings": 10**9}, "block_size: Input should be less than or equal to"),
+        ({"rope_parameters": {"rope_theta": 10**400}}, "rope_theta: Input should be a valid number"),
+        ({"rope_parameters": {"rope_theta": "1e6"}}, "rope_theta: Input should be a valid number"),
+        ({"rope_parameters": {"rope_theta": None}}, "rope_theta: Input should be a valid number"),
+        ({"rope_parameters": {"rope_theta": 1.0, "rope_type": ["x" * 500]}}, "rope_type: .{1,50}$"),
+        ({"rope_parameters": [["rope_theta", 1.0]]}, "rope_parameters is "),
+        ({"rope_parameters": None, "rope_scaling": "abc"}, "rope_scaling is 'abc'"),
+        ({"rope_parameters": None, "rope_theta": "x"}, "rope_theta is 'x'"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1"),
+    ],
+)
+def test_config_json_of_qwen3_with_impossible_values_is_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(FormatError, match=named):
+        model_config_from_json({**to_transformers_config(MODERN).to_dict(), **change})
+
+
+def test_numbers_of_config_json_may_be_written_as_integers() -> None:
+    values = {**to_transformers_config(MODERN).to_dict(), "attention_dropout": 0}
+    values["rope_parameters"] = {"rope_theta": 1_000_000, "rope_type": "default"}
+    config = model_config_from_json({**values, "num_key_value_heads": None})
+    assert (config.dropout, config.rope_theta, config.kv_heads) == (0.0, 1e6, config.n_head)
 
 
 def test_weights_of_another_model_are_not_given_to_transformers() -> None:

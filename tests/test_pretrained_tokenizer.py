@@ -159,6 +159,11 @@ def with_model(value: dict[str, Any], **changes: object) -> dict[str, Any]:
     return {**value, "model": {**value["model"], **changes}}
 
 
+def with_added(value: dict[str, Any], **changes: object) -> dict[str, Any]:
+    first, *others = value["added_tokens"]
+    return {**value, "added_tokens": [{**first, **changes}, *others]}
+
+
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True, "trim_offsets": False}
 REFUSED: list[tuple[Change, str]] = [
     (lambda v: with_model(v, type="Unigram"), "its model is Unigram, gptcli reads byte-level BPE"),
@@ -181,6 +186,12 @@ REFUSED: list[tuple[Change, str]] = [
     (lambda v: {**v, "pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}}, "adds a space"),
     (lambda v: {**v, "pre_tokenizer": {"type": "Split", "behavior": "Removed"}}, "removes text"),
     (lambda v: {**v, "pre_tokenizer": 7}, "a step of it is damaged"),
+    (lambda v: {**v, "pre_tokenizer": {"type": ["x"]}}, "a step of it is damaged"),
+    (lambda v: {**v, "pre_tokenizer": {"type": "Sequence", "pretokenizers": 5}}, "a step of it is damaged"),
+    (lambda v: {**v, "normalizer": {"type": "Sequence", "normalizers": 7}}, "a step of it is damaged"),
+    (lambda v: {**v, "normalizer": {"type": "Sequence", "normalizers": {"type": "NFC"}}}, "a step of it is damaged"),
+    (lambda v: with_added(v, id=0), "'!' and '<|endoftext|>' have the same id 0"),
+    (lambda v: with_added(v, id=1201), "'<|endoftext|>' and '<|im_start|>' have the same id 1201"),
     (lambda v: {**v, "added_tokens": [{"id": 1}]}, "an added token should have"),
     (lambda v: {**v, "added_tokens": {}, "normalizer": {"type": "Lowercase"}}, "normalizer Lowercase"),
     (lambda v: {**v, "added_tokens": {"a": 1}}, "added_tokens should be a list"),

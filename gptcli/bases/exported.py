@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from gptcli.bases.base import Base
 from gptcli.bases.folder import read_stored
+from gptcli.bases.folder_tokenizer import in_a_line
 from gptcli.chat_template import ChatTemplate
 from gptcli.checkpoints import check_shapes
 from gptcli.config import ModelConfig
 from gptcli.errors import FormatError
 from gptcli.files import read_json
 from gptcli.interchange import MAX_LAYERS
-from gptcli.model import empty_model
+from gptcli.model import GPT
 from gptcli.tokenizer import load_tokenizer
 
 FORMAT_VERSION = 1
@@ -27,9 +30,12 @@ def open_exported(folder: Path, name: str) -> Base:
     value = read_json(about, format_version=FORMAT_VERSION, what="the description of an exported model")
     try:
         config = ModelConfig.model_validate(value.get("model"))
-        chat = ChatTemplate(**value["chat"]) if value.get("chat") is not None else None
+        chat = _template(value.get("chat"))
     except (ValidationError, TypeError) as error:
-        raise FormatError(f"{about}: the description of an exported model is damaged.") from error
+        raise FormatError(
+            f"{about}: the description of an exported model is damaged ({in_a_line(error)}).",
+            "Make the folder again: gptcli export RUN --format safetensors",
+        ) from error
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     if config.vocab_size != tokenizer.vocab_size:
         raise FormatError(
@@ -38,8 +44,20 @@ def open_exported(folder: Path, name: str) -> Base:
     shapes, weights = read_stored([folder / "model.safetensors"])
     if config.n_layer > max(len(shapes), MAX_LAYERS):  # before a network of any size is laid out
         raise FormatError(f"{folder}: there are {len(shapes)} tensors for {config.n_layer:,} layers.")
-    check_shapes(empty_model(config), {name: torch.Size(shape) for name, shape in shapes.items()}, str(folder))
+    with torch.device("meta"):  # without rotary tables, whose length no tensor vouches for
+        model = GPT(config)
+    check_shapes(model, {name: torch.Size(shape) for name, shape in shapes.items()}, str(folder))
     origin: dict[str, str | int] = {"folder": str(folder)}
     if isinstance(source := value.get("origin"), dict):
         origin |= {str(key): item for key, item in source.items() if isinstance(item, str | int) and key != "folder"}
     return Base(name, "gptcli", config, tokenizer, weights, origin, chat=chat)
+
+
+def _template(value: Any) -> ChatTemplate | None:  # noqa: ANN401 - as it was in the file
+    """Return the chat template of a description; raises ``TypeError`` for anything but strings."""
+    if value is None:
+        return None
+    template = ChatTemplate(**value)
+    if wrong := [name for name, part in asdict(template).items() if not isinstance(part, str)]:
+        raise TypeError(f"chat.{wrong[0]} should be a string")
+    return template

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gptcli.bases.base import Base, BaseKind, LazyWeights
-from gptcli.bases.folder_tokenizer import in_a_line, open_folder_tokenizer, read_object
+from gptcli.bases.folder_tokenizer import DamagedFileError, in_a_line, open_folder_tokenizer, read_object
 from gptcli.config import ModelConfig
 from gptcli.errors import FormatError, TokenizerError
 from gptcli.interchange import lazy_from_transformers, model_config_from_json
@@ -42,8 +42,8 @@ def open_folder(
     missing files; ``TokenizerError`` for a tokenizer that cannot be used or does not fit the weights.
     """
     config, tokenizer = open_settings(folder)
+    shapes, stored = read_stored(weight_files(folder))
     try:
-        shapes, stored = read_stored(weight_files(folder))
         makers = lazy_from_transformers(stored, shapes, config)
     except FormatError as error:
         raise _at(folder, error) from error
@@ -119,7 +119,7 @@ def index_files(index: Path) -> list[str]:
     weight_map = read_object(index).get("weight_map")
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     if not names or not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.safetensors", name) for name in names):
-        raise FormatError(f"{index} is damaged: it should list files of safetensors.")
+        raise DamagedFileError(f"{index} is damaged: it should list files of safetensors.", index)
     return names
 
 
@@ -136,10 +136,7 @@ def read_stored(files: list[Path]) -> tuple[dict[str, tuple[int, ...]], Mapping[
                 }
                 shapes.update({name: tuple(part.get_shape()) for name, part in found.items()})
         except (SafetensorError, OSError, ValueError) as error:
-            raise FormatError(
-                f"{path}: the weights cannot be read ({in_a_line(error)}).",
-                "The file is damaged or was not copied whole: get it again.",
-            ) from error
+            raise DamagedFileError(f"{path}: the weights cannot be read ({in_a_line(error)}).", path) from error
         if other:
             name, dtype = next(iter(other.items()))
             raise FormatError(

@@ -23,6 +23,14 @@ END_OF_TEXT = "<|endoftext|>"
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
+class DamagedFileError(FormatError):
+    """The file at ``path`` cannot be read as what it should be; another copy of it may be whole."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message, "The file is damaged or was not copied whole: get it again.")
+        self.path = path
+
+
 def open_folder_tokenizer(folder: Path, settings: Mapping[str, Any], rows: int) -> Tokenizer:
     """Return the tokenizer of a folder whose ``config.json`` is ``settings``; the weights have ``rows`` for tokens.
 
@@ -117,17 +125,17 @@ def _candidates(folder: Path, settings: Mapping[str, Any], added: Mapping[str, i
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object that is not ours, so it has no format_version; raises ``FormatError`` for anything else."""
+    """Read a JSON object that is not ours, so it has no format_version; ``DamagedFileError`` for anything else."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"{path} cannot be read ({in_a_line(error)}).") from error
+        raise DamagedFileError(f"{path} cannot be read ({in_a_line(error)}).", path) from error
     if not isinstance(value, dict):
-        raise FormatError(f"{path} is damaged: a JSON object was expected, found {type(value).__name__}.")
+        raise DamagedFileError(f"{path} is damaged: a JSON object was expected, found {type(value).__name__}.", path)
     return value
 
 
-def in_a_line(error: Exception) -> str:
+def in_a_line(error: BaseException) -> str:
     """Return what an error says, short and without line ends, for the middle of a sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
     return textwrap.shorten(text, 160, placeholder=" ...").rstrip(".")

@@ -28,6 +28,10 @@ class UnknownModelError(RunError):
     """The hub has no such model, or does not show it."""
 
 
+class UnreachableError(RunError):
+    """The hub cannot be asked now."""
+
+
 def cached_snapshot(repository: str) -> Path | None:
     """Return the folder of a model in the cache when it is whole there; nothing is asked for."""
     folder = _cached_folder(repository)
@@ -46,8 +50,8 @@ def download(repository: str, *, check: Callable[[Path], None], on_notice: Say, 
 
     ``check`` is called with the folder before the weights are there, so that none are downloaded in vain. Raises
     ``UnknownModelError`` for a name the hub does not know or show, ``FormatError`` for a model without safetensors,
-    ``RunError`` for one that is gated, does not fit on the disk, or cannot be had: no network, and none or half of it
-    in the cache.
+    ``UnreachableError`` for one that is not whole in the cache while the hub does not answer, ``RunError`` for one that
+    is gated or does not fit on the disk.
     """
     hub = _Hub(repository, on_progress)
     with _quiet():
@@ -179,24 +183,30 @@ class _Hub:
             return _no_room(self.repository, name, constants.HF_HUB_CACHE)
         return self._unreachable(error, name)
 
-    def _unreachable(self, error: Exception, name: str) -> RunError:
+    def _unreachable(self, error: Exception, name: str) -> UnreachableError:
         """Say that the hub cannot be asked, and what of the model is here."""
         from huggingface_hub import constants
 
         folder = _cached_folder(self.repository)
+        cause = error.__cause__ or error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        hint = (
+            f"Connect once, or copy the cache of a machine that has {self.repository} and set HF_HOME to it, "
+            "or give the path of a local folder written by save_pretrained."
+        )
         if constants.HF_HUB_OFFLINE:
             why = "HF_HUB_OFFLINE is set, so nothing is downloaded"
+        elif status is not None:
+            why = f"{constants.ENDPOINT} answers with an error ({in_a_line(cause)})"
+            mine = status < 500 and status != 429
+            hint = "If you have a token, it may be wrong: hf auth login" if mine else "Type the same again later."
         else:
-            why = f"{constants.ENDPOINT} cannot be reached ({in_a_line(error.__cause__ or error)})"  # type: ignore[arg-type]
+            why = f"{constants.ENDPOINT} cannot be reached ({in_a_line(cause)})"
         if folder is None:
             found = f"{self.repository} is not in the local cache"
         else:
             found = f"The copy of {self.repository} in the local cache is not whole: {name} is missing"
-        return RunError(
-            f"{found}, and {why}.",
-            f"Connect once, or copy the cache of a machine that has {self.repository} and set HF_HOME to it, "
-            "or give the path of a local folder written by save_pretrained.",
-        )
+        return UnreachableError(f"{found}, and {why}.", hint)
 
 
 def _cached_folder(repository: str) -> Path | None:

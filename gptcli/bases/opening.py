@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,26 @@ from typing import TypeVar
 from gptcli.bases.base import Base
 from gptcli.bases.exported import open_exported
 from gptcli.bases.folder import open_folder, open_settings
-from gptcli.bases.folder_tokenizer import read_object
-from gptcli.bases.hub import Say, UnknownModelError, cached_snapshot, download, is_cached, remote_config
+from gptcli.bases.folder_tokenizer import DamagedFileError, read_object
+from gptcli.bases.hub import (
+    Say,
+    UnknownModelError,
+    UnreachableError,
+    cached_snapshot,
+    download,
+    is_cached,
+    remote_config,
+)
 from gptcli.bases.nanogpt import PREFIX, open_nanogpt
 from gptcli.bases.run import open_run
 from gptcli.checkpoints import Which
 from gptcli.config import GPT2_NAMES, ModelConfig
-from gptcli.errors import RunError
+from gptcli.errors import FormatError, RunError
 from gptcli.interchange import model_config_from_json
 from gptcli.runs import RunDir, find_run, run_names
 
+NANOGPT_FILE = "ckpt.pt"
+PICKLES = (".pt", ".pth")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 QWEN = "Qwen/Qwen3-0.6B-Base"
 Answer = TypeVar("Answer")
@@ -84,13 +94,16 @@ def open_base(
     """
     local = _open_local(name, which)
     if local is not None:
+        if local.kind == "run" and name in GPT2_NAMES:
+            on_notice(f"{name} is your run here; the published model is openai-community/{name}.")
         return local
     repositories = _repositories(name)
-    snapshot = next((found for each in repositories if (found := cached_snapshot(each)) is not None), None)
-    if snapshot is None:
-        fetch = partial(download, check=_check_settings, on_notice=on_notice, on_progress=on_progress)
-        snapshot = _first_known(repositories, fetch)
-    return _open_snapshot(snapshot, name)
+    with _explained(name):
+        snapshot = _first_cached(repositories)
+        if snapshot is None:
+            fetch = partial(download, check=_check_settings, on_notice=on_notice, on_progress=on_progress)
+            snapshot = _first_known(repositories, fetch)
+        return _open_snapshot(snapshot, name)
 
 
 def describe_base(name: str) -> BaseFacts:
@@ -98,14 +111,14 @@ def describe_base(name: str) -> BaseFacts:
 
     For a name that is not known by heart that is its ``config.json``. Raises as ``open_base``.
     """
-    base = _open_local(name, "best")
-    where = "on this machine"
+    base, where = _open_local(name, "best"), "on this machine"
     if base is None:
         repositories = _repositories(name)
-        snapshot = next((found for each in repositories if (found := cached_snapshot(each)) is not None), None)
-        if snapshot is None:
-            return _describe_remote(name, repositories)
-        base, where = _open_snapshot(snapshot, name), "in the local cache"
+        with _explained(name):
+            snapshot = _first_cached(repositories)
+            if snapshot is None:
+                return _describe_remote(name, repositories)
+            base, where = _open_snapshot(snapshot, name), "in the local cache"
     dtype = str(base.weights["wte.weight"].dtype).removeprefix("torch.")
     return BaseFacts(base.name, base.config, 0, dtype, where)
 
@@ -135,13 +148,23 @@ def run_named(name: str) -> RunDir | None:
 
 
 def _not_a_model(path: Path) -> RunError:
+    if any(file.suffix == ".gguf" for file in (path, *(path.iterdir() if path.is_dir() else ()))):
+        return RunError(
+            f"{path}: this is GGUF, for llama.cpp and Ollama; gptcli does not read it.",
+            "Name the run that it was exported from, or export that once more: gptcli export RUN --format hf",
+        )
+    if (path / NANOGPT_FILE).is_file():
+        return RunError(
+            f"{path} is a folder of nanoGPT, whose model is the file {NANOGPT_FILE}.",
+            f"Name the file: {PREFIX}{path / NANOGPT_FILE}",
+        )
     if path.is_dir():
         return RunError(
             f"{path} is no folder of a model: it has neither config.json (by save_pretrained) nor model.json "
             "(by gptcli export).",
             "Give the folder that holds one of these.",
         )
-    if path.suffix in (".pt", ".pth"):
+    if path.suffix in PICKLES:
         return RunError(f"{path} is a file.", f"If it is a checkpoint of nanoGPT, give {PREFIX}{path}")
     return RunError(f"{path} is a file; a folder with config.json was expected.", f"Try its folder: {path.parent}")
 
@@ -151,15 +174,49 @@ def _repositories(name: str) -> tuple[str, ...]:
     if name in GPT2_NAMES:
         # The new name, and that under which old caches have it.
         return tuple(sorted((f"openai-community/{name}", name), key=is_cached, reverse=True))
+    if Path(name).suffix in PICKLES:
+        raise RunError(f"There is no file {name}.", f"{_meant(name)}A checkpoint of nanoGPT is given as {PREFIX}FILE.")
     if HUB_NAME.fullmatch(name):
         return (name,)
-    near = difflib.get_close_matches(name, [*run_names(), *_known()], n=3, cutoff=0.5)
-    meant = f"Did you mean {' or '.join(near)}? " if near else ""
     raise RunError(
         f"{name!r} is neither a run nor a folder of a model nor a published one ({', '.join(_known())}).",
-        f"{meant}Any OWNER/NAME of the Hugging Face hub can be given, a folder by save_pretrained, or nanogpt:FILE; "
-        "gptcli runs list shows the runs.",
+        f"{_meant(name)}Any OWNER/NAME of the Hugging Face hub can be given, a folder by save_pretrained, or "
+        f"{PREFIX}FILE; gptcli runs list shows the runs.",
     )
+
+
+def _meant(name: str) -> str:
+    """Return the question whether one of the names that are near was meant, if there are any."""
+    folder = Path(name).expanduser().parent
+    listed = folder.iterdir() if folder.is_dir() and name != Path(name).name else ()
+    beside = [path for path in listed if not path.name.startswith(".")]
+    names = {str(path): f"{PREFIX if path.suffix in PICKLES else ''}{path}" for path in beside}
+    names |= {known: known for known in (*run_names(), *_known())}
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(names[each] for each in near)}? " if near else ""
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Say more where the hub or its cache fails: that there is no such path, or how a damaged file is got rid of."""
+    try:
+        yield
+    except DamagedFileError as error:
+        copy = next((path for path in error.path.parents if path.name.startswith("models--")), error.path.parent)
+        raise FormatError(
+            error.message, f'The copy in the cache is damaged: rm -r "{copy}"   and type the same again.'
+        ) from error
+    except (UnknownModelError, UnreachableError) as error:
+        if name in _known() or not Path(name).parent.is_dir():
+            raise
+        raise RunError(
+            f"There is no folder or run {name} here. {error.message}", f"{_meant(name)}{error.hint}"
+        ) from error
+
+
+def _first_cached(repositories: tuple[str, ...]) -> Path | None:
+    """Return the folder of the first repository that is whole in the cache."""
+    return next((found for each in repositories if (found := cached_snapshot(each)) is not None), None)
 
 
 def _check_settings(folder: Path) -> None:
@@ -189,5 +246,6 @@ def _describe_remote(name: str, repositories: tuple[str, ...]) -> BaseFacts:
         return BaseFacts(name, config, size, dtype, where)
     path, size = _first_known(repositories, remote_config)
     settings = read_object(path)
-    dtype = settings.get("dtype") or settings.get("torch_dtype") or "float32"
-    return BaseFacts(name, model_config_from_json(settings), size, str(dtype), where)
+    dtype = str(settings.get("dtype") or settings.get("torch_dtype"))
+    stored = dtype if dtype in ("bfloat16", "float16") else "float32"
+    return BaseFacts(name, model_config_from_json(settings), size, stored, where)

@@ -13,7 +13,7 @@ from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # What the real hub answers instead of a file: status, and the code its library reads.
-REFUSALS = {"gated": (403, "GatedRepo"), "private": (401, "RepoNotFound"), "down": (500, "")}
+REFUSALS = {"gated": (403, "GatedRepo"), "private": (401, "RepoNotFound"), "down": (500, ""), "token": (403, "")}
 
 
 @dataclass

@@ -147,8 +147,12 @@ def test_tensors_missing_extra_and_of_another_shape_are_all_listed(config: Model
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_embd": 12}, {"n_layer": 3}, {"n_head": "two"}, {"n_head": 3}, {"vocab_size": 40}, {"n_layer": 10**9}],
-    ids=str,
+    [
+        *({"n_embd": 12}, {"n_layer": 3}, {"n_head": "two"}, {"n_head": 3}, {"vocab_size": 40}, {"n_layer": 10**8}),
+        *({"n_layer": 10**9}, {"n_embd": 10**12, "n_head": 1}, {"n_embd": 2**27, "n_head": 1}, {"n_inner": 10**18}),
+        *({"n_inner": 2**27}, {"resid_pdrop": 10**400}, {"n_positions": 2**27}, {"vocab_size": 2**27}),
+    ],
+    ids=lambda change: str(change)[:40],
 )
 def test_config_that_does_not_fit_the_weights_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     save_model(GPT2, tmp_path)

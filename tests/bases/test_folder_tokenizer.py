@@ -46,6 +46,12 @@ def gpt2_file(vocabulary: dict[str, int], **changes: Any) -> dict[str, Any]:  # 
     return {"added_tokens": [end], "normalizer": None, "pre_tokenizer": BYTE_LEVEL, "model": model, **changes}
 
 
+def bent(**changes: object) -> dict[str, object]:
+    """Return a tokenizer.json that is right but for the changes."""
+    whole = {"type": "BPE", "vocab": {character: n for n, character in enumerate(byte_characters())}, "merges": []}
+    return {"pre_tokenizer": BYTE_LEVEL, "normalizer": None, "model": whole, **changes}
+
+
 def test_fingerprint_of_gpt2_is_its_own(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared_data / "tiktoken"))
     assert gpt2_tokenizer().fingerprint == GPT2_FINGERPRINT
@@ -112,6 +118,9 @@ def test_tokenizer_without_a_special_token_has_no_end_of_text(tmp_path: Path) ->
         ({"tokenizer.json": {"model": {"type": "Unigram", "vocab": []}}}, "its model is Unigram"),
         ({"tokenizer.json": {"model": 3}}, "its model is missing"),
         ({"tokenizer.json": {"added_tokens": 3}}, "added_tokens should be a list"),
+        ({"tokenizer.json": bent(pre_tokenizer={"type": ["x"]})}, "a step of it is damaged"),
+        ({"tokenizer.json": bent(pre_tokenizer={"type": "Sequence", "pretokenizers": 5})}, "a step of it is damaged"),
+        ({"tokenizer.json": bent(normalizer={"type": "Sequence", "normalizers": 7})}, "a step of it is damaged"),
     ],
 )
 def test_tokenizers_that_cannot_be_used_are_refused_with_the_reason(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from gptcli.bases.hub import _check_disk
 from gptcli.config import ModelConfig
 from gptcli.errors import RunError
 from tests.bases.model_hub import COMMIT, ModelHub, serve
-from tests.bases.saved import GPT2, MODERN, qwen_tokenizer, save_model, save_tokenizer_of_qwen
+from tests.bases.saved import GPT2, MODERN, qwen_tokenizer, rewrite_json, save_model, save_tokenizer_of_qwen
 
 pytestmark = pytest.mark.slow  # each asks in processes of its own, which import torch
 
@@ -167,7 +168,7 @@ def test_half_downloaded_cache_is_named_then_completed(place: Workplace, hub: Mo
     shard.resolve().unlink()
     shard.unlink()
     (offline,) = place.ask(PROMPT, "gpt2", HF_HUB_OFFLINE="1")
-    assert offline["error"] == "RunError"
+    assert offline["error"] == "UnreachableError"
     assert f"in the local cache is not whole: {shard.name} is missing" in offline["message"]
     assert "HF_HUB_OFFLINE is set" in offline["message"]
     hub.sent.clear()
@@ -195,20 +196,69 @@ def test_refusals_of_the_hub_are_told_apart(place: Workplace, hub: ModelHub, tmp
 
 
 def test_without_a_hub_it_is_said_what_is_needed_and_where_to_put_it(place: Workplace, hub: ModelHub) -> None:
-    hub.repositories["a/down"] = "down"
     (unreachable,) = place.ask(PROMPT, "gpt2", HF_ENDPOINT="http://127.0.0.1:9")
     (offline,) = place.ask(PROMPT, "gpt2", HF_HUB_OFFLINE="1")
-    (down,) = place.ask(PROMPT, "a/down", HF_ENDPOINT=hub.url)
     for found, why in (
         (unreachable, "http://127.0.0.1:9 cannot be reached ("),
         (offline, "HF_HUB_OFFLINE is set"),
-        (down, f"{hub.url} cannot be reached ("),
     ):
-        assert found["error"] == "RunError"
+        assert found["error"] == "UnreachableError"
         assert "is not in the local cache" in found["message"]
         assert why in found["message"]
         assert "HF_HOME" in found["hint"]
         assert "save_pretrained" in found["hint"]
+
+
+def test_hub_that_answers_with_an_error_is_not_called_unreachable(place: Workplace, hub: ModelHub) -> None:
+    hub.repositories |= {"a/down": "down", "a/token": "token"}
+    down, token = place.ask(PROMPT, "a/down", "a/token", HF_ENDPOINT=hub.url)
+    for found, status in ((down, "500"), (token, "403")):
+        assert f"is not in the local cache, and {hub.url} answers with an error (" in found["message"]
+        assert status in found["message"]
+    assert down["hint"] == "Type the same again later."
+    assert "hf auth login" in token["hint"]
+
+
+def test_name_beside_a_folder_that_is_here_is_called_a_path_first(place: Workplace, hub: ModelHub) -> None:
+    (place.folder / "exports" / "novel-lora-hf").mkdir(parents=True)
+    asked = ("exports/novel-lora-hff", "elsewhere/novel-lora-hff")
+    (here, there) = place.ask(PROMPT, *asked, HF_ENDPOINT=hub.url)
+    (unreachable,) = place.ask("describe", asked[0], HF_HUB_OFFLINE="1")
+    for found in (here, unreachable):
+        assert found["message"].startswith("There is no folder or run exports/novel-lora-hff here. ")
+        assert found["hint"].startswith(f"Did you mean {Path('exports/novel-lora-hf')}? ")
+    assert there["message"] == f"{hub.url} has no model elsewhere/novel-lora-hff, or it is private."
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("model.safetensors", PROMPT), ("config.json", PROMPT), ("config.json", "describe")]
+)
+def test_damaged_file_in_the_cache_is_answered_with_the_way_to_get_it_again(
+    name: str, what: str, place: Workplace, hub: ModelHub, tmp_path: Path
+) -> None:
+    theirs = save_model(GPT2, tmp_path / "served")
+    hub.repositories["o/trunc"] = tmp_path / "served"
+    place.ask(PROMPT, "o/trunc", HF_ENDPOINT=hub.url)
+    file = next(place.cache.rglob(name))
+    file.write_bytes(file.read_bytes()[:-9])
+    (damaged,) = place.ask(what, "o/trunc", HF_ENDPOINT=hub.url)
+    assert damaged["error"] == "FormatError"
+    folder = damaged["hint"].partition('rm -r "')[2].partition('"')[0]
+    assert Path(folder).name == "models--o--trunc"
+    shutil.rmtree(folder)
+    (found,) = place.ask(PROMPT, "o/trunc", HF_ENDPOINT=hub.url)
+    check_equal(found, theirs, 50_257)
+
+
+def test_sizes_that_no_model_has_are_refused_before_anything_is_planned(
+    place: Workplace, hub: ModelHub, tmp_path: Path
+) -> None:
+    save_model(GPT2, tmp_path / "served")
+    rewrite_json(tmp_path / "served" / "config.json", n_embd=10**12, n_head=1)
+    hub.repositories["o/huge"] = tmp_path / "served"
+    (described,) = place.ask("describe", "o/huge", HF_ENDPOINT=hub.url)
+    assert described["error"] == "FormatError"
+    assert "n_embd: Input should be less than or equal to" in described["message"]
 
 
 def test_too_small_a_disk_is_noticed_before_anything_is_downloaded(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import torch
 from gptcli.bases.base import Base, build_model
 from gptcli.bases.opening import describe_base, open_base
 from gptcli.checkpoints import load_model
-from gptcli.config import GPT2_NAMES, ModelConfig, RunProfile
+from gptcli.config import GPT2_NAMES, FinetuneConfig, ModelConfig, RunProfile
 from gptcli.errors import FormatError, RunError
 from gptcli.files import read_json, write_json
+from gptcli.finetune import create_finetune
 from gptcli.plan import count_parameters
 from gptcli.runs import RunDir, create_run
 from gptcli.shards import TokenDataset
@@ -54,9 +55,13 @@ def test_best_or_latest_of_a_run_is_opened(run: RunDir) -> None:
     assert same_weights(latest, load_model(run, "latest")[0])
 
 
-def test_run_called_like_a_published_model_comes_first(run: RunDir) -> None:
+def test_run_called_like_a_published_model_comes_first_and_is_named(run: RunDir) -> None:
+    said: list[str] = []
+    open_base("mine", on_notice=said.append)
+    assert said == []
     run.path.rename(run.path.with_name("gpt2"))
-    assert open_base("gpt2").kind == "run"
+    assert open_base("gpt2", on_notice=said.append).kind == "run"
+    assert said == ["gpt2 is your run here; the published model is openai-community/gpt2."]
 
 
 def test_folder_by_save_pretrained_is_opened(
@@ -101,8 +106,14 @@ def test_own_export_is_opened(exported: Path) -> None:
         ({"model": None}, "is damaged"),
         ({"chat": {"nobody_start": ""}}, "is damaged"),
         ({"chat": 3}, "is damaged"),
+        ({"chat": {"user_start": 5}}, r"is damaged \(chat\.user_start should be a string\)"),
         ({"n_layer": 2}, "missing blocks.1"),
-        ({"n_layer": 10**9}, "tensors for 1,000,000,000 layers"),
+        ({"n_layer": 10**8}, "tensors for 100,000,000 layers"),
+        ({"n_embd": 10**12}, "is damaged"),
+        ({"n_embd": 10**30, "n_head": 1}, "is damaged"),
+        ({"n_inner": 10**18}, "is damaged"),
+        ({"block_size": 10**9}, "is damaged"),
+        ({"rope_theta": 10**400}, "is damaged"),
         ({"vocab_size": 5}, r"tokenizer has \d+ tokens, the model has 5"),
     ],
     ids=str,
@@ -114,6 +125,19 @@ def test_damaged_own_export_is_refused(changes: dict[str, object], reason: str, 
     write_json(exported / "model.json", {**about, "model": {**about["model"], **inside}, **outside})
     with pytest.raises(FormatError, match=reason):
         open_base(str(exported))
+
+
+@pytest.mark.parametrize("finetune", [{}, {"lora_rank": 2}], ids=["whole", "lora"])
+def test_length_that_a_base_claims_costs_nothing_where_the_run_has_a_shorter_one(
+    finetune: dict[str, int], exported: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile
+) -> None:
+    about = read_json(exported / "model.json", format_version=1, what="it")
+    write_json(exported / "model.json", {**about, "model": {**about["model"], "block_size": 10**8}})  # 13 GB of tables
+    base = open_base(str(exported))
+    assert (base.config.family, base.config.block_size) == ("modern", 10**8)
+    tuned = tiny_profile.model_copy(update={"finetune": FinetuneConfig.model_validate(finetune)})
+    created = create_finetune(tuned, base, profile_name="tiny", dataset=tiny_dataset, name="tuned")
+    assert created.profile().model.block_size == tiny_profile.model.block_size
 
 
 def test_name_that_stands_for_nothing_is_answered_with_near_ones(run: RunDir) -> None:
@@ -132,8 +156,18 @@ def test_path_that_is_no_model_is_told_what_is_expected(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ckpt.pt").write_bytes(b"PK\x03\x04")
     (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    for folder, file in (("x-gguf", "x.gguf"), ("x-nanogpt", "ckpt.pt"), ("out", "ckpt2.pt"), ("x-gguf", "Modelfile")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / file).write_bytes(b"")
     for name, answer in (
-        (".", "neither config.json"),
+        ("empty", "neither config.json"),
+        ("x-gguf", "x-gguf: this is GGUF, for llama.cpp"),
+        ("x-gguf/x.gguf", "x.gguf: this is GGUF, for llama.cpp"),
+        ("x-nanogpt", f"nanogpt:{Path('x-nanogpt/ckpt.pt')}"),
+        ("out/ckpt.pt", f"There is no file out/ckpt.pt. Did you mean nanogpt:{Path('out/ckpt2.pt')}?"),
+        ("x-nanogtp/ckpt.pt", "There is no file x-nanogtp/ckpt.pt. A checkpoint of nanoGPT is given as nanogpt:FILE."),
+        ("./x-nanogtp", f"Did you mean {Path('x-nanogpt')}"),
         ("ckpt.pt", "give nanogpt:ckpt.pt"),
         ("model.safetensors", "Try its folder"),
         ("a/b/c", "OWNER/NAME"),

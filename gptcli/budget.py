@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-import tempfile
+import gc
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
+from gptcli.files import scratch_folder
 from gptcli.runs import RunDir, create_run
 from gptcli.shards import TokenDataset
 from gptcli.trainer import Trainer
@@ -26,6 +27,7 @@ EVALUATIONS = 10
 EVALUATION_SHARE = 0.2
 # Below this compiling does not pay.
 COMPILE_SECONDS = 300.0
+RUNS = Path("runs")
 
 
 class Create(Protocol):
@@ -51,27 +53,47 @@ def fit_budget(
     """
     begin = time.perf_counter()
     guess = {"max_steps": 10**9 if seconds >= COMPILE_SECONDS else profile.train.warmup_steps + 1}
-    with tempfile.TemporaryDirectory() as folder:
-        probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
-        trainer = Trainer(create(probed, profile_name="probe", dataset=dataset, runs_dir=Path(folder)), device)
-        first = trainer.state.evaluated_step < 0  # a finetune is evaluated before its first step too
-        step_seconds, eval_seconds = _time(trainer, min(PROBE_SECONDS, seconds / 10))
-        compiled = trainer.setup.compile and not list(trainer.notices())
+    probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
+    # On the disk the run itself will lie on: the system's temporary folder may be memory.
+    with scratch_folder((RUNS if RUNS.is_dir() else RUNS.parent) / "gptcli-budget") as folder:
+        run = create(probed, profile_name="probe", dataset=dataset, runs_dir=folder)
+        pace = _probe(run, device, min(PROBE_SECONDS, seconds / 10))
     spent = time.perf_counter() - begin
-    evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * seconds / eval_seconds)))
-    evaluating = (evaluations + first) * eval_seconds
-    max_steps = int((seconds * PLANNED_SHARE - spent - evaluating) / step_seconds)
+    evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * seconds / pace.evaluation)))
+    evaluating = (evaluations + pace.is_finetune) * pace.evaluation  # which is evaluated before its first step too
+    max_steps = int((seconds * PLANNED_SHARE - spent - evaluating) / pace.step)
     if max_steps < 1:
-        needed = (spent + evaluating + step_seconds) / PLANNED_SHARE
+        needed = (spent + evaluating + pace.step) / PLANNED_SHARE
+        smaller = "--set batch_size=1, or a smaller --from" if pace.is_finetune else "--set n_layer=2 --set n_embd=64"
         raise ProfileError(
             f"A budget of {seconds:.0f} s is too short: one step and its evaluations take {needed:.0f} s here.",
-            "Give it more time, or a smaller model: --set n_layer=2 --set n_embd=64",
+            f"Give it more time, or make it smaller: {smaller}",
         )
     sentence = (
-        f"{seconds:.0f} s allow {max_steps:,} steps: a step takes {step_seconds * 1000:.0f} ms "
-        f"and each of {evaluations} evaluations {eval_seconds:.1f} s here."
+        f"{seconds:.0f} s allow {max_steps:,} steps: a step takes {pace.step * 1000:.0f} ms "
+        f"and each of {evaluations} evaluations {pace.evaluation:.1f} s here."
     )
-    return _with_steps(profile, max_steps, -(-max_steps // evaluations), compiled=compiled), sentence
+    return _with_steps(profile, max_steps, -(-max_steps // evaluations), compiled=pace.compiled), sentence
+
+
+class _Pace(NamedTuple):
+    """Seconds of a step, and of an evaluation that is saved."""
+
+    step: float
+    evaluation: float
+    compiled: bool
+    is_finetune: bool
+
+
+def _probe(run: RunDir, device: str | None, seconds: float) -> _Pace:
+    """Time steps of a run; nothing of it is mapped any more afterwards, so that its folder can be deleted anywhere."""
+    trainer = Trainer(run, device)
+    is_finetune = trainer.base is not None
+    step, evaluation = _time(trainer, seconds)
+    pace = _Pace(step, evaluation, trainer.setup.compile and not list(trainer.notices()), is_finetune)
+    del trainer
+    gc.collect()
+    return pace
 
 
 def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:

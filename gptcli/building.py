@@ -16,6 +16,7 @@ from gptcli.checkpoints import (
     load_checkpoint,
     load_frozen,
     load_weights,
+    refuse_lost_weights,
     restore_rng,
 )
 from gptcli.config import RunProfile
@@ -24,7 +25,7 @@ from gptcli.errors import RunError
 from gptcli.lora import add_adapters, freeze
 from gptcli.model import GPT, empty_model
 from gptcli.optim import Optimizer
-from gptcli.runs import RunDir
+from gptcli.runs import RunDir, begin_command
 
 
 def build(run: RunDir, profile: RunProfile, setup: Setup) -> tuple[GPT, Optimizer, TrainState | None]:
@@ -48,17 +49,14 @@ def build(run: RunDir, profile: RunProfile, setup: Setup) -> tuple[GPT, Optimize
     optimizer = Optimizer(model, profile.model, profile.train)
     if checkpoint is None:
         return model, optimizer, None
-    _restore(optimizer, checkpoint)
+    _restore(optimizer, checkpoint, profile)
     restore_rng(checkpoint.optimizer, setup.device)
     return model, optimizer, checkpoint.state
 
 
 def _draw(run: RunDir, profile: RunProfile) -> GPT:
-    if (base := run.base()) is not None:
-        raise RunError(
-            f"The run {run.name!r} was finetuned from {base['name']}, and it has no checkpoint any more.",
-            f"Begin again: gptcli finetune {profile.data.corpus} --from {base['name']}",
-        )
+    run.base()  # raises where a finetune has lost it
+    refuse_lost_weights(run)
     return GPT(profile.model)
 
 
@@ -82,7 +80,7 @@ def _computable(frozen: Tensor, setup: Setup) -> Tensor:
     return frozen.float() if setup.dtype == torch.float32 else frozen
 
 
-def _restore(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
+def _restore(optimizer: Optimizer, checkpoint: Checkpoint, profile: RunProfile) -> None:
     tensors = {name: tensor for name, tensor in checkpoint.optimizer.items() if not name.startswith("rng.")}
     if not checkpoint.state.step:
         return
@@ -91,5 +89,5 @@ def _restore(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
     except ValueError as error:
         raise RunError(
             f"{checkpoint.path}: the optimizer's state is not of this profile ({error}).",
-            "Start a new run with this optimizer: gptcli train --run NAME",
+            f"Start a new run with this optimizer: {begin_command(profile)} --run NEW_NAME --set ...",
         ) from error

@@ -8,6 +8,7 @@ How a state comes about is ``train``'s business.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +24,7 @@ from gptcli.errors import FormatError, RunError
 from gptcli.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
 from gptcli.lora import merged
 from gptcli.model import GPT, empty_model
-from gptcli.runs import RunDir
+from gptcli.runs import RunDir, begin_command
 from gptcli.tokenizer import Tokenizer
 
 CHECKPOINT_VERSION = 1
@@ -31,6 +32,8 @@ Which = Literal["best", "latest"]
 DAMAGED = "Another checkpoint may be whole: gptcli sample RUN --checkpoint latest (or best)."
 RESTORE = "Restore the folder base/ from a copy of the run; its checkpoints hold only what was trained."
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+# Keys of the state that files of before do not have; they begin at their defaults.
+LATER_KEYS = {"evaluations_since_best"}
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class TrainState:
     best_val_loss_stderr: float | None = None
     best_bits_per_byte: float | None = None
     best_step: int | None = None
+    evaluations_since_best: int = 0
     last_val_loss: float | None = None
     last_train_loss: float | None = None
     loss_scale: float = 1.0
@@ -93,6 +97,27 @@ def save_checkpoint(
     return path
 
 
+def point_best_at_latest(run: RunDir, keep: int) -> Path:
+    """Make the newest checkpoint the best too, as it lies there, then prune; returns its folder.
+
+    For an evaluation that was made up for after the save: the weights are the same, and the state in the folder does
+    not know of it. See ``owes_evaluation``.
+    """
+    path = checkpoint_path(run, "latest")
+    _point(run, "best", path.name)
+    prune_checkpoints(run, keep)
+    return path
+
+
+def owes_evaluation(run: RunDir, state: TrainState) -> bool:
+    """Say whether ``best`` points at the newest checkpoint while its ``state`` does not know why.
+
+    It was evaluated after it was saved, and has to be again, so that its val_loss is known to what comes after.
+    """
+    best, latest = _pointed(run, "best"), _pointed(run, "latest")
+    return best is not None and best == latest and state.best_step != state.step
+
+
 def _write(path: Path, model: Mapping[str, Tensor], optimizer: dict[str, Tensor], state: TrainState) -> None:
     with atomic_folder(path) as folder:
         save_file(_plain(model), folder / FILES[0])
@@ -111,9 +136,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def _load_state(path: Path) -> TrainState:
     value = read_json(path / "state.json", format_version=CHECKPOINT_VERSION, what="the state of a checkpoint")
     known = {field.name for field in fields(TrainState)}
-    if set(value) - {"format_version"} != known:
+    keys = set(value) - {"format_version"}
+    if keys | LATER_KEYS != known:
         raise FormatError(f"{path / 'state.json'}: the state of a checkpoint does not have the keys expected.")
-    return TrainState(**{key: value[key] for key in known})
+    return TrainState(**{key: value[key] for key in keys})
 
 
 def verify_checkpoint(path: Path, names: Sequence[str] = FILES) -> None:
@@ -167,11 +193,21 @@ def checkpoint_path(run: RunDir, which: Which) -> Path:
     """Return the best or latest checkpoint; ``best`` falls back to the latest before the first evaluation."""
     path = _pointed(run, which) or _pointed(run, "latest")
     if path is None:
+        refuse_lost_weights(run)
         raise RunError(
             f"The run {run.name!r} has no checkpoint yet.",
             f"Train it first: gptcli train --resume --run {run.name}",
         )
     return path
+
+
+def refuse_lost_weights(run: RunDir) -> None:
+    """Raise ``RunError`` for a finetune, which begins with a checkpoint; a run from scratch may have none yet."""
+    if (run.base_path / "base.json").is_file() and (base := run.base()) is not None:
+        raise RunError(
+            f"The run {run.name!r} was finetuned from {base['name']}, and it has no checkpoint any more.",
+            f"Begin again: {begin_command(run.profile())}",
+        )
 
 
 def run_weights(run: RunDir, which: Which = "best") -> tuple[Mapping[str, Tensor], int]:
@@ -221,12 +257,18 @@ def check_shapes(model: GPT, shapes: Mapping[str, torch.Size], where: str) -> No
 
 
 def prune_checkpoints(run: RunDir, keep: int) -> None:
-    """Delete all but the latest, the best and the ``keep`` newest others."""
+    """Delete all but the latest, the best and the ``keep`` newest others; what a killed save moved aside goes back."""
+    for old in run.checkpoints_path.glob(".step_*.old/step_*"):
+        if not (run.checkpoints_path / old.name).exists():
+            old.replace(run.checkpoints_path / old.name)
     kept = {path for which in ("latest", "best") if (path := _pointed(run, which)) is not None}
     others = sorted((path for path in run.checkpoints_path.glob("step_*") if path not in kept), key=_step, reverse=True)
-    leftovers = run.checkpoints_path.glob(".step_*")  # of saves that were killed
+    leftovers = run.checkpoints_path.glob(".*")  # of saves that were killed
     for path in (*others[keep:], *leftovers):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _step(path: Path) -> int:
@@ -275,7 +317,14 @@ def _pointed(run: RunDir, which: str) -> Path | None:
     if not pointer.is_file():
         return None
     name = pointer.read_text("utf-8").strip()
-    path = run.checkpoints_path / name
-    if not name.startswith("step_") or "/" in name or not path.is_dir():
-        raise FormatError(f"{pointer}: it points at {name!r}, which is not a checkpoint of this run.")
-    return path
+    if re.fullmatch(r"step_\d+", name):
+        # A save that was killed while it replaced the folder has left the old one aside. It is only read there: the
+        # run may be going on, and its own save puts it back.
+        aside = run.checkpoints_path.glob(f".{name}.*.old/{name}")
+        for path in (run.checkpoints_path / name, *aside):
+            if path.is_dir():
+                return path
+    raise FormatError(
+        f"{pointer}: it points at {name!r}, which is not a checkpoint of this run.",
+        "Restore the folder checkpoints/ from a copy of the run, or write the name of a step_ folder there into it.",
+    )

@@ -118,7 +118,7 @@ def _choose_device(wanted: str, have: Capabilities) -> tuple[torch.device, str]:
             return torch.device("cuda", 0), have.cuda[0]
         if have.mps:
             return torch.device("mps"), "Apple GPU"
-        return torch.device("cpu"), f"no GPU found, {have.threads} threads"
+        return torch.device("cpu"), f"no GPU found, {_threads(have)}"
     device = torch.device(wanted)
     there = {"cpu": True, "mps": have.mps, "cuda": (device.index or 0) < len(have.cuda)}[device.type]
     if not there:
@@ -129,7 +129,11 @@ def _choose_device(wanted: str, have: Capabilities) -> tuple[torch.device, str]:
         )
     if device.type == "cuda":
         return torch.device("cuda", device.index or 0), have.cuda[device.index or 0]
-    return device, f"asked for, {have.threads} threads" if device.type == "cpu" else "asked for"
+    return device, f"asked for, {_threads(have)}" if device.type == "cpu" else "asked for"
+
+
+def _threads(have: Capabilities) -> str:
+    return f"{have.threads} thread{'' if have.threads == 1 else 's'}"
 
 
 def _choose_dtype(wanted: str, device: torch.device, have: Capabilities) -> tuple[torch.dtype, str]:

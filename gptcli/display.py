@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 import time
-from dataclasses import replace
 from types import TracebackType
 
 from rich import box
@@ -37,6 +36,9 @@ from gptcli.figures import (
     visible,
 )
 
+NO_GAIN = "the best checkpoint is the model as it came; finetuning did not lower val_loss. The last one: "
+# Share of the best val_loss above which a rise is one, however few windows there are.
+CLEARLY = 0.02
 PLAIN_PROMPT = re.compile(r"[A-Za-z0-9 .,:;?'-]{1,40}")
 Facts = list[tuple[str, str]]
 
@@ -109,6 +111,8 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
         facts.append(("best", f"val_loss {loss} at step {event.best_step:,}{bits}"))
     if event.base_val_loss is not None:
         facts.append(("base", base_text(event, event.base_val_loss)))
+        if has_ended(event) and event.best_step == 0 < event.step:
+            facts.append(("warning", NO_GAIN + sample_command(event, " --checkpoint latest")))
     if event.reason == "stopped_early":
         go_on = f"gptcli train --resume --run {event.run} --set train.patience=0"
         facts.append(("early", f"no better val_loss since step {event.best_step:,}. To go on all the same: {go_on}"))
@@ -123,7 +127,7 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
 def base_text(event: RunFinished, before: float) -> str:
     """Say what finetuning bought: the val_loss before it, and how far the best is below."""
     gained = 0.0 if event.best_val_loss is None else before - event.best_val_loss
-    return f"val_loss {loss_text(before)} before any training" + (f", {gained:.4f} more" if gained > 0 else "")
+    return f"val_loss {loss_text(before)} before any training" + (f": {gained:.4f} lower now" if gained > 0 else "")
 
 
 def promise_text(event: RunFinished, promised: float) -> str:
@@ -138,10 +142,14 @@ def promise_text(event: RunFinished, promised: float) -> str:
 
 
 def overfit_text(event: RunFinished, train_loss_at_best: float | None) -> str:
-    """Say whether the last val_loss is clearly (two standard errors) above the best while train_loss fell."""
+    """Say whether the last val_loss is clearly above the best while train_loss fell.
+
+    That is by two standard errors or a fiftieth, whichever is less: the same windows are scored every time, so that
+    most of a large standard error is common to both.
+    """
     best, last, train = event.best_val_loss, event.final_val_loss, event.final_train_loss
     assert best is not None
-    rose = last is not None and last > best + 2 * (event.best_val_loss_stderr or 0.0)
+    rose = last is not None and last > best + min(2 * (event.best_val_loss_stderr or 0.0), CLEARLY * best)
     fell = train is None or train_loss_at_best is None or train < train_loss_at_best
     if rose and event.best_step == 0:
         return (
@@ -165,8 +173,13 @@ def next_command(event: RunFinished, prompt: str = "") -> str:
     """Return the command to type next; ``prompt`` is put into it when a shell takes it as it is."""
     if not has_ended(event):
         return f"gptcli train --resume --run {event.run}"
-    quoted = f' --prompt "{prompt}"' if PLAIN_PROMPT.fullmatch(prompt) else ""
-    return f"gptcli sample {event.run}{quoted}"
+    quoted = f' --prompt "{prompt}"' if PLAIN_PROMPT.fullmatch(prompt) and not event.chat else ""
+    return sample_command(event, quoted)
+
+
+def sample_command(event: RunFinished, options: str = "") -> str:
+    """Return the command that lets the run write; a run that was tuned on conversations is asked something."""
+    return f"gptcli sample {event.run}{options}" + (' --chat --prompt "..."' if event.chat else "")
 
 
 class TrainView:
@@ -178,6 +191,8 @@ class TrainView:
         self._table = LossTable()
         self._live: Live | None = None
         self._max_steps, self._first_step, self._prompt, self._stopping = 0, 0, "", ""
+        self._eval_interval = 0
+        self._held: Row | None = None
         self._has_heading = self._ended = False
         self._latest, self._latest_at = Row(0, 0.0, 0.0), time.monotonic()
 
@@ -187,19 +202,24 @@ class TrainView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._release()
         self._end_live()
 
     def show(self, event: TrainEvent) -> None:
         """Show one event; saved checkpoints are not worth a line."""
+        if isinstance(event, Evaluated):
+            self._held = None  # the row of the evaluation has its figures
+            self._add(self._table.add_evaluation(event))
+            return
+        self._release()
         if isinstance(event, RunStarted):
             self._begin(event)
         elif isinstance(event, StepLogged):
-            self._add(self._table.add_report(event))
-        elif isinstance(event, Evaluated):
-            row = self._table.add_evaluation(event)
-            # Off a terminal the report of this step has been printed already.
-            bare = replace(row, train_loss=None, learning_rate=None, tokens_per_second=None)
-            self._add(row if self._interactive else bare)
+            row = self._table.add_report(event)
+            if self._is_evaluated_next(row):
+                self._held = row
+            else:
+                self._add(row)
         elif isinstance(event, SampleDrawn):
             self._sample(event)
         elif isinstance(event, Notice):
@@ -224,8 +244,21 @@ class TrainView:
             with contextlib.suppress(OSError):
                 os.write(2, f"{text}\n".encode())
 
+    def _is_evaluated_next(self, row: Row) -> bool:
+        """Say whether a report off a terminal waits for the evaluation of its step, to be one line with it."""
+        if self._interactive or not self._eval_interval:
+            return False
+        return row.step % self._eval_interval == 0 or row.step == self._max_steps
+
+    def _release(self) -> None:
+        """Print a report that waited for an evaluation in vain: the run was stopped before it."""
+        if self._held is not None:
+            row, self._held = self._held, None
+            self._add(row)
+
     def _begin(self, event: RunStarted) -> None:
         self._max_steps, self._first_step = event.max_steps, event.step
+        self._eval_interval = event.eval_interval
         self._latest = Row(event.step, 0.0, 0.0)
         self._panel("gptcli train" if event.base is None else "gptcli finetune", header_facts(event))
         if self._interactive and event.step < event.max_steps and not event.stopped_early:

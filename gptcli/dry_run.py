@@ -9,7 +9,7 @@ from typing import Any
 
 from gptcli.bases.opening import BaseFacts
 from gptcli.config import RunProfile
-from gptcli.finetune import choose_frozen_dtype, settle_profile
+from gptcli.finetune import choose_frozen_dtype
 from gptcli.memory import FORMAT_BYTES, machine_memory, plan_memory, trained_parameters
 from gptcli.plan import count_parameters, flops_per_token
 from gptcli.runs import check_dataset_fits, resolve_profile
@@ -47,14 +47,12 @@ def plan_training(profile: RunProfile, dataset: TokenDataset, *, device: str | N
     }
 
 
-def plan_finetune(
-    profile: RunProfile, base: BaseFacts, corpus: str | None, *, device: str | None = None
-) -> dict[str, Any]:
-    """Return what finetuning ``base`` would take, from its shape alone: no weights and no corpus are needed.
+def plan_finetune(profile: RunProfile, base: BaseFacts, corpus: str, *, device: str | None = None) -> dict[str, Any]:
+    """Return what finetuning ``base`` by a settled profile would take, from its shape alone: no weights are needed.
 
-    ``run_bytes`` is the most that the run's folder holds. Raises what ``settle_profile`` and choosing a device would.
+    ``memory_peak`` is the most at any one time, ``run_folder_bytes`` the most that the run's folder holds. Raises what
+    choosing a device would.
     """
-    profile = settle_profile(profile, base.name, base.config)
     n_params, n_trained = count_parameters(profile.model), trained_parameters(profile)
     facts = memory_facts(profile, device)
     frozen = FORMAT_BYTES[facts["frozen_dtype"]] * (n_params - n_trained) if n_trained < n_params else 0
@@ -62,14 +60,15 @@ def plan_finetune(
         "base": base.name,
         "weights": base.where,
         "download_bytes": base.download_bytes,
-        "corpus": corpus or profile.data.corpus,
+        "corpus": corpus,
         "n_params": n_params,
         "trained_params": n_trained,
         "block_size": profile.model.block_size,
         "tokens_per_step": profile.tokens_per_step,
         "max_steps": profile.train.max_steps,
         **facts,
-        "run_bytes": frozen + (CHECKPOINTS + profile.train.keep_checkpoints) * CHECKPOINT_BYTES * n_trained,
+        "frozen_dtype": facts["frozen_dtype"] if frozen else None,
+        "run_folder_bytes": frozen + (CHECKPOINTS + profile.train.keep_checkpoints) * CHECKPOINT_BYTES * n_trained,
         "profile": profile.model_dump(mode="json"),
     }
 

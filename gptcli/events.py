@@ -45,6 +45,8 @@ class RunStarted:
     """How many weights are trained where not all are: adapters are no part of ``n_params``."""
     stopped_early: bool = False
     """The run has ended already, because val_loss no longer fell."""
+    eval_interval: int = 0
+    """Steps between evaluations; 0 where nobody said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class RunFinished:
     """Seconds of this process's part of the run, from the first step's preparation to the last save."""
     base_val_loss: float | None = None
     """The val_loss of what a finetune began from, before any training."""
+    chat: bool = False
+    """The run was tuned on conversations."""
 
 
 TrainEvent = RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn | Notice | RunFinished

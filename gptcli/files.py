@@ -9,7 +9,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,25 +46,65 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling folder of ``path`` and rename it to ``path`` when the block succeeds.
 
-    An existing ``path`` is replaced: it is moved aside first and deleted last. Files inside are fsynced here.
+    An existing ``path`` is replaced: it is moved aside first and deleted last. Without ``replace`` only an empty
+    folder is, whose permissions are kept; ``OSError`` for anything else. Files inside are fsynced here.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
+    with scratch_folder(path) as temporary:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync_file(file)
         temporary.chmod(0o777 & ~_umask())
         sync_folder(temporary)
-        _replace_folder(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        (_replace_folder if replace else _fill_place)(temporary, path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty hidden sibling of ``path`` that is gone after the block, unless the block renames it.
+
+    What killed processes left of those for the same ``path`` goes first; those of live ones stay.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")
+    for other in path.parent.iterdir():
+        if name.fullmatch(other.name) and other.is_dir():
+            with _held(other) as abandoned:
+                if abandoned:
+                    shutil.rmtree(other, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        with _held(temporary):
+            yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder, which ends with the process however that ends; False where it cannot be had.
+
+    That is where another process has it, and where there are no such locks (Windows, some network drives).
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    descriptor, locked = -1, False
+    try:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        yield locked
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _replace_folder(new: Path, path: Path) -> None:
@@ -79,6 +122,15 @@ def _replace_folder(new: Path, path: Path) -> None:
     finally:
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill_place(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``, where nothing may be but an empty folder; ``OSError`` otherwise."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        path.rmdir()
+        new.chmod(mode)
+    new.rename(path)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

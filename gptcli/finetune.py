@@ -20,7 +20,7 @@ from gptcli.device import Setup
 from gptcli.errors import CorpusError, ProfileError, RunError
 from gptcli.files import atomic_folder, write_json
 from gptcli.lora import add_adapters, initial_adapters, is_trained
-from gptcli.model import empty_model
+from gptcli.model import GPT, empty_model
 from gptcli.runs import RUN_VERSION, RunDir, check_dataset_fits, choose_name, write_run
 from gptcli.shards import TokenDataset
 from gptcli.trainer import make_setup
@@ -38,17 +38,17 @@ def settle_profile(profile: RunProfile, name: str, config: ModelConfig) -> RunPr
     layers that do not exist.
     """
     problems = list(_mismatches(profile.model, name, config))
+    hints = ["Leave model.* out of a profile for finetuning, but for block_size and dropout."] if problems else []
     if profile.finetune.lora_rank:
         try:
-            add_adapters(empty_model(config.model_copy(update={"n_layer": 1})), profile.finetune)
+            with torch.device("meta"):  # names and shapes alone, whatever sizes a file claims
+                add_adapters(GPT(config.model_copy(update={"n_layer": 1})), profile.finetune)
         except ProfileError as error:
             problems.append(error.message)
+            hints.append(error.hint)
     if problems:
-        raise ProfileError(
-            f"The profile does not fit the weights of {name}:",
-            "Leave model.* out of a profile for finetuning, but for block_size and dropout.",
-            tuple(problems),
-        )
+        message = f"The profile does not fit the weights of {name}:"
+        raise ProfileError(message, " ".join(hints), tuple(problems))
     chosen = {key: getattr(profile.model, key) for key in FREE if key in profile.model.model_fields_set}
     finetune = profile.finetune.model_copy(update={"base": name})
     return profile.model_copy(update={"model": config.model_copy(update=chosen), "finetune": finetune})
@@ -62,9 +62,10 @@ def _mismatches(model: ModelConfig, name: str, base: ModelConfig) -> list[str]:
         if asked != there:
             problems.append(f"model.{key} is {getattr(model, key)}, {name} has {there}")
     if "block_size" in model.model_fields_set and model.block_size > base.block_size:
-        why = "no embedding for later positions" if base.family == "gpt2" else "never seen later positions"
+        why = "no embedding for later positions" if base.family == "gpt2" else "has never seen later positions"
         problems.append(
-            f"model.block_size is {model.block_size}, {name} has {base.block_size} and {why}; a shorter one is fine"
+            f"model.block_size is {model.block_size}, {name} has {base.block_size} and {why}; the most is "
+            f"--set block_size={base.block_size}"
         )
     return problems
 
@@ -72,6 +73,7 @@ def _mismatches(model: ModelConfig, name: str, base: ModelConfig) -> list[str]:
 def choose_frozen_dtype(profile: RunProfile, setup: Setup) -> str:
     """Return the number format of the matrices that are not trained: ``float32`` or ``bfloat16``.
 
+    bfloat16 rounds them, so that step 0 is the model as it came but for that; its val_loss is of the rounded ones.
     Raises ``ProfileError`` when the profile insists on bfloat16 where the products are not.
     """
     wanted, products = profile.finetune.frozen_dtype, str(setup.dtype).removeprefix("torch.")
@@ -105,10 +107,11 @@ def create_finetune(
     _check_tokens(base, dataset)
     check_dataset_fits(profile, dataset)
     frozen_dtype: torch.dtype = getattr(torch, choose_frozen_dtype(profile, make_setup(profile, device)))
-    assert set(base.weights) == set(empty_model(base.config).state_dict()), "a base has all weights and no others"
+    with torch.device("meta"):  # without rotary tables, which may be long; the run may have a shorter block_size
+        assert set(base.weights) == set(GPT(base.config).state_dict()), "a base has all weights and no others"
     name = choose_name(name, profile_name, dataset, runs_dir)
     try:
-        with atomic_folder(runs_dir / name) as folder:
+        with atomic_folder(runs_dir / name, replace=False) as folder:
             run = RunDir(folder)
             write_run(run, profile, profile_name=profile_name, dataset=dataset)
             _write_base(run, base, _frozen_weights(profile, base, frozen_dtype))

@@ -72,6 +72,12 @@ def add_adapters(model: GPT, config: FinetuneConfig) -> list[str]:
             f"Name those, or patterns of them: --set finetune.lora_targets={layers[0]}   or leave it out for all.",
         )
     chosen = [name for name in linears if any(fnmatchcase(_inside_block(name), t) for t in config.lora_targets)]
+    narrowest = min(min(linears[name].weight.shape) for name in chosen)
+    if config.lora_rank > narrowest:
+        raise ProfileError(
+            f"finetune.lora_rank is {config.lora_rank}, but the narrowest of the layers is {narrowest} wide.",
+            f"Type --set finetune.lora_rank={min(16, narrowest)}, or 0 to train the weights themselves.",
+        )
     for name in chosen:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, _adapted(linears[name], config))

@@ -95,7 +95,7 @@ class RunDir:
         if (base := self.profile().finetune.base) is not None:
             raise RunError(
                 f"{path}: the run {self.name!r} was finetuned from {base}, and this file of it is missing.",
-                f"Restore the folder base/ from a copy of the run, or start again: gptcli finetune --from {base}",
+                f"Restore the folder base/ from a copy of the run, or start again: {begin_command(self.profile())}",
             )
         return None
 
@@ -142,7 +142,7 @@ class RunDir:
                 f"{dataset.folder}: the tokens are not those the run {self.name!r} began with "
                 f"({what} {now}, the run has {then}).",
                 f"If the text is the same, type: {self._prepare_command(recorded)}   "
-                f"Else start a new run: gptcli train {recorded.corpus}",
+                f"Else start a new run: {begin_command(self.profile())}",
             )
         raise CorpusError(
             f"The tokens of the run {self.name!r} are gone: {folder} does not exist.",
@@ -165,6 +165,13 @@ class RunDir:
         return Path(folder), DatasetManifest.from_json(manifest, str(self.dataset_path))
 
 
+def begin_command(profile: RunProfile) -> str:
+    """Return the command that begins a run like that of a resolved ``profile``."""
+    if profile.finetune.base is None:
+        return f"gptcli train {profile.data.corpus}"
+    return f"gptcli finetune {profile.data.corpus} --from {profile.finetune.base}"
+
+
 def create_run(
     profile: RunProfile,
     *,
@@ -182,7 +189,7 @@ def create_run(
     check_dataset_fits(profile, dataset)
     name = choose_name(name, profile_name, dataset, runs_dir)
     profile = profile.model_copy(update={"finetune": FinetuneConfig()})  # which training from scratch ignores
-    with atomic_folder(runs_dir / name) as folder:
+    with atomic_folder(runs_dir / name, replace=False) as folder:
         write_run(RunDir(folder), profile, profile_name=profile_name, dataset=dataset)
     return RunDir(runs_dir / name)
 
@@ -237,12 +244,11 @@ def check_dataset_fits(profile: RunProfile, dataset: TokenDataset) -> None:
     sizes = {"train": len(dataset.train), "val": len(dataset.val)}
     for split, tokens in sizes.items():
         if tokens < block_size + 1:
-            fitting = min(sizes.values()) - 1
-            hint = (
-                f"Type --set block_size={1 << (fitting.bit_length() - 1)}, or add text" if fitting > 0 else "Add text"
-            )
-            if split == "val":
-                hint += f", or give val more of it: gptcli prepare {dataset.manifest.corpus} --split-at 0.8"
+            fewest = min(sizes.values())
+            fitting = 1 << max(0, (fewest // 8).bit_length() - 1)  # at least 8 windows of 8, as the corpus doctor says
+            hint = f"Type --set block_size={fitting}, or add text" if fitting >= 8 else "Add text"
+            if split == "val" and (dataset.manifest.split_at or 1) > 0.8:
+                hint += ", or give val more of it: --set split_at=0.8"
             raise CorpusError(
                 f"The {split} split of {dataset.manifest.corpus!r} has {tokens:,} tokens, "
                 f"block_size {block_size} needs at least {block_size + 1:,}.",
@@ -278,7 +284,7 @@ def change_run(run: RunDir, overrides: Sequence[str]) -> RunProfile:
     if fixed:
         raise ProfileError(
             f"{', '.join(fixed)} cannot change while a run goes on.",
-            "Start a new run with it: gptcli train --run NEW_NAME --set ...",
+            f"Start a new run with it: {begin_command(old)} --run NEW_NAME --set ...",
         )
     return new if new.train == old.train else new.without_promise()
 

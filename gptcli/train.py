@@ -37,11 +37,15 @@ def train(
 
     A run whose val_loss has not fallen for ``train.patience`` evaluations ends before.
 
-    The weights, the optimizer, the random state, the order of the data and the metrics of an interrupted and
-    resumed run are those of an uninterrupted one, bit for bit on a CPU with the same number of threads. ``profile``
-    is what ``change_run`` made of the run's own, and is written to the run once it is known to work; ``device``
-    overrules it. Events are appended to ``metrics.jsonl`` before they are yielded. Consume it under
-    ``contextlib.closing``, so that an error in the consumer ends the run too.
+    The weights, the optimizer, the random state, the order of the data and the losses, evaluations and samples in the
+    metrics of an interrupted and resumed run are those of an uninterrupted one, bit for bit on a CPU with the same
+    number of threads. The metrics also say when it began again, and the line of a checkpoint that was complete when
+    the process was killed is not made up for.
+
+    ``profile`` is what ``change_run`` made of the run's own, and is written to the run once it is known to work;
+    ``device`` overrules it. Events are appended to ``metrics.jsonl`` before they are yielded. Consume it under
+    ``contextlib.closing``, so that an error in the consumer ends the run too. Raises ``RunError`` when the val_loss of
+    what a finetune began from is not finite.
     """
     trainer = Trainer(run, device, profile)
     if profile is not None and profile != run.profile():
@@ -85,7 +89,8 @@ def _due(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, Non
     last, best = state.step == config.max_steps, False
     if state.loss_tokens and (last or state.step % config.log_interval == 0):
         yield trainer.report()
-    if state.evaluated_step < state.step and stop.reason is None and (last or state.step % config.eval_interval == 0):
+    evaluates = last or state.step % config.eval_interval == 0 or trainer.owes_evaluation
+    if evaluates and state.evaluated_step < state.step and stop.reason is None:
         evaluated = trainer.evaluate()
         best = evaluated.best
         yield evaluated

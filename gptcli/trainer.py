@@ -17,10 +17,10 @@ from torch import Tensor
 
 from gptcli.batches import Batch, BatchStream
 from gptcli.building import build
-from gptcli.checkpoints import TrainState, rng_tensors, save_checkpoint
+from gptcli.checkpoints import TrainState, owes_evaluation, point_best_at_latest, rng_tensors, save_checkpoint
 from gptcli.config import RunProfile
 from gptcli.device import Setup, choose_setup, detect
-from gptcli.errors import GptcliError
+from gptcli.errors import GptcliError, RunError
 from gptcli.evaluate import evaluate
 from gptcli.events import CheckpointSaved, Evaluated, Notice, Reason, RunFinished, RunStarted, SampleDrawn, StepLogged
 from gptcli.model import GPT
@@ -49,6 +49,7 @@ class Trainer:
         self.started_at = time.perf_counter()
         self.model, self.optimizer, saved = build(run, self.profile, self.setup)
         self.state, self.saved_step = saved or TrainState(), saved.step if saved else -1
+        self.owes_evaluation = saved is not None and owes_evaluation(run, saved)
         base = run.base()
         self.base: str | None = base["name"] if base else None
         self.base_val_loss = base_val_loss(run) if base and self.state.evaluated_step >= 0 else None
@@ -181,18 +182,21 @@ class Trainer:
         )
 
     def evaluate(self) -> Evaluated:
-        """Score the val split and remember the best."""
+        """Score the val split and remember the best; a base without a finite val_loss is a ``RunError``."""
         state, config = self.state, self.profile.train
         with self._clock.evaluating():
             result = evaluate(self.model, self.dataset.val, self._lengths, self.setup, limit=config.eval_tokens)
+        if self.base is not None and state.step == 0 and not math.isfinite(result.val_loss):
+            raise _broken_base(self.run, self.base, result.val_loss, self.setup)
         best = math.isfinite(result.val_loss) and (state.best_val_loss is None or result.val_loss < state.best_val_loss)
-        state.evaluated_step = state.step
+        state.evaluated_step, self.owes_evaluation = state.step, False
         state.last_val_loss = result.val_loss if math.isfinite(result.val_loss) else None
         if self.base is not None and state.step == 0:
             self.base_val_loss = state.last_val_loss
         if best:
             state.best_val_loss, state.best_val_loss_stderr = result.val_loss, result.val_loss_stderr
             state.best_bits_per_byte, state.best_step = result.bits_per_byte, state.step
+        state.evaluations_since_best = 0 if best else state.evaluations_since_best + 1
         return Evaluated(
             step=state.step,
             tokens_seen=state.tokens_seen,
@@ -221,9 +225,11 @@ class Trainer:
         return SampleDrawn(self.state.step, config.prompt, text)
 
     def save(self, *, best: bool) -> CheckpointSaved:
-        """Write a checkpoint of this moment."""
-        tensors = {**self.optimizer.state_tensors(), **rng_tensors(self.setup.device)}
+        """Write a checkpoint of this moment; where there is one it is never written anew, only found to be the best."""
         keep = self.profile.train.keep_checkpoints
+        if self.saved_step == self.state.step:
+            return CheckpointSaved(self.state.step, str(point_best_at_latest(self.run, keep)), best)
+        tensors = {**self.optimizer.state_tensors(), **rng_tensors(self.setup.device)}
         trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
         path = save_checkpoint(self.run, trained, tensors, self.state, best=best, keep=keep)
         self.saved_step = self.state.step
@@ -231,10 +237,8 @@ class Trainer:
 
     def is_worn_out(self) -> bool:
         """Say whether the last ``patience`` evaluations brought no better val_loss."""
-        config, state = self.profile.train, self.state
-        if not config.patience or state.best_step is None:
-            return False
-        return state.evaluated_step - state.best_step >= config.patience * config.eval_interval
+        patience = self.profile.train.patience
+        return 0 < patience <= self.state.evaluations_since_best and self.state.best_step is not None
 
     def started(self) -> RunStarted:
         """Describe the run."""
@@ -266,6 +270,7 @@ class Trainer:
             base=self.base,
             trained_params=None if trained == n_params else trained,
             stopped_early=self.is_worn_out() and self.state.step < self.profile.train.max_steps,
+            eval_interval=self.profile.train.eval_interval,
         )
 
     def finished(self, reason: Reason) -> RunFinished:
@@ -288,6 +293,7 @@ class Trainer:
             expected_val_loss=self.profile.expects.val_loss,
             elapsed=self._elapsed(),
             base_val_loss=self.base_val_loss,
+            chat=self.dataset.manifest.chat is not None,
         )
 
     def _elapsed(self) -> float:
@@ -340,6 +346,15 @@ def make_setup(profile: RunProfile, device: str | None = None) -> Setup:
     if profile.finetune.base is not None and count_parameters(profile.model) > COMPILED_PARAMETERS:
         flops = 0
     return choose_setup(config, detect(), training_flops=float(flops))
+
+
+def _broken_base(run: RunDir, base: str, val_loss: float, setup: Setup) -> RunError:
+    dtype = str(setup.dtype).removeprefix("torch.")
+    ways = "" if setup.dtype == torch.float32 else " Or its numbers are too large for this format: --set dtype=float32."
+    return RunError(
+        f"{base}: its val_loss before any training is {val_loss} in {dtype}, so there is nothing to go on from.",
+        f"Its weights are damaged: begin from others.{ways} The run {run.name!r} is of no use; delete {run.path}.",
+    )
 
 
 def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState) -> BatchStream:

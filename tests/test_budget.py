@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gptcli.bases.base import Base
-from gptcli.budget import fit_budget
+from gptcli.budget import _probe, fit_budget
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
 from gptcli.finetune import create_finetune
@@ -13,6 +15,14 @@ from gptcli.model import GPT
 from gptcli.profiles import build_profile
 from gptcli.runs import RunDir
 from gptcli.shards import TokenDataset
+from gptcli.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, beside whose runs/ the timed run lies."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def test_a_budget_becomes_steps_that_are_written_into_the_profile(
@@ -27,7 +37,12 @@ def test_a_budget_becomes_steps_that_are_written_into_the_profile(
     assert long.expects.val_loss is None, "the promise belonged to another number of steps"
 
 
-def test_a_finetune_is_timed_with_its_own_weights(tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> None:
+@pytest.mark.parametrize("there", [True, False], ids=["runs", "no-runs"])
+def test_a_finetune_is_timed_with_its_own_weights_on_the_disk_it_will_lie_on(
+    tiny_dataset: TokenDataset, tiny_profile: RunProfile, workspace: Path, there: bool
+) -> None:
+    if there:
+        (workspace / "runs").mkdir()
     config = tiny_profile.model.model_copy(update={"vocab_size": tiny_dataset.manifest.vocab_size})
     base = Base("b", "folder", config, tiny_dataset.tokenizer(), GPT(config).state_dict())
     profile = build_profile({"train": {"device": "cpu", "compile": False}}, ["lora_rank=2"])
@@ -42,7 +57,31 @@ def test_a_finetune_is_timed_with_its_own_weights(tiny_dataset: TokenDataset, ti
     assert fitted.train.max_steps > 10
     assert "20 s allow" in sentence
     assert len(made) == 1
-    assert not made[0].path.exists(), "thrown away"
+    assert made[0].path.resolve().is_relative_to(workspace / "runs" if there else workspace)
+    assert [path.name for path in workspace.rglob("*")] == ["runs"] * there, "thrown away"
+
+
+def test_a_finetune_too_long_for_its_budget_is_told_what_can_be_smaller(
+    tiny_dataset: TokenDataset, make_base: Callable[..., Base], finetune_profile: Callable[..., RunProfile]
+) -> None:
+    create = partial(create_finetune, base=make_base())
+    with pytest.raises(ProfileError, match="is too short") as caught:
+        fit_budget(finetune_profile(), tiny_dataset, 0.001, create=create)
+    assert "--set batch_size=1, or a smaller --from" in caught.value.hint
+    assert "n_embd" not in caught.value.hint
+
+
+def test_nothing_of_the_timed_run_stays_open(new_finetune: Callable[..., RunDir]) -> None:
+    run = new_finetune("r", "lora_rank=2")
+    weights = str(run.base_path / "model.safetensors")
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("needs /proc")
+    trainer = Trainer(run)
+    assert weights in maps.read_text("utf-8"), "frozen weights are mapped"
+    del trainer
+    _probe(run, "cpu", 0.1)
+    assert weights not in maps.read_text("utf-8")
 
 
 def test_a_budget_too_short_for_a_step_says_what_it_takes(tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> None:

@@ -115,9 +115,10 @@ def test_a_base_that_is_gone_is_named(new_finetune: Create) -> None:
 def test_a_finetune_without_checkpoints_is_not_trained_from_scratch(new_finetune: Create) -> None:
     run = new_finetune("r")
     shutil.rmtree(run.checkpoints_path)
-    with pytest.raises(RunError, match="it has no checkpoint any more") as caught:
-        Trainer(run)
-    assert "gptcli finetune tiny --from tiny-base" in caught.value.hint
+    for load in (lambda: load_model(run), lambda: Trainer(run)):
+        with pytest.raises(RunError, match="it has no checkpoint any more") as caught:
+            load()
+        assert "gptcli finetune tiny --from tiny-base" in caught.value.hint
 
 
 def test_a_checkpoint_of_another_shape_is_listed(new_finetune: Create) -> None:

@@ -32,6 +32,12 @@ def test_the_best_there_is_is_chosen_and_the_reason_said(
     assert fragment in setup.reason
 
 
+def test_one_thread_is_one_thread() -> None:
+    have = Capabilities(threads=1)
+    assert choose_setup(TrainConfig(), have).reason.startswith("no GPU found, 1 thread;")
+    assert choose_setup(TrainConfig(device="cpu"), have).reason.startswith("asked for, 1 thread;")
+
+
 def test_compiling_on_a_cpu_has_to_pay_for_itself() -> None:
     assert not choose_setup(TrainConfig(), SERVER, training_flops=1e12).compile
     assert choose_setup(TrainConfig(), SERVER, training_flops=1e15).compile

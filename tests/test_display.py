@@ -12,6 +12,7 @@ from rich.console import Console
 from gptcli.display import (
     TrainView,
     header_facts,
+    next_command,
     overfit_text,
     print_facts,
     promise_text,
@@ -125,6 +126,16 @@ def test_off_a_terminal_rows_come_as_they_happen_and_plain() -> None:
     assert [len(line) for line in rows] == [79, 79]
 
 
+def test_off_a_terminal_the_report_of_an_evaluated_step_is_one_row_with_its_evaluation() -> None:
+    events: list[TrainEvent] = [started(eval_interval=20, max_steps=50), logged(10, 2.6), logged(20, 2.5)]
+    events += [evaluated(20, 2.4), logged(40, 2.3), Notice(40, "stopped before its evaluation"), logged(50, 2.2)]
+    lines = shown(events).splitlines()
+    rows = [line.split()[:3] for line in lines if re.match(r" +\d0 ", line)]
+    assert rows == [["10", "2.6000", "3.00e-03"], ["20", "2.5000", "2.4000"], ["40", "2.3000", "3.00e-03"],
+                    ["50", "2.2000", "3.00e-03"]]  # fmt: skip
+    assert [line[:2] for line in lines[-3:]] == ["  ", "no", "  "], "in their order, the last one at the end"
+
+
 def test_off_a_terminal_no_line_is_wrapped() -> None:
     output = shown([started(folder="runs/" + "long-" * 30), logged(10), finished()], width=40)
     assert f"runs/{'long-' * 30}\n" in output
@@ -166,7 +177,7 @@ def test_the_base_is_the_first_row_without_a_loss_of_training(terminal: bool) ->
     assert [row.split() for row in rows] == [
         ["0", "3.5000", "\u00b1", "0.0123*" if not terminal else "0.0123", "2.345", "0s"]
     ]
-    assert "val_loss 3.5000 before any training, 0.5000 more" in output
+    assert "val_loss 3.5000 before any training: 0.5000 lower now" in output
 
 
 def test_the_time_left_is_not_told_before_the_first_step() -> None:
@@ -196,7 +207,23 @@ def test_a_run_that_stopped_early_names_its_best_step_and_how_to_go_on() -> None
 def test_a_finetune_that_was_never_better_than_its_base_is_told_so() -> None:
     worse = finished(best_step=0, best_val_loss=3.5, final_val_loss=4.0, base_val_loss=3.5)
     assert overfit_text(worse, None).startswith("perhaps, val_loss rose to 4.0000 and was never below the base's")
-    assert dict(summary_facts(worse, None))["base"] == "val_loss 3.5000 before any training"
+    facts = dict(summary_facts(worse, None))
+    assert facts["base"] == "val_loss 3.5000 before any training"
+    assert facts["warning"] == (
+        "the best checkpoint is the model as it came; finetuning did not lower val_loss. The last one: "
+        "gptcli sample r --checkpoint latest"
+    )
+    assert "warning" not in dict(summary_facts(finished(best_step=0, step=0, base_val_loss=3.5), None))
+    assert "warning" not in dict(summary_facts(finished(base_val_loss=3.5), None))
+    early = dataclasses.replace(worse, reason="interrupted", final_val_loss=3.5)
+    assert "warning" not in dict(summary_facts(early, None)), "nothing was evaluated since"
+
+
+def test_a_run_tuned_on_conversations_is_talked_to_next() -> None:
+    assert next_command(finished(chat=True), "The ") == 'gptcli sample r --chat --prompt "..."'
+    assert next_command(finished(chat=True, reason="interrupted")) == "gptcli train --resume --run r"
+    worse = dict(summary_facts(finished(chat=True, best_step=0, base_val_loss=3.0), None))
+    assert worse["warning"].endswith('gptcli sample r --checkpoint latest --chat --prompt "..."')
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 12), (40, 10), (200, 60), (20, 6)])
@@ -275,10 +302,13 @@ def test_promise_is_reached_or_missed_and_left_out_where_there_is_none() -> None
     assert "promised" not in dict(summary_facts(finished(expected_val_loss=None), None))
 
 
-def test_overfitting_is_two_standard_errors_above_the_best_while_train_loss_fell() -> None:
+def test_overfitting_is_two_standard_errors_or_a_fiftieth_above_the_best_while_train_loss_fell() -> None:
     assert overfit_text(finished(), 2.2) == "no"
     assert overfit_text(finished(final_val_loss=3.05), 2.2).startswith("yes, val_loss rose to 3.0500 after step 900")
     assert overfit_text(finished(final_val_loss=3.05), None).startswith("yes")
+    few_windows = finished(best_val_loss=4.0153, best_val_loss_stderr=0.4, final_val_loss=4.5983)
+    assert overfit_text(few_windows, 2.2).startswith("yes, val_loss rose to 4.5983")
+    assert overfit_text(dataclasses.replace(few_windows, final_val_loss=4.05), 2.2) == "no"
     assert overfit_text(finished(final_val_loss=3.05), 1.9).startswith("no, val_loss and train_loss both rose")
 
 

@@ -8,6 +8,7 @@ import pytest
 from gptcli.bases.opening import BaseFacts
 from gptcli.config import FinetuneConfig, ModelConfig, RunProfile, TrainConfig
 from gptcli.dry_run import memory_facts, memory_warning, plan_finetune, plan_training
+from gptcli.finetune import settle_profile
 from gptcli.memory import machine_memory
 from gptcli.shards import TokenDataset
 
@@ -29,15 +30,16 @@ def test_a_dry_run_tells_the_facts_and_writes_nothing(
 
 def test_a_finetune_is_planned_from_the_shape_of_its_base_alone() -> None:
     base = BaseFacts("gpt2-xl", XL, 6_431_829_964, "float32", "to be downloaded")
-    whole = plan_finetune(RunProfile(train=CPU), base, "book")
+    settled = settle_profile(RunProfile(train=CPU), base.name, base.config)
+    whole = plan_finetune(settled, base, "book")
     assert (whole["n_params"], whole["trained_params"]) == (1_557_611_200, 1_557_611_200)
     assert whole["memory_gradients"] == 4 * whole["n_params"]
     assert whole["memory_peak"] > 16 * whole["n_params"]
     adapters = FinetuneConfig(lora_rank=8, frozen_dtype="float32")
-    small = plan_finetune(RunProfile(train=CPU, finetune=adapters), base, "book")
+    small = plan_finetune(settle_profile(RunProfile(train=CPU, finetune=adapters), "gpt2-xl", XL), base, "book")
     assert small["trained_params"] == 48 * 8 * 1600 * ((1 + 3) + (1 + 1) + (1 + 4) + (4 + 1))
     assert 4 * small["n_params"] < small["memory_peak"] < 0.6 * whole["memory_peak"]
-    assert small["run_bytes"] < whole["run_bytes"] / 5
+    assert small["run_folder_bytes"] < whole["run_folder_bytes"] / 5
     assert small["download_bytes"] == 6_431_829_964
 
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gptcli.errors import FormatError
-from gptcli.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
+from gptcli.files import atomic_folder, atomic_write, read_json, scratch_folder, sha256_file, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -94,3 +97,60 @@ def test_a_folder_that_cannot_take_the_old_ones_place_leaves_it_there(
         (folder / "two").write_bytes(b"2")
     assert [p.name for p in path.iterdir()] == ["one"]
     assert os.listdir(tmp_path) == ["tokens"]  # noqa: PTH208 - hidden files count
+
+
+def test_an_empty_folder_is_filled_and_keeps_its_permissions(tmp_path: Path) -> None:
+    for name, mode in (("private", 0o700), ("shared", 0o775)):
+        path = tmp_path / name
+        path.mkdir()
+        path.chmod(mode)
+        with atomic_folder(path, replace=False) as folder:
+            (folder / "one").write_bytes(b"1")
+        assert [p.name for p in path.iterdir()] == ["one"]
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    with atomic_folder(tmp_path / "new", replace=False) as folder:
+        (folder / "one").write_bytes(b"1")
+    assert sorted(os.listdir(tmp_path)) == ["new", "private", "shared"]  # noqa: PTH208 - hidden files count
+
+
+@pytest.mark.parametrize("what", ["file inside", "file", "link"])
+def test_what_came_to_lie_in_the_place_of_a_folder_stays_there(what: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+
+    def write() -> None:
+        with atomic_folder(path, replace=False) as folder:
+            (folder / "one").write_bytes(b"1")
+            if what == "file inside":
+                path.mkdir()
+                (path / "mine").write_bytes(b"mine")
+            elif what == "file":
+                path.write_bytes(b"mine")
+            else:
+                path.symlink_to(other)
+
+    with pytest.raises(OSError, match="out"):
+        write()
+    found = path / "mine" if what == "file inside" else path
+    assert path.is_symlink() if what == "link" else found.read_bytes() == b"mine"
+    assert sorted(os.listdir(tmp_path)) == ["other", "out"]  # noqa: PTH208 - hidden files count
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a killed process cannot be told from a live one there")
+def test_what_a_killed_process_left_goes_before_the_next_try_and_what_a_live_one_has_stays(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    other = tmp_path / ".run.backup.tmp"
+    other.mkdir()
+    dies = (
+        "import os, sys; from pathlib import Path; from gptcli.files import atomic_folder\n"
+        "with atomic_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'weights').write_bytes(b'1'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", dies, str(path)], check=False)
+    (left,) = tmp_path.glob(".run.????????.tmp")
+    with scratch_folder(path) as live:
+        assert not left.exists()
+        with atomic_folder(path) as folder:
+            (folder / "one").write_bytes(b"1")
+        assert live.is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".run.backup.tmp", "run"]

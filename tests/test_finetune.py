@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gptcli.device import Setup, detect
 from gptcli.errors import CorpusError, DeviceError, ProfileError, RunError
 from gptcli.evaluate import evaluate
 from gptcli.events import CheckpointSaved, Evaluated, Notice, RunFinished, RunStarted, StepLogged, TrainEvent
+from gptcli.files import sha256_file, write_json
 from gptcli.finetune import choose_frozen_dtype, create_finetune, settle_profile
 from gptcli.profiles import build_profile
 from gptcli.runs import RunDir, base_val_loss
@@ -170,7 +172,7 @@ def test_everything_that_does_not_fit_the_weights_is_said_at_once(
     assert caught.value.problems[:3] == (
         "model.n_embd is 32, tiny-base has 16",
         "model.n_layer is 3, tiny-base has 2",
-        "model.block_size is 64, tiny-base has 32 and no embedding for later positions; a shorter one is fine",
+        "model.block_size is 64, tiny-base has 32 and no embedding for later positions; the most is --set block_size=32",
     )
     assert "c_attn (attn.qkv here)" in caught.value.problems[3]
     assert len(caught.value.problems) == 4
@@ -185,7 +187,7 @@ def test_settling_twice_is_settling_once(make_base: MakeBase, finetune_profile: 
 
 
 def test_a_modern_base_refuses_a_longer_block_size_too(make_base: MakeBase, finetune_profile: MakeProfile) -> None:
-    with pytest.raises(ProfileError, match="has 32 and never seen later positions"):
+    with pytest.raises(ProfileError, match="has 32 and has never seen later positions"):
         settle_profile(finetune_profile("block_size=33"), "b", make_base("modern").config)
 
 
@@ -275,6 +277,50 @@ def test_a_run_that_no_longer_gets_better_ends_early_and_can_go_on(new_finetune:
     finish(whole)
     assert finish(run, profile=more)[-1].reason == "completed"  # type: ignore[union-attr]
     assert checkpoint_bytes(run) == checkpoint_bytes(whole)
+
+
+def test_patience_counts_evaluations_whatever_lies_between_them(new_finetune: Create) -> None:
+    rates = ("learning_rate=9", "muon_learning_rate=9", "max_steps=40", "warmup_steps=0")
+    run = new_finetune("r", *rates, "patience=2", "eval_interval=6")
+    interrupt(run, 11)  # one evaluation since the best at step 0
+    denser = build_profile(run.profile().model_dump(mode="json"), ["eval_interval=2"])
+    last = finish(run, profile=denser)[-1]
+    assert isinstance(last, RunFinished)
+    assert (last.reason, last.step, last.best_step) == ("stopped_early", 12, 0)
+
+
+def test_a_state_of_before_patience_was_counted_is_read(new_finetune: Create) -> None:
+    run = new_finetune("r")
+    finish(run)
+    path = latest_checkpoint(run)
+    assert path is not None
+    whole = load_checkpoint(path).state
+    value = json.loads((path / "state.json").read_bytes())
+    del value["evaluations_since_best"]
+    write_json(path / "state.json", value)
+    facts = {"bytes": (path / "state.json").stat().st_size, "sha256": sha256_file(path / "state.json")}
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    write_json(path / "manifest.json", {**manifest, "files": {**manifest["files"], "state.json": facts}})
+    assert load_checkpoint(path).state == replace(whole, evaluations_since_best=0)
+    assert [type(event) for event in finish(run)] == [RunStarted, RunFinished]
+
+
+def test_a_base_whose_val_loss_is_no_number_is_named(
+    tiny_dataset: TokenDataset, tmp_path: Path, make_base: MakeBase, finetune_profile: MakeProfile
+) -> None:
+    base = make_base()
+    base.weights["blocks.0.norm1.weight"][3] = torch.nan
+    run = create_finetune(
+        finetune_profile(), base, profile_name="t", dataset=tiny_dataset, runs_dir=tmp_path / "runs", name="r"
+    )
+    with pytest.raises(RunError, match="tiny-base: its val_loss before any training is nan in float32") as caught:
+        finish(run)
+    assert f"delete {run.path}" in caught.value.hint
+    assert "dtype=float32" not in caught.value.hint
+    narrow = build_profile(run.profile().model_dump(mode="json"), ["train.dtype=bfloat16"])
+    with pytest.raises(RunError) as caught:
+        finish(run, profile=narrow)
+    assert "--set dtype=float32" in caught.value.hint
 
 
 def test_a_run_that_gets_better_uses_its_steps(new_finetune: Create) -> None:

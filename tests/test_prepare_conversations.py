@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,13 +106,41 @@ def test_one_long_conversation_is_enough(corpora_dir: Path) -> None:
     assert manifest.val.conversations.answers == 4
 
 
-@pytest.mark.parametrize("data", [DataConfig(tokenizer="char"), DataConfig(tokenizer="char", split="paragraph")])
+SPLITS = [DataConfig(tokenizer="char"), DataConfig(tokenizer="char", split="paragraph")]
+
+
+@pytest.mark.parametrize("data", [*SPLITS, DataConfig(tokenizer="char", split_at=0.9)])
 def test_a_split_without_an_answer_is_refused(corpora_dir: Path, data: DataConfig) -> None:
     make_chats(corpora_dir, 1, turns=1)
     with pytest.raises(CorpusError, match="The val split of chats has no answer to be scored") as caught:
         prepare("chats", data, corpora_dir=corpora_dir)
-    assert "--split-at" in caught.value.hint
+    assert caught.value.hint.startswith("Add conversations")
+    assert "--split-at" not in caught.value.hint
     assert not (corpora_dir / "chats/tokens/char").exists()
+
+
+@pytest.mark.parametrize("data", SPLITS)
+@pytest.mark.parametrize("same", [False, True])
+def test_the_hints_for_a_split_without_an_answer_end(corpora_dir: Path, data: DataConfig, same: bool) -> None:
+    make_chats(corpora_dir, 1 if same else 2, turns=1)
+    if same:  # twice the same, of which one is left out
+        lines = (corpora_dir.parent / "chats.jsonl").read_text("utf-8")
+        (corpora_dir.parent / "chats.jsonl").write_text(lines * 2, "utf-8")
+        fetch(str(corpora_dir.parent / "chats.jsonl"), name="chats", corpora_dir=corpora_dir)
+    hints = [hint_of(corpora_dir, data)]
+    while found := re.search(r"--split-at (0\.\d+)", hints[-1]):
+        hints.append(hint_of(corpora_dir, DataConfig(tokenizer="char", split_at=float(found[1]))))
+        assert hints[-1] not in hints[:-1]
+    assert hints[-1].startswith("Add conversations") if same else not hints[-1]
+
+
+def hint_of(corpora_dir: Path, data: DataConfig) -> str:
+    """What is advised where these tokens cannot be made; "" where they can."""
+    try:
+        prepare("chats", data, corpora_dir=corpora_dir)
+    except CorpusError as error:
+        return error.hint
+    return ""
 
 
 def test_conversations_need_end_of_text(corpora_dir: Path) -> None:

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from gptcli.chat_template import ChatTemplate
-from gptcli.config import RunProfile
+from gptcli.config import DataConfig, RunProfile
 from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
+from gptcli.fetch.fetching import fetch
+from gptcli.prepare import prepare
 from gptcli.profiles import build_profile
 from gptcli.runs import RunDir, change_run, check_run_name, create_run, find_run, run_names, truncate_metrics
 from gptcli.shards import TokenDataset, open_dataset
@@ -77,8 +81,9 @@ def test_only_training_and_sampling_may_change_while_a_run_goes_on_and_nothing_i
     changed = change_run(run, ["max_steps=99", "sample.temperature=0"])
     assert (changed.train.max_steps, changed.sample.temperature) == (99, 0)
     assert changed.expects.val_loss is None, "what was promised belonged to the old number of steps"
-    with pytest.raises(ProfileError, match=r"model\.n_layer, train\.seed, train\.optimizer cannot change while a run"):
+    with pytest.raises(ProfileError, match=r"model\.n_layer, train\.seed, train\.optimizer cannot change") as caught:
         change_run(run, ["n_layer=3", "train.seed=4", "optimizer=adamw"])
+    assert caught.value.hint.endswith("gptcli train tiny --run NEW_NAME --set ...")
     with pytest.raises(ProfileError) as caught:
         change_run(run, ["dropoutt=3", "max_iters=4"])
     assert len(caught.value.problems) == 2, "all mistakes at once"
@@ -92,7 +97,10 @@ def test_a_split_without_one_whole_window_is_refused_with_what_would_fit(
     profile = build_profile(tiny_profile.model_dump(mode="json"), [f"block_size={block_size}"])
     with pytest.raises(CorpusError, match=f"The {split} split of 'tiny' has") as caught:
         create_run(profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs")
-    assert "--set block_size=" in caught.value.hint
+    fitting = int(re.findall(r"--set block_size=(\d+)", caught.value.hint)[0])
+    windows = len(tiny_dataset.val) / fitting
+    assert 8 <= windows < 16, "as the corpus doctor says"
+    assert ("--set split_at=0.8" in caught.value.hint) == (split == "val")
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
@@ -183,3 +191,32 @@ def test_a_run_knows_its_chat_template(run: RunDir) -> None:
     assert RunDir(run.path).chat_template == ChatTemplate(user_start="Q: ")
     with pytest.raises(CorpusError, match="train split"):
         run.dataset()  # without masks they are other tokens
+
+
+def test_a_finetune_that_cannot_go_on_is_begun_again_as_one(new_finetune: Callable[..., RunDir]) -> None:
+    run = new_finetune("tuned", "lora_rank=2")
+    with pytest.raises(ProfileError, match=r"finetune\.lora_rank cannot change") as caught:
+        change_run(run, ["finetune.lora_rank=4"])
+    assert caught.value.hint.endswith("gptcli finetune tiny --from tiny-base --run NEW_NAME --set ...")
+    (run.base_path / "base.json").unlink()
+    with pytest.raises(RunError) as lost:
+        run.base()
+    assert lost.value.hint.endswith("gptcli finetune tiny --from tiny-base")
+    value = json.loads(run.dataset_path.read_text())
+    value["manifest"]["train"]["shards"][0]["sha256"] = "0" * 64
+    run.dataset_path.write_text(json.dumps(value))
+    with pytest.raises(CorpusError) as changed:
+        run.dataset()
+    assert changed.value.hint.endswith("Else start a new run: gptcli finetune tiny --from tiny-base")
+
+
+def test_a_split_too_short_for_any_window_worth_its_name_needs_text(
+    tmp_path: Path, tiny_profile: RunProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.txt").write_text("abcdefgh " * 40 + "\n\n" + "x y z\n", "utf-8")
+    fetch("short.txt", name="short")
+    prepared = prepare("short", DataConfig(tokenizer="char", split_at=0.97))
+    with pytest.raises(CorpusError, match="The val split of 'short' has") as caught:
+        create_run(tiny_profile, profile_name="tiny", dataset=open_dataset(prepared.folder))
+    assert caught.value.hint == "Add text, or give val more of it: --set split_at=0.8."

@@ -186,8 +186,9 @@ def test_another_optimizer_cannot_take_over(new_run: Callable[..., RunDir], firs
     interrupt(run, 3)
     other = build_profile(run.profile().model_dump(mode="json"), [f"optimizer={second}"])
     before = run.profile_path.read_bytes()
-    with pytest.raises(RunError, match="the optimizer's state is not of this profile"):
+    with pytest.raises(RunError, match="the optimizer's state is not of this profile") as caught:
         list(train(run, profile=other))
+    assert "gptcli train tiny --run NEW_NAME --set ..." in caught.value.hint
     assert run.profile_path.read_bytes() == before
 
 

@@ -31,8 +31,8 @@ LOG_SECONDS = 5.0
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 130, 141, 143
 
 MEMORY_HINT = (
-    "Halve train.batch_size and double train.grad_accum_steps, which learns the same, or choose a smaller model: "
-    "--set batch_size=8 --set grad_accum_steps=4, or --set n_embd=128"
+    "Halve train.batch_size and double train.grad_accum_steps, which learns the same: --set batch_size=8 "
+    "--set grad_accum_steps=4. Or try --set gradient_checkpointing=true, --set block_size=128 or a smaller model."
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

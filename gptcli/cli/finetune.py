@@ -19,26 +19,30 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.training import BudgetOption, SetOption, fit, follow, show_facts, warn_about
-from gptcli.errors import CorpusError, RunError
+from gptcli.errors import ProfileError, RunError, TokenizerError
 
 if TYPE_CHECKING:
     from gptcli.bases.base import Base
+    from gptcli.bases.opening import BaseFacts
     from gptcli.config import RunProfile
+    from gptcli.profiles import ProfileFile
     from gptcli.runs import RunDir
     from gptcli.shards import TokenDataset
 
 # The profile for whoever names none, by the largest number of weights it is meant for.
 DEFAULT_PROFILES = ((30_000_000, "finetune-small"), (200_000_000, "finetune-gpt2"))
 LARGE_PROFILE = "finetune-lora"
-FROM_HINT = "Name one: gptcli finetune CORPUS --from gpt2   (or a run, a folder, a Hugging Face name, nanogpt:FILE)"
 
 
 class _Order(NamedTuple):
-    """What is asked for, before anything large is touched."""
+    """What is asked for, checked as far as it can be before anything large is touched."""
 
     base: str
     profile: RunProfile
+    """Settled against the shape of the base."""
     profile_name: str
+    corpus: str
+    facts: BaseFacts
 
 
 @reports_errors
@@ -62,6 +66,7 @@ def finetune_command(
         ),
     ] = None,
     run: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the new run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", hidden=True)] = False,
     overrides: SetOption = None,
     device: DeviceOption = None,
     budget: BudgetOption = None,
@@ -75,40 +80,96 @@ def finetune_command(
 
     The first row of the table is the model before any training. Ctrl-C saves: gptcli train --resume goes on.
     """
-    check_device(device)
+    if resume:
+        raise typer.BadParameter(f"a finetuned run goes on as any other: gptcli train --resume --run {run or 'NAME'}")
     if dry_run and budget is not None:
         raise typer.BadParameter("--budget times real steps, which --dry-run does not do; leave one out.")
-    order = _read_order(base, profile, overrides or [], quiet=quiet)
+    check_device(device)
+    order = _read_order(corpus, base, profile, overrides or [], quiet=quiet)
     if run is not None:
         from gptcli.runs import check_run_name
 
         check_run_name(run)
     if dry_run:
-        from gptcli.bases.opening import describe_base
-        from gptcli.dry_run import plan_finetune
+        from gptcli.dry_run import memory_warning, plan_finetune
 
-        facts = plan_finetune(order.profile, describe_base(order.base), corpus, device=device)
-        show_facts(facts, as_json=as_json)
+        if warning := memory_warning(order.profile, device):
+            note(f"warning: {warning}")
+        show_facts(plan_finetune(order.profile, order.facts, order.corpus, device=device), as_json=as_json)
         return
-    found = _create(order, corpus, run, budget, device, quiet=quiet)
+    found = _create(order, run, budget, device, quiet=quiet)
     follow(found, None, device, quiet=quiet, as_json=as_json)
 
 
-def _create(
-    order: _Order, corpus: str | None, name: str | None, budget: float | None, device: str | None, *, quiet: bool
-) -> RunDir:
+def _read_order(
+    corpus: str | None, base: str | None, profile: str | None, overrides: list[str], *, quiet: bool
+) -> _Order:
+    """Find whatever is wrong with the command, with the profile and the shape of the base in hand."""
+    from gptcli.corpora import choose_corpus
+    from gptcli.profiles import find_profile, load_profile
+
+    if profile is not None:
+        file = find_profile(profile)
+        config = load_profile(file.path, overrides)
+        base = base or config.finetune.base
+        if base is None:
+            raise RunError(f"The profile {file.name} names no model to begin from.", _from_hint(corpus))
+    elif base is None:
+        raise RunError("There is no model to begin from.", _from_hint(corpus))
+    from gptcli.bases.opening import describe_base
+    from gptcli.finetune import settle_profile
+    from gptcli.prepare import check_corpus
+
+    facts = describe_base(base)
+    if profile is None:
+        file = _profile_for(facts, quiet=quiet)
+        config = load_profile(file.path, overrides)
+    wanted = choose_corpus(corpus, config.data.corpus)
+    if not _is_tokens(wanted):
+        check_corpus(wanted)
+    if overrides or base != config.finetune.base or wanted != config.data.corpus:
+        config = config.without_promise()
+    return _Order(base, settle_profile(config, base, facts.config), file.name, wanted, facts)
+
+
+def _from_hint(corpus: str | None) -> str:
+    return (
+        f"Name one: gptcli finetune {corpus or 'CORPUS'} --from gpt2   "
+        "(or a run, a folder, a Hugging Face name, nanogpt:FILE)"
+    )
+
+
+def _profile_for(base: BaseFacts, *, quiet: bool) -> ProfileFile:
+    """Choose a profile by the size of the base."""
+    from gptcli.figures import count_text
+    from gptcli.plan import count_parameters
+    from gptcli.profiles import find_profile
+
+    n_params = count_parameters(base.config)
+    name = next((name for limit, name in DEFAULT_PROFILES if n_params <= limit), LARGE_PROFILE)
+    if not quiet:
+        note(f"Profile {name}, for a model of {count_text(n_params)} parameters.")
+    return find_profile(name)
+
+
+def _is_tokens(corpus: str) -> bool:
+    """Say whether this is a folder of tokens, which is what gptcli prepare prints."""
+    return (Path(corpus) / "manifest.json").is_file()
+
+
+def _create(order: _Order, name: str | None, budget: float | None, device: str | None, *, quiet: bool) -> RunDir:
     """Open the base, match the tokens to it, and create the run; the weights lie in the run then."""
     from gptcli.bases.opening import open_base
     from gptcli.dry_run import memory_warning
-    from gptcli.finetune import create_finetune, settle_profile
+    from gptcli.finetune import create_finetune
 
     say = silent if quiet else note
     with progress(quiet=quiet) as going_on:
         base = open_base(order.base, on_notice=going_on.note, on_progress=going_on.show)
     for line in base.notes:
         say(line)
-    config = settle_profile(order.profile, base.name, base.config)
-    dataset = _matching_tokens(corpus or config.data.corpus, config, base, quiet=quiet)
+    config = order.profile
+    dataset = _matching_tokens(order, base, quiet=quiet)
     if not quiet:
         warn_about(dataset.manifest, config)
     if warning := memory_warning(config, device):
@@ -121,48 +182,30 @@ def _create(
         return create(config, profile_name=order.profile_name, dataset=dataset, name=name)
 
 
-def _read_order(base: str | None, profile: str | None, overrides: list[str], *, quiet: bool) -> _Order:
-    """Read the profile, or choose one by the size of the model; a mistake in it is found before anything else."""
-    from gptcli.profiles import find_profile, load_profile
-
-    if profile is not None:
-        file = find_profile(profile)
-        config = load_profile(file.path, overrides)
-        base = base or config.finetune.base
-        if base is None:
-            raise RunError(f"The profile {file.name} names no model to begin from.", FROM_HINT)
-        return _Order(base, config, file.name)
-    if base is None:
-        raise RunError("There is no model to begin from.", FROM_HINT)
-    from gptcli.bases.opening import describe_base
-    from gptcli.plan import count_parameters
-
-    n_params = count_parameters(describe_base(base).config)
-    name = next((name for limit, name in DEFAULT_PROFILES if n_params <= limit), LARGE_PROFILE)
-    if not quiet:
-        note(f"Profile {name}, for a model of {n_params / 1e6:,.0f}M parameters.")
-    return _Order(base, load_profile(find_profile(name).path, overrides), name)
-
-
-def _matching_tokens(corpus: str | None, config: RunProfile, base: Base, *, quiet: bool) -> TokenDataset:
+def _matching_tokens(order: _Order, base: Base, *, quiet: bool) -> TokenDataset:
     """Return the corpus in the base's own tokens, made now where they are missing."""
-    from gptcli.corpora import choose_corpus
     from gptcli.prepare import ensure_tokens
     from gptcli.shards import open_dataset
 
-    if corpus is not None and (Path(corpus) / "manifest.json").is_file():
-        dataset = open_dataset(Path(corpus))  # what gptcli prepare prints
-        if dataset.manifest.fingerprint != base.tokenizer.fingerprint:
-            raise CorpusError(
-                f"{corpus}: these tokens were made with {dataset.manifest.tokenizer} "
-                f"({dataset.manifest.fingerprint}), {base.name} needs its own {base.tokenizer.name} "
-                f"({base.tokenizer.fingerprint}).",
-                f"Name the corpus, and its tokens are made to match: gptcli finetune {dataset.manifest.corpus}",
-            )
-        return dataset
-    wanted = choose_corpus(corpus, None)
-    with progress(quiet=quiet) as going_on:
-        result = ensure_tokens(
-            wanted, config.data, tokenizer=base.tokenizer, on_notice=going_on.note, on_progress=going_on.show
+    data = order.profile.data
+    if data.tokenizer not in ("auto", base.tokenizer.name):
+        raise ProfileError(
+            f"data.tokenizer is {data.tokenizer}, but {base.name} comes with its own, {base.tokenizer.name}.",
+            "Leave it out: the corpus is made into the model's tokens.",
         )
+    if _is_tokens(order.corpus):
+        return open_dataset(Path(order.corpus))
+    try:
+        with progress(quiet=quiet) as going_on:
+            result = ensure_tokens(
+                order.corpus, data, tokenizer=base.tokenizer, on_notice=going_on.note, on_progress=going_on.show
+            )
+    except TokenizerError as error:
+        if base.tokenizer.name != "char":
+            raise
+        raise TokenizerError(
+            error.message,
+            f"{base.name} can learn no others. Begin from a model whose tokens can hold any text: "
+            f"gptcli finetune {order.corpus} --from gpt2   (or a run on bpe:512)",
+        ) from error
     return open_dataset(result.folder)

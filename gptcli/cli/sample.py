@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,9 +24,10 @@ from gptcli.cli.common import (
     write_stdout,
     wrong_options,
 )
-from gptcli.errors import SourceError
+from gptcli.errors import RunError, SourceError
 
 if TYPE_CHECKING:
+    from gptcli.chat_template import ChatTemplate
     from gptcli.config import SampleConfig
     from gptcli.model import GPT
     from gptcli.runs import RunDir
@@ -51,6 +52,16 @@ class _Text:
             "seed": self.seed,
             "tokens": self.tokens,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model that is ready to write."""
+
+    model: GPT
+    tokenizer: Tokenizer
+    step: int | None
+    chat: ChatTemplate | None
 
 
 RunArgument = Annotated[
@@ -80,6 +91,10 @@ Penalty = Annotated[float | None, typer.Option(metavar="X", help="Above 1: repea
 Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text. May be repeated.")]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same text.")]
 NumSamples = Annotated[int | None, typer.Option(metavar="N", help="Texts to draw.")]
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="The prompt is a question; print the answer. For runs tuned on conversations."),
+]
 
 
 @reports_errors
@@ -98,6 +113,7 @@ def sample_command(
     stop: Stop = None,
     seed: Seed = None,
     num_samples: NumSamples = None,
+    chat: Chat = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -122,20 +138,21 @@ def sample_command(
         "num_samples": num_samples,
     }
     config = _sample_config(found, values)
-    model, tokenizer, step = _load(name, checkpoint, device)
+    opened = _load(name, checkpoint, device)
     from gptcli.sample import generate
 
-    pieces = generate(model, tokenizer, config.prompt, config)
     begin = time.perf_counter()
-    texts = _collect(pieces, config) if as_json else _write(pieces, config)
+    if chat:
+        question = _question(config.prompt, opened, name)
+        pieces, before = _answers(generate(opened.model, opened.tokenizer, question, config)), ""
+    else:
+        pieces, before = generate(opened.model, opened.tokenizer, config.prompt, config), config.prompt
+    texts = _collect(pieces, config) if as_json else _write(pieces, config, before)
     if as_json:
         rate = sum(sample.tokens for sample in texts) / max(1e-9, time.perf_counter() - begin)
         samples = [{"prompt": config.prompt, **sample.to_json()} for sample in texts]
-        emit(
-            {"run": found.name if found else name, "step": step, "samples": samples, "tokens_per_second": rate},
-            "",
-            as_json=True,
-        )
+        facts = {"run": found.name if found else name, "step": opened.step, "samples": samples}
+        emit({**facts, "tokens_per_second": rate}, "", as_json=True)
 
 
 def _read_prompt(
@@ -196,7 +213,7 @@ def _sample_config(run: RunDir | None, values: dict[str, Any]) -> SampleConfig:
         raise wrong_options(error, "gptcli sample --help explains them.") from error
 
 
-def _load(name: str, checkpoint: str, device: str | None) -> tuple[GPT, Tokenizer, int | None]:
+def _load(name: str, checkpoint: str, device: str | None) -> _Opened:
     """Load what a name stands for onto the best device, in float32; the step is a run's."""
     from gptcli.bases.base import build_model
     from gptcli.bases.opening import open_base
@@ -214,7 +231,31 @@ def _load(name: str, checkpoint: str, device: str | None) -> tuple[GPT, Tokenize
     for line in base.notes:
         note(line)
     step = base.origin.get("step") if base.kind == "run" else None
-    return build_model(base).to(setup.device), base.tokenizer, int(step) if step is not None else None
+    model = build_model(base).to(setup.device)
+    return _Opened(model, base.tokenizer, int(step) if step is not None else None, base.chat)
+
+
+def _question(prompt: str, opened: _Opened, name: str) -> str:
+    """Return the text that the model's answer to ``prompt`` follows."""
+    from gptcli.chat_template import Message, write_prompt
+
+    if opened.chat is None:
+        raise RunError(
+            f"{name} was not tuned on conversations, so it has no answers.",
+            "Leave --chat out and it goes on with the prompt. To tune one: gptcli fetch chats.jsonl, then "
+            f"gptcli finetune chats --from {name}",
+        )
+    return "".join(write_prompt([Message("user", prompt)], opened.chat))
+
+
+def _answers(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Take the space before the first word of each answer away; it belongs to the template."""
+    begun: set[int] = set()
+    for piece in pieces:
+        if piece.text and piece.sample not in begun:
+            begun.add(piece.sample)
+            piece = replace(piece, text=piece.text.removeprefix(" "))
+        yield piece
 
 
 def _collect(pieces: Iterator[Piece], config: SampleConfig) -> list[_Text]:
@@ -235,18 +276,18 @@ def _follow(pieces: Iterator[Piece], texts: list[_Text]) -> Iterator[Piece]:
         yield piece
 
 
-def _write(pieces: Iterator[Piece], config: SampleConfig) -> list[_Text]:
+def _write(pieces: Iterator[Piece], config: SampleConfig, before: str) -> list[_Text]:
     """Write one sample as it comes, or several one after the other, each whole."""
     texts = [_Text(config.seed + sample) for sample in range(config.num_samples)]
     if config.num_samples == 1:
-        _stream(_follow(pieces, texts), config.prompt)
+        _stream(_follow(pieces, texts), before)
         return texts
     written = 0
     for _ in _follow(pieces, texts):
         while written < len(texts) and texts[written].finish_reason is not None:
             if written:
                 _separate()
-            _stream(iter(()), config.prompt + "".join(texts[written].parts))
+            _stream(iter(()), before + "".join(texts[written].parts))
             written += 1
     return texts
 

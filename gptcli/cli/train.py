@@ -104,6 +104,7 @@ def _settle(
 
     file = find_profile(profile or DEFAULT_PROFILE)
     config = load_profile(file.path, overrides)
+    _refuse_finetune(config, file.name, corpus)
     from gptcli.corpora import choose_corpus
     from gptcli.prepare import ensure_tokens
     from gptcli.runs import check_run_name
@@ -127,6 +128,21 @@ def _settle(
     if overrides or not _keeps_promise(config, dataset.manifest):
         config = config.without_promise()
     return config, file.name, dataset
+
+
+def _refuse_finetune(config: RunProfile, name: str, corpus: str | None) -> None:
+    """Training from scratch has no use for a finetune section, and silence would cost somebody hours."""
+    from gptcli.config import FinetuneConfig
+    from gptcli.errors import ProfileError
+
+    if config.finetune == FinetuneConfig():
+        return
+    base = config.finetune.base
+    raise ProfileError(
+        f"The profile {name} is for finetuning{f' {base}' if base else ''}; gptcli train begins from nothing.",
+        f"gptcli finetune {corpus or config.data.corpus or 'CORPUS'} --profile {name}"
+        + ("" if base else " --from gpt2"),
+    )
 
 
 def _keeps_promise(config: RunProfile, manifest: DatasetManifest) -> bool:

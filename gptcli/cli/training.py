@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gptcli.train import StopRequest
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+SIZES = ((1e9, "GB", 1), (1e6, "MB", 0), (1e3, "kB", 0), (1, "bytes", 0))
 Say = Callable[[str], None]
 
 
@@ -94,7 +95,7 @@ def show_facts(facts: dict[str, Any], *, as_json: bool) -> None:
 
 def _figure(key: str, value: object) -> str:
     if isinstance(value, int) and (key.endswith("_bytes") or "memory" in key):
-        return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+        return next(f"{value / size:.{digits}f} {unit}" for size, unit, digits in SIZES if value >= size or size == 1)
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, int):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Cli, Done, run_cli
+from tests.bases.model_hub import serve
+from tests.cli.conftest import ROOT, Done, run_cli
 
 SPEED = ("--set", "max_steps=8", "--set", "eval_interval=4", "--set", "batch_size=4", "--device", "cpu")
 STORY = "The dark stairs creaked. Poirot looked at the little grey cells of the night, and said nothing.\n\n"
@@ -108,7 +112,7 @@ def test_dry_run_says_what_it_needs_and_makes_nothing(workspace: Path) -> None:
     assert sorted(workspace.rglob("*")) == before
     text = run_cli(workspace, "finetune", "--from", "tiny", "--dry-run").stdout
     assert re.search(r"^memory_peak: \d+ MB$", text, re.MULTILINE)
-    assert "download: 0 MB\n" in text
+    assert "download: 0 bytes\n" in text
 
 
 def test_budget_fits_a_finetune_too(workspace: Path) -> None:
@@ -147,6 +151,7 @@ def test_conversations_are_learned_by_their_answers(workspace: Path) -> None:
     (workspace / "sums.jsonl").write_text("\n".join(map(json.dumps, CHATS)), "utf-8")
     fetched = run_cli(workspace, "fetch", "sums.jsonl")
     assert "100 conversations" in fetched.stderr
+    assert "Next: gptcli finetune sums --from gpt2" in fetched.stderr
     args = ("--run", "sums", *SPEED, "--set", "max_steps=12", "--set", "learning_rate=0.01")
     done = run_cli(workspace, "finetune", "sums", "--from", "tiny", *args)
     assert done.code == 0, done.stderr
@@ -154,6 +159,12 @@ def test_conversations_are_learned_by_their_answers(workspace: Path) -> None:
     assert losses[12] < losses[0]
     template = json.loads((workspace / "runs/sums/dataset.json").read_bytes())["manifest"]["chat"]
     assert (template["user_start"], template["answer_start"]) == ("User: ", "Assistant:")
+    options = ("--temperature", "0", "--max-new-tokens", "8")
+    asked = run_cli(workspace, "sample", "sums", "--chat", "--prompt", "What is 1 plus 2?", *options)
+    written = run_cli(workspace, "sample", "sums", "--prompt", "User: What is 1 plus 2?\nAssistant:", *options)
+    assert written.stdout == f"User: What is 1 plus 2?\nAssistant: {asked.stdout}"
+    refused = run_cli(workspace, "sample", "tiny", "--chat", "--prompt", "Hello")
+    assert (refused.code, "was not tuned on conversations" in refused.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +175,18 @@ def test_conversations_are_learned_by_their_answers(workspace: Path) -> None:
         (("story", "--from", "tinny"), 1, "Did you mean tiny?"),
         (("story", "--from", "nanogpt:nowhere.pt"), 1, "nowhere.pt"),
         (("nostory", "--from", "tiny"), 1, "'nostory'"),
-        (("story", "--from", "tiny", "--set", "block_size=64"), 1, "32"),
+        (("story", "--from", "tiny", "--set", "block_size=64"), 1, "model.block_size is 64, tiny has 32"),
         (("story", "--from", "tiny", "--set", "n_layer=3", "--set", "n_embd=64"), 1, "n_embd"),
         (("story", "--from", "tiny", "--set", "lora_rank=2", "--set", "lora_targets=c_attn"), 1, "attn.qkv"),
         (("story", "--from", "tiny", "--run", "tiny"), 1, "exists already"),
         (("story", "--from", "tiny", "--set", "finetune.lora_rank=-1"), 1, "finetune.lora_rank"),
-        (("docs/tokens", "--from", "tiny"), 1, "docs/tokens"),
+        (("docs/tokens", "--from", "tiny"), 1, "There is no corpus called 'docs/tokens'"),
+        (("nostory", "--from", "gpt2-xl", "--dry-run"), 1, "There is no corpus called 'nostory'"),
+        (("story", "--from", "tiny", "--set", "lora_rank=33"), 1, "the narrowest of the layers is 32 wide"),
+        (("story", "--from", "tiny", "--set", "lora_alpha=8"), 1, "lora_alpha does nothing without lora_rank"),
+        (("story", "--from", "tiny", "--set", "tokenizer=char"), 1, "comes with its own, bpe:300"),
+        (("story", "--from", "tiny", "--resume"), 2, "gptcli train --resume"),
+        (("story", "--from", "tiny", "--dry-run", "--budget", "5s"), 2, "--budget times real steps"),
     ],
 )
 def test_mistake_ends_in_a_sentence_and_leaves_no_run(
@@ -183,9 +200,60 @@ def test_mistake_ends_in_a_sentence_and_leaves_no_run(
     assert sorted((workspace / "runs").iterdir()) == before
 
 
-def test_tokens_of_another_tokenizer_are_refused_by_name(workspace: Path, cli: Cli) -> None:
+def test_tokens_of_another_tokenizer_are_refused_by_name(workspace: Path) -> None:
     tokens = run_cli(workspace, "prepare", "story", "--tokenizer", "char").stdout.strip()
     done = run_cli(workspace, "finetune", tokens, "--from", "tiny")
     assert done.code == 1
     assert "made with char" in done.stderr
-    assert "bpe:300" in done.stderr
+    assert "gptcli finetune story --from tiny" in done.stderr
+
+
+def test_model_of_characters_says_that_it_can_learn_no_others(workspace: Path) -> None:
+    args = ("--profile", "tiny.yaml", "--set", "data.tokenizer=char", "--run", "letters", "--quiet")
+    assert run_cli(workspace, "train", "docs", *args).code == 0
+    (workspace / "umlaut.txt").write_text("Grüße aus Köln. " * 300, "utf-8")
+    assert run_cli(workspace, "fetch", "umlaut.txt").code == 0
+    done = run_cli(workspace, "finetune", "umlaut", "--from", "letters")
+    assert done.code == 1
+    assert "'ü'" in done.stderr
+    assert "letters can learn no others" in done.stderr
+
+
+@pytest.mark.parametrize("args", [("--profile", "finetune-lora"), ("--profile", "tiny.yaml", "--set", "lora_rank=2")])
+def test_train_has_no_use_for_a_finetune_profile_and_says_what_has(workspace: Path, args: tuple[str, ...]) -> None:
+    done = run_cli(workspace, "train", "story", *args)
+    assert done.code == 1
+    assert "gptcli train begins from nothing" in done.stderr
+    assert "gptcli finetune story --profile" in done.stderr
+
+
+def test_promise_of_a_profile_is_for_its_own_model_and_corpus(workspace: Path) -> None:
+    (workspace / "sure.yaml").write_text(
+        "expects: {val_loss: 9.0, tokenizer: 'bpe:300'}\nfinetune: {base: tiny}\ndata: {corpus: story}\n"
+        "train: {max_steps: 2, batch_size: 2, device: cpu}\n",
+        "utf-8",
+    )
+    assert "promised" in run_cli(workspace, "finetune", "--profile", "sure.yaml").stderr
+    assert "promised" not in run_cli(workspace, "finetune", "docs", "--profile", "sure.yaml").stderr
+
+
+def test_mistake_is_found_before_any_weights_are_downloaded(workspace: Path, tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=64)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "served")
+    with serve() as hub:
+        hub.repositories["some/model"] = tmp_path / "served"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+        for args in (("nostory",), ("story", "--set", "block_size=128"), ("story", "--set", "n_layer=2")):
+            done = subprocess.run(
+                [sys.executable, "-m", "gptcli", "finetune", "--from", "some/model", *args],
+                cwd=workspace,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                check=False,
+            )
+            assert (done.returncode, done.stdout) == (1, ""), done.stderr
+        assert set(hub.sent) == {"config.json"}

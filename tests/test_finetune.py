@@ -172,8 +172,10 @@ def test_everything_that_does_not_fit_the_weights_is_said_at_once(
     assert caught.value.problems[:3] == (
         "model.n_embd is 32, tiny-base has 16",
         "model.n_layer is 3, tiny-base has 2",
-        "model.block_size is 64, tiny-base has 32 and no embedding for later positions; "
-        "the most is --set block_size=32",
+        (
+            "model.block_size is 64, tiny-base has 32 and no embedding for later positions; "
+            "the most is --set block_size=32"
+        ),
     )
     assert "c_attn (attn.qkv here)" in caught.value.problems[3]
     assert len(caught.value.problems) == 4

@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gptcli.checkpoints import checkpoint_path, latest_checkpoint, run_weights
 from gptcli.events import Evaluated, RunFinished, StepLogged, TrainEvent
@@ -51,6 +52,15 @@ while killed:
     if killed:
         print(copy, flush=True)
 """
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As the copies have that are killed: sums over another number of threads are other numbers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def finish(run: RunDir, *overrides: str) -> list[TrainEvent]:

@@ -107,24 +107,39 @@ class _Theirs(NamedTuple):
         return [shape[-1] if self.transposed else shape[0] for shape in self.shapes]
 
 
-def _correspondence(config: ModelConfig) -> dict[str, _Theirs]:
-    """Return theirs for each of our tensors; for gpt2 with its biases, whether ``config`` has them or not."""
-    modules = GPT2_MODULES if config.family == "gpt2" else QWEN3_MODULES
+class Parts(NamedTuple):
+    """One of our tensors elsewhere: the tensors whose rows, one below the other, it holds, and its shape here."""
+
+    names: tuple[str, ...]
+    rows: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+def name_parts(config: ModelConfig, modules: Mapping[str, tuple[str, ...]]) -> dict[str, Parts]:
+    """Return the parts of each tensor of ``GPT(config)``; ``modules`` are theirs for each of ours, {} is the layer."""
     table = {}
     with torch.device("meta"):
-        ours = GPT(config.model_copy(update={"bias": config.family == "gpt2"})).state_dict()
+        ours = GPT(config).state_dict()
     for name, tensor in ours.items():
         module, _, kind = name.rpartition(".")
         layer = "".join(re.findall(r"^blocks\.(\d+)", module))
-        names = modules[re.sub(r"^blocks\.\d+", "blocks.{}", module)]
-        transposed = config.family == "gpt2" and bool(layer) and tensor.dim() == 2  # Conv1D keeps (in, out)
+        theirs = modules[re.sub(r"^blocks\.\d+", "blocks.{}", module)]
         rows = _rows(config, module, tensor.size(0))
-        shapes = [(n, *tensor.shape[1:]) for n in rows]
-        table[name] = _Theirs(
-            tuple(f"{their.format(layer)}.{kind}" for their in names),
-            tuple(shape[::-1] if transposed else shape for shape in shapes),
-            transposed,
+        table[name] = Parts(
+            tuple(f"{their.format(layer)}.{kind}" for their in theirs), tuple(rows), tuple(tensor.shape)
         )
+    return table
+
+
+def _correspondence(config: ModelConfig) -> dict[str, _Theirs]:
+    """Return theirs for each of our tensors; for gpt2 with its biases, whether ``config`` has them or not."""
+    gpt2 = config.family == "gpt2"
+    parts = name_parts(config.model_copy(update={"bias": gpt2}), GPT2_MODULES if gpt2 else QWEN3_MODULES)
+    table = {}
+    for name, (names, rows, shape) in parts.items():
+        transposed = gpt2 and name.startswith("blocks.") and len(shape) == 2  # Conv1D keeps (in, out)
+        shapes = [(n, *shape[1:]) for n in rows]
+        table[name] = _Theirs(names, tuple(each[::-1] if transposed else each for each in shapes), transposed)
     return table
 
 

@@ -23,8 +23,7 @@ from gptcli.bases.nanogpt_meta import MAX_PADDING, find_alphabet
 from gptcli.config import ModelConfig
 from gptcli.errors import FormatError, RunError, TokenizerError
 from gptcli.files import sha256_file
-from gptcli.interchange import GPT2_MODULES
-from gptcli.model import GPT
+from gptcli.interchange import GPT2_MODULES, name_parts
 from gptcli.tokenizer import CharTokenizer, Tokenizer, gpt2_tokenizer
 
 PREFIX = "nanogpt:"
@@ -208,26 +207,13 @@ def _misfit(path: Path, problems: list[str]) -> FormatError:
 
 
 def nanogpt_names(config: ModelConfig) -> dict[str, str]:
-    """Return nanoGPT's name for each tensor of ``GPT(config)``."""
-    return {name: their for name, (their, _) in _names(config).items()}
-
-
-def _names(config: ModelConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return nanoGPT's name, and the shape, for each tensor of ``GPT(config)``; its layers are nn.Linear like ours."""
-    table = {}
-    with torch.device("meta"):
-        ours = GPT(config).state_dict()
-    for name, tensor in ours.items():
-        module, _, kind = name.rpartition(".")
-        layer = "".join(re.findall(r"^blocks\.(\d+)", module))
-        their = GPT2_MODULES[re.sub(r"^blocks\.\d+", "blocks.{}", module)][0]
-        table[name] = (f"{their.format(layer)}.{kind}", tuple(tensor.shape))
-    return table
+    """Return nanoGPT's name for each tensor of ``GPT(config)``; its layers are nn.Linear like ours."""
+    return {name: part.names[0] for name, part in name_parts(config, GPT2_MODULES).items()}
 
 
 def _check_tensors(theirs: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:
     """Raise ``FormatError`` that lists every tensor missing, too many, of another shape or not tied."""
-    expected = dict(_names(config).values())
+    expected = {part.names[0]: part.shape for part in name_parts(config, GPT2_MODULES).values()}
     problems = []
     for name, shape in expected.items():
         if name not in theirs:

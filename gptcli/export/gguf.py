@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from shlex import quote
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,8 @@ from gptcli.export.modelfile import modelfile
 from gptcli.export.sample_text import compared_text, new_tokens, real_text, shown_prompt
 from gptcli.export.weights import convert_weight
 from gptcli.files import atomic_write
-from gptcli.model import GPT, GPT2_NORM_EPS
+from gptcli.interchange import Parts, name_parts
+from gptcli.model import GPT2_NORM_EPS
 
 INSTALL_HINT = 'Install it in gptcli\'s checkout: pip install -e ".[export]"'
 OTHER_FORMAT = "Another format may do: gptcli export NAME --format hf --output DIR"
@@ -70,14 +71,6 @@ QWEN3_MODULES = {
     "norm": ("output_norm",),
     "head": ("output",),
 }
-
-
-class _Theirs(NamedTuple):
-    """The tensors of llama.cpp whose rows, one below the other, are one of ours."""
-
-    names: tuple[str, ...]
-    rows: tuple[int, ...]
-    shape: tuple[int, ...]
 
 
 def write_gguf(base: Base, folder: Path, dtype: str, card: Card) -> None:
@@ -237,22 +230,10 @@ def _plain(markdown: str) -> str:
     return html.unescape(re.sub(r"\\(.)", r"\1", markdown))
 
 
-def _correspondence(config: ModelConfig) -> dict[str, _Theirs]:
+def _correspondence(config: ModelConfig) -> dict[str, Parts]:
     """Return theirs for each of our tensors; for gpt2 with its biases, whether ``config`` has them or not."""
-    modules = GPT2_MODULES if config.family == "gpt2" else QWEN3_MODULES
-    heads = [n * config.head_width for n in (config.n_head, config.kv_heads, config.kv_heads)]
-    table = {}
-    with torch.device("meta"):
-        ours = GPT(config.model_copy(update={"bias": config.family == "gpt2"})).state_dict()
-    for name, tensor in ours.items():
-        module, _, kind = name.rpartition(".")
-        layer = "".join(re.findall(r"^blocks\.(\d+)", module))
-        theirs = modules[re.sub(r"^blocks\.\d+", "blocks.{}", module)]
-        rows = {1: [tensor.size(0)], 2: [config.inner_width] * 2, 3: heads}[len(theirs)]
-        table[name] = _Theirs(
-            tuple(f"{their.format(layer)}.{kind}" for their in theirs), tuple(rows), tuple(tensor.shape)
-        )
-    return table
+    gpt2 = config.family == "gpt2"
+    return name_parts(config.model_copy(update={"bias": gpt2}), GPT2_MODULES if gpt2 else QWEN3_MODULES)
 
 
 def _plan(config: ModelConfig, dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import subprocess
@@ -63,9 +62,12 @@ def test_what_is_written_is_read(characters: tuple[str, ...]) -> None:
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", b"\x80\x02}", meta_pickle(("a", "b"))[:-1]]))
-def test_noise_is_refused_by_a_value_error_at_most(noise: bytes, before: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        plain_pickle(before + noise)
+def test_noise_is_refused_by_a_value_error_or_is_plain(noise: bytes, before: bytes) -> None:
+    try:
+        value = plain_pickle(before + noise)
+    except ValueError:
+        return
+    assert type(value) in (dict, str, int)
 
 
 def test_every_cut_is_refused() -> None:

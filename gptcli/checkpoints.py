@@ -201,6 +201,14 @@ def checkpoint_path(run: RunDir, which: Which) -> Path:
     return path
 
 
+def checkpoint_facts(run: RunDir, which: Which) -> tuple[int, float | None]:
+    """Return the step of a run's best or latest checkpoint, and the val_loss at that step where it is known."""
+    state = _load_state(checkpoint_path(run, which))
+    if state.best_step == state.step:
+        return state.step, state.best_val_loss
+    return state.step, state.last_val_loss if state.evaluated_step == state.step else None
+
+
 def refuse_lost_weights(run: RunDir) -> None:
     """Raise ``RunError`` for a finetune, which begins with a checkpoint; a run from scratch may have none yet."""
     if (run.base_path / "base.json").is_file() and (base := run.base()) is not None:

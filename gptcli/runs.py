@@ -124,6 +124,19 @@ class RunDir:
         """How conversations are written for a run that was tuned on them; None for any other."""
         return self.manifest().chat
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether training came to its end, by its last step or by its patience; a stopped run can go on."""
+        if not self.metrics_path.is_file():
+            return False
+        with self.metrics_path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            last = file.read().splitlines()[-1:]
+        with contextlib.suppress(ValueError):
+            event = json.loads(last[0]) if last else {}
+            return event.get("event") == "run_finished" and event.get("reason") in ("completed", "stopped_early")
+        return False
+
     def dataset(self) -> TokenDataset:
         """Open the tokens the run is trained on; raises ``CorpusError`` when they are gone or are not the same."""
         folder, recorded = self._recorded()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gptcli.config import SampleConfig
+from gptcli.decoder import Decoder
 from gptcli.errors import RunError, TokenizerError
 from gptcli.model import GPT, KVCache
 from gptcli.tokenizer import StreamDecoder, Tokenizer
@@ -242,7 +243,7 @@ class _Reader:
 
 
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: str, config: SampleConfig, *, use_cache: bool = True
+    model: GPT | Decoder, tokenizer: Tokenizer, prompt: str | Tensor, config: SampleConfig, *, use_cache: bool = True
 ) -> Iterator[Piece]:
     """Yield ``config.num_samples`` continuations of ``prompt``, token by token in turn; the prompt is not repeated.
 
@@ -250,10 +251,11 @@ def generate(
     than ``block_size`` goes on in the window of ``context_window``. Without the cache the text is the same, later.
     ``config.prompt`` is not read. ``TokenizerError``: the prompt has characters the tokenizer does not know.
     """
-    return _pieces(model, tokenizer, _first_ids(tokenizer, prompt), config, use_cache)
+    first = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else prompt
+    return _pieces(model.model if isinstance(model, Decoder) else model, tokenizer, first, config, use_cache)
 
 
-def _first_ids(tokenizer: Tokenizer, prompt: str) -> Tensor:
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> Tensor:
     """Return the ids (n,) to go on from: the prompt, or for an empty one what starts a text."""
     ids: list[int] = []
     if prompt:

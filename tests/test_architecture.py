@@ -43,11 +43,14 @@ ROOMS = {
     "gptcli.encode": "data",
     "gptcli.prepare": "data",
     "gptcli.doctor": "data",
+    "gptcli.copies.": "data",
     "gptcli.fetch.": "data",
     "gptcli.model": "model",
     "gptcli.optim": "model",
     "gptcli.lora": "model",
     "gptcli.device": "model",
+    "gptcli.decoder": "model",
+    "gptcli.matrices": "model",
     "gptcli.interchange": "model",
     "gptcli.bases.": "procedures",
     "gptcli.export.": "procedures",
@@ -59,10 +62,13 @@ ROOMS = {
     "gptcli.budget": "procedures",
     "gptcli.evaluate": "procedures",
     "gptcli.sample": "procedures",
+    "gptcli.writing": "procedures",
+    "gptcli.chat.": "procedures",
     "gptcli.checkpoints": "procedures",
     "gptcli.runs": "procedures",
     "gptcli.display": "display",
     "gptcli.figures": "display",
+    "gptcli.text_stream": "display",
     "gptcli.cli.": "cli",
     "gptcli.__main__": "cli",
 }
@@ -95,6 +101,7 @@ TORCH_ROOMS = {"model", "procedures"}
 SLOW_TO_IMPORT = {
     *("torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"),
     *("trafilatura", "lxml", "feedparser", "protego", "pyarrow", "faster_whisper", "pypdf", "gguf"),
+    "prompt_toolkit",
 }
 
 MAX_FILE_LINES = 450

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gptcli.copies.index import IndexWriter, JobGrams, job_grams
 from gptcli.documents import Document, segments
 from gptcli.shards import Conversations, Mask, ShardWriter, SplitName
 from gptcli.tokenizer import Tokenizer, encode_pieces
@@ -56,6 +57,8 @@ class _Piece(NamedTuple):
     """True when it is the end of an answer, after which comes end-of-text."""
     conversation: int | None = None
     """The number of its conversation in the split."""
+    title: str | None = None
+    """That of the document which begins with it; None where it goes on."""
 
 
 class _Encoded(NamedTuple):
@@ -64,6 +67,8 @@ class _Encoded(NamedTuple):
     scored: Mask
     lengths: list[tuple[int, int]]
     """Numbers of conversations, and how many tokens each got."""
+    grams: JobGrams | None
+    """What the index of n-grams needs."""
 
 
 def encode_documents(
@@ -71,22 +76,26 @@ def encode_documents(
     tokenizer: Tokenizer,
     writers: Mapping[SplitName, ShardWriter],
     on_bytes: Callable[[int], None],
+    index: IndexWriter | None = None,
 ) -> dict[SplitName, SplitTotals]:
     """Encode the documents of both splits into their writers and return what each split got.
 
     End-of-text (where the tokenizer has one) stands between the documents of a split, before every part 0 but the
     first; later parts follow seamlessly. In a conversation it stands after every answer instead, questions and answers
     are encoded apart, and only the answers with their end-of-text are scored; of other documents every token is.
-    ``bytes`` are UTF-8 bytes of text, and ``on_bytes`` is called with their number so far after each job.
+    ``bytes`` are UTF-8 bytes of text, and ``on_bytes`` is called with their number so far after each job. The text of
+    train goes into ``index`` too.
     """
     totals: dict[SplitName, SplitTotals] = {"train": SplitTotals(), "val": SplitTotals()}
     jobs = _jobs(_pieces(documents, totals))
-    for encoded in _in_order(jobs, lambda job: _encode(job, tokenizer)):
+    for encoded in _in_order(jobs, lambda job: _encode(job, tokenizer, indexed=index is not None)):
         for split, part in encoded.items():
             writers[split].write(part.ids, None if part.scored.all() else part.scored)
             totals[split].bytes += part.n_bytes
             for number, n_tokens in part.lengths:
                 totals[split].lengths[number] += n_tokens
+            if index is not None and part.grams is not None:
+                index.add(part.grams)
         on_bytes(sum(total.bytes for total in totals.values()))
     return totals
 
@@ -99,19 +108,20 @@ def _pieces(documents: Iterable[tuple[SplitName, Document]], totals: dict[SplitN
         total = totals[split]
         separated = document.part == 0 and total.documents > 0 and not total.ended
         total.documents += document.part == 0
+        title = document.title if document.part == 0 else None
         total.ended = bool(document.answers) and document.answers[-1][1] == len(document.text)
         if not document.answers:
             for text in encode_pieces(document.text):
-                yield _Piece(split, text, separated)
-                separated = False
+                yield _Piece(split, text, separated, title=title)
+                separated, title = False, None
             continue
         total.answers += len(document.answers)
         total.lengths.append(0)
         for segment, answer in segments(document):
             pieces = list(encode_pieces(segment))
             for left, text in zip(reversed(range(len(pieces))), pieces, strict=True):
-                yield _Piece(split, text, separated, answer, answer and not left, len(total.lengths) - 1)
-                separated = False
+                yield _Piece(split, text, separated, answer, answer and not left, len(total.lengths) - 1, title)
+                separated, title = False, None
 
 
 def _jobs(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
@@ -128,14 +138,17 @@ def _jobs(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
         yield job
 
 
-def _encode(job: list[_Piece], tokenizer: Tokenizer) -> dict[SplitName, _Encoded]:
+def _encode(job: list[_Piece], tokenizer: Tokenizer, *, indexed: bool) -> dict[SplitName, _Encoded]:
     by_split: dict[SplitName, list[_Piece]] = {}
     for piece in job:
         by_split.setdefault(piece.split, []).append(piece)
-    return {split: _encode_pieces(pieces, tokenizer) for split, pieces in by_split.items()}
+    return {
+        split: _encode_pieces(pieces, tokenizer, indexed=indexed and split == "train")
+        for split, pieces in by_split.items()
+    }
 
 
-def _encode_pieces(pieces: list[_Piece], tokenizer: Tokenizer) -> _Encoded:
+def _encode_pieces(pieces: list[_Piece], tokenizer: Tokenizer, *, indexed: bool) -> _Encoded:
     """Encode the pieces of one split one after the other."""
     ids: list[npt.NDArray[Any]] = []
     scored: list[Mask] = []
@@ -151,7 +164,8 @@ def _encode_pieces(pieces: list[_Piece], tokenizer: Tokenizer) -> _Encoded:
         if piece.conversation is not None:
             lengths.append((piece.conversation, encoded.size + (end.size if piece.ended else 0)))
     n_bytes = sum(len(piece.text.encode()) for piece in pieces)
-    return _Encoded(np.concatenate(ids), n_bytes, np.concatenate(scored), lengths)
+    grams = job_grams((piece.text, piece.title) for piece in pieces) if indexed else None
+    return _Encoded(np.concatenate(ids), n_bytes, np.concatenate(scored), lengths, grams)
 
 
 def _in_order(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gptcli.chat_template import ChatTemplate
 from gptcli.config import DataConfig
+from gptcli.copies.index import NGRAMS_NAME, IndexWriter, read_ngrams
 from gptcli.corpora import CORPORA, Corpus, find_corpus, is_fetched, locate_corpus, unknown_corpus
 from gptcli.documents import read_documents
 from gptcli.encode import SplitTotals, encode_documents
@@ -195,6 +196,8 @@ def _usable(
     try:
         dataset = open_dataset(folder)
         dataset.tokenizer()
+        if dataset.manifest.ngrams is not None:
+            read_ngrams(folder / NGRAMS_NAME, dataset.manifest.ngrams)
     except FormatError as error:
         return None, f"its tokens are damaged ({error.message.rstrip('.')})"
     manifest = dataset.manifest
@@ -270,7 +273,8 @@ def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest
         ):
             documents = split_documents(read_documents(corpus.documents), plan)
             report = _reporter(order, on_progress)
-            totals = encode_documents(documents, tokenizer, {"train": train, "val": val}, report)
+            index = IndexWriter()
+            totals = encode_documents(documents, tokenizer, {"train": train, "val": val}, report, index)
 
         manifest = DatasetManifest(
             corpus=corpus.name,
@@ -290,6 +294,7 @@ def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest
             val=_summary(corpus.name, "val", val, totals["val"], plan),
             given_tokenizer=_is_given(order),
             chat=ChatTemplate() if masked else None,
+            ngrams=index.write(folder / NGRAMS_NAME, sum(total.bytes for total in totals.values())),
         )
         save_tokenizer(tokenizer, folder / TOKENIZER_NAME)
         write_json(folder / MANIFEST_NAME, manifest.to_json())

@@ -21,11 +21,12 @@ from typing import Any
 
 from gptcli import __version__
 from gptcli.chat_template import ChatTemplate
-from gptcli.config import FinetuneConfig, RunProfile
+from gptcli.config import FinetuneConfig, RunProfile, SampleConfig
+from gptcli.copies.index import NGRAMS_NAME, read_ngrams
 from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.files import atomic_folder, atomic_write, read_json, write_json
 from gptcli.profiles import build_profile, load_profile, override_path, write_profile
-from gptcli.shards import DatasetManifest, TokenDataset, can_be_named, given_folder, open_dataset
+from gptcli.shards import DatasetManifest, TokenDataset, can_be_named, given_folder, open_dataset, remake_hint
 from gptcli.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 
 RUN_VERSION = 1
@@ -163,6 +164,18 @@ class RunDir:
             f"{self._prepare_command(recorded)}   Without the corpus: gptcli eval {self.name} --text FILE",
         )
 
+    def documents_path(self) -> Path | None:
+        """Return the documents of the very text the run is trained on; None where they are gone or have changed."""
+        from gptcli.corpora import find_corpus
+
+        folder, recorded = self._recorded()
+        for place in (Path("corpora") / recorded.corpus, folder.parent.parent):
+            with contextlib.suppress(CorpusError, FormatError, OSError):
+                corpus = find_corpus(str(place))
+                if corpus.sha256 == recorded.corpus_sha256:
+                    return corpus.documents
+        return None
+
     def _prepare_command(self, manifest: DatasetManifest) -> str:
         """Return the command that makes these tokens again from the same text."""
         if not can_be_named(manifest):
@@ -226,7 +239,20 @@ def write_run(run: RunDir, profile: RunProfile, *, profile_name: str, dataset: T
             "manifest": dataset.manifest.to_json(),
         },
     )
+    _copy_ngrams(run, dataset)
     write_json(run.environment_path, _environment(profile_name))
+
+
+def _copy_ngrams(run: RunDir, dataset: TokenDataset) -> None:
+    """Give the run its own index of n-grams, so that copies can be found when the corpus is gone."""
+    if dataset.manifest.ngrams is None:
+        return
+    try:
+        content = read_ngrams(dataset.folder / NGRAMS_NAME, dataset.manifest.ngrams)
+    except FormatError as error:
+        raise FormatError(error.message, remake_hint(dataset.manifest)) from error
+    with atomic_write(run.path / NGRAMS_NAME) as file:
+        file.write(content)
 
 
 def resolve_profile(profile: RunProfile, dataset: TokenDataset) -> RunProfile:
@@ -322,6 +348,13 @@ def find_run(name: str | None = None, runs_dir: Path = Path("runs")) -> RunDir:
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     raise RunError(f"There is no run called {name!r} in {runs_dir}.", f"{hint}gptcli runs list shows them all.")
+
+
+def default_settings(run: RunDir | None) -> SampleConfig:
+    """Return what a run draws with unless told otherwise; its prompt is for the samples while training."""
+    if run is None:
+        return SampleConfig()
+    return run.profile().sample.model_copy(update={"prompt": ""})
 
 
 def base_val_loss(run: RunDir) -> float | None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pydantic import Field, TypeAdapter, ValidationError
 
 from gptcli.chat_template import ChatTemplate
+from gptcli.copies.index import NgramsFile
 from gptcli.errors import CorpusError, FormatError
 from gptcli.files import read_json, sha256_file
 from gptcli.tokenizer import Tokenizer, load_tokenizer
@@ -112,6 +113,8 @@ class DatasetManifest:
     """The tokenizer came with weights; it was not chosen for this corpus."""
     chat: ChatTemplate | None = None
     """How the conversations are written; None for a corpus without any, all of whose tokens are scored."""
+    ngrams: NgramsFile | None = None
+    """The index of hashed n-grams beside them; None for tokens of old and where there is too little text for one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest as JSON-ready values with its ``format_version``; what says nothing is left out."""
@@ -138,9 +141,9 @@ class DatasetManifest:
 
 
 def _said(value: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what only conversations and the tokenizers of other models need."""
+    """Leave out what only conversations and the tokenizers of other models need, and what tokens of old do not have."""
     for part, key in (
-        *((value, key) for key in ("given_tokenizer", "chat")),
+        *((value, key) for key in ("given_tokenizer", "chat", "ngrams")),
         *((value[split], "conversations") for split in ("train", "val")),
         *((shard, "mask_sha256") for split in ("train", "val") for shard in value[split]["shards"]),
     ):

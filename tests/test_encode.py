@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gptcli.chat_template import Message, write_conversation
+from gptcli.copies.index import IndexWriter, job_grams, parse_ngrams
 from gptcli.documents import Document, document, document_parts
 from gptcli.encode import SplitTotals, encode_documents
 from gptcli.errors import TokenizerError
@@ -183,3 +184,29 @@ def test_no_text_of_a_conversation_becomes_end_of_text(tmp_path: Path, bpe: Toke
     assert ids.count(bpe.end_of_text or 0) == 1
     assert bpe.decode(ids) == "User: <|endoftext|>\nAssistant: <|endoftext|>"
     assert bpe.decode([token for token, scored in zip(ids, mask, strict=True) if scored]) == " <|endoftext|>"
+
+
+def test_the_index_is_of_the_whole_text_of_train_whatever_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = char_tokenizer([*TEXTS, "Why? How?"], end_of_text=True)
+    chat = write_conversation([Message("user", "Why? " * 40), Message("assistant", TEXTS[0])])
+    documents: list[tuple[SplitName, Document]] = [
+        ("val" if number % 3 == 0 else "train", document(text, title=f"topic {number}"))
+        for number, text in enumerate(TEXTS)
+    ]
+    documents.append(("train", document(chat.text, answers=chat.answers, title="a conversation")))
+    monkeypatch.setattr("gptcli.documents.PART_CHARS", 2000)
+    documents += [("train", part) for part in document_parts(TEXTS, title="in parts")]
+    monkeypatch.setattr("gptcli.encode.JOB_CHARS", 3000)
+    dtype = dtype_for(tokenizer.vocab_size)
+    index, expected = IndexWriter(), IndexWriter()
+    with (
+        ShardWriter(tmp_path, "train", dtype, masked=True) as train,
+        ShardWriter(tmp_path, "val", dtype, masked=True) as val,
+    ):
+        encode_documents(iter(documents), tokenizer, {"train": train, "val": val}, lambda _: None, index)
+    pieces = [(item.text, item.title if item.part == 0 else None) for split, item in documents if split == "train"]
+    expected.add(job_grams(pieces))
+    assert index.write(tmp_path / "one", 200_000) == expected.write(tmp_path / "other", 200_000) is not None
+    assert parse_ngrams((tmp_path / "one").read_bytes(), "one").titles[-2:] == ["a conversation", "in parts"]

@@ -115,6 +115,11 @@ def test_the_first_row_is_the_base_before_any_training(
     assert last.best_val_loss < first.val_loss - 0.02, "it learns"
 
 
+def test_a_finetune_carries_the_index_of_what_it_is_tuned_on(new_finetune: Create, tiny_dataset: TokenDataset) -> None:
+    index = new_finetune("r").path / "ngrams.bin"
+    assert index.read_bytes() == (tiny_dataset.folder / "ngrams.bin").read_bytes()
+
+
 def test_a_resumed_run_still_knows_what_it_began_from(new_finetune: Create) -> None:
     run = new_finetune("r")
     interrupt(run, 6)

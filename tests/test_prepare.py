@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -17,10 +19,13 @@ import numpy as np
 import pytest
 
 from gptcli.config import DataConfig
+from gptcli.copies.index import NgramsFile, parse_ngrams
+from gptcli.copies.words import find_words
 from gptcli.documents import Document, document, document_parts, read_documents, write_documents
 from gptcli.errors import CorpusError, TokenizerError
 from gptcli.fetch.fetching import fetch
 from gptcli.fetch.options import FetchOptions
+from gptcli.files import write_json
 from gptcli.prepare import PrepareResult, ensure_tokens, prepare
 from gptcli.shards import SplitName, open_dataset
 
@@ -254,7 +259,7 @@ def test_a_corpus_that_becomes_one_document_is_split_by_paragraph(corpora_dir: P
     assert prepare("docs", CHAR, corpora_dir=corpora_dir).manifest.split == "paragraph"
 
 
-@pytest.mark.parametrize("name", ["train-00000.bin", "manifest.json", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["train-00000.bin", "manifest.json", "tokenizer.json", "ngrams.bin"])
 def test_damaged_tokens_are_made_again_and_that_is_said(corpora_dir: Path, name: str) -> None:
     make_corpus(corpora_dir, "docs", texts_of(5))
     first = prepare("docs", CHAR, corpora_dir=corpora_dir)
@@ -266,6 +271,32 @@ def test_damaged_tokens_are_made_again_and_that_is_said(corpora_dir: Path, name:
     assert again.manifest.train == first.manifest.train
     assert len(notices) == 1
     assert notices[0].startswith("Preparing docs with char: its tokens are damaged (")
+
+
+def test_tokens_of_before_there_was_an_index_are_used_as_they_are_and_force_makes_one(corpora_dir: Path) -> None:
+    make_corpus(corpora_dir, "docs", texts_of(5))
+    first = prepare("docs", CHAR, corpora_dir=corpora_dir)
+    index = first.folder / "ngrams.bin"
+    made = index.read_bytes()
+    assert first.manifest.ngrams == NgramsFile(len(made), hashlib.sha256(made).hexdigest())
+    index.unlink()
+    write_json(first.folder / "manifest.json", replace(first.manifest, ngrams=None).to_json())
+    assert prepare("docs", CHAR, corpora_dir=corpora_dir).reused
+    assert not index.exists()
+    again = prepare("docs", CHAR, corpora_dir=corpora_dir, force=True)
+    assert again.manifest.ngrams == first.manifest.ngrams
+    assert index.read_bytes() == made, "the same text has the same index"
+
+
+def test_the_index_is_of_the_training_text_alone(corpora_dir: Path) -> None:
+    texts = texts_of(40)
+    make_corpus(corpora_dir, "docs", texts)
+    split = DataConfig(tokenizer="bpe:300", split="document", val_fraction=0.3)
+    result = prepare("docs", split, corpora_dir=corpora_dir)
+    index = parse_ngrams((result.folder / "ngrams.bin").read_bytes(), "index")
+    train = [document for document in decoded(result, "train").split("■") if document]
+    assert index.documents == len(train) == result.manifest.train.documents
+    assert np.diff(index.ends, prepend=0).tolist() == [find_words(text).hashes.size for text in train]
 
 
 def test_ensure_fetches_and_prepares_what_is_missing_and_says_so_once(corpora_dir: Path) -> None:

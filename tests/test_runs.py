@@ -220,3 +220,34 @@ def test_a_split_too_short_for_any_window_worth_its_name_needs_text(
     with pytest.raises(CorpusError, match="The val split of 'short' has") as caught:
         create_run(tiny_profile, profile_name="tiny", dataset=open_dataset(prepared.folder))
     assert caught.value.hint == "Add text, or give val more of it: --set split_at=0.8."
+
+
+def test_a_run_has_the_index_of_its_tokens_and_is_not_made_without_it(
+    run: RunDir, tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile
+) -> None:
+    index = tiny_dataset.folder / "ngrams.bin"
+    assert (run.path / "ngrams.bin").read_bytes() == index.read_bytes()
+    folder = tmp_path / "corpora" / "tiny"
+    shutil.copytree(tiny_dataset.folder.parent.parent, folder)
+    dataset = open_dataset(folder / "tokens" / "char")
+    (dataset.folder / "ngrams.bin").write_bytes(index.read_bytes()[:-1])
+    with pytest.raises(FormatError, match="are needed") as caught:
+        create_run(tiny_profile, profile_name="tiny", dataset=dataset, runs_dir=tmp_path / "runs", name="other")
+    assert caught.value.hint.startswith("gptcli prepare tiny --tokenizer char --force")
+    assert not (tmp_path / "runs" / "other").exists()
+
+
+def test_the_documents_of_a_run_are_those_here_and_only_the_very_text(
+    run: RunDir, tmp_path: Path, tiny_dataset: TokenDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tiny_dataset.folder.parent.parent / "documents.jsonl"
+    assert run.documents_path() == there
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(there.parent, tmp_path / "corpora" / "tiny")
+    here = Path("corpora/tiny/documents.jsonl")
+    assert run.documents_path() == here
+    here.write_bytes(here.read_bytes().replace(b"the", b"teh", 1))
+    assert run.documents_path() == there
+    dataset = json.loads(run.dataset_path.read_text("utf-8"))
+    run.dataset_path.write_text(json.dumps({**dataset, "folder": "/"}), "utf-8")
+    assert run.documents_path() is None

@@ -209,6 +209,8 @@ def test_a_manifest_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
         ({"dtype": "float32"}, "damaged at 'dtype'"),
         ({"split": "random"}, "damaged at 'split'"),
         ({"val": None}, "damaged at 'val'"),
+        ({"ngrams": {"bytes": 10**9, "sha256": "0" * 64}}, r"damaged at 'ngrams\.bytes'"),
+        ({"ngrams": {"bytes": 10, "sha256": "../x"}}, r"damaged at 'ngrams\.sha256'"),
         ({"train": {"tokens": -1, "bytes": 1, "documents": 1, "shards": []}}, r"damaged at 'train\.tokens'"),
         ({"train": {"tokens": 9, "bytes": 1, "documents": 1, "shards": []}}, "train has 9 tokens, its shards 0"),
         (

@@ -16,6 +16,7 @@ from gptcli.shards import TokenDataset, open_dataset
 if TYPE_CHECKING:
     from gptcli.bases.base import Base
     from gptcli.runs import RunDir
+    from gptcli.writing import WritingModel
 
 # Before torch is imported, as the command line does it; see cli/app.py.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -130,3 +131,19 @@ def new_finetune(
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def alphabet() -> WritingModel:
+    """Goes on with the alphabet, round and round."""
+    from tests.chat.desks import ALPHABET, learned
+
+    return learned(ALPHABET, characters=ALPHABET + "ABCDE \n,.:/")
+
+
+@pytest.fixture(scope="session")
+def talker() -> WritingModel:
+    """Answers ``fine`` to whatever is asked, and ends there."""
+    from tests.chat.desks import ALPHABET, END, learned
+
+    return learned(f"User: hi\nAssistant: fine{END}", characters=ALPHABET + "UA: \n?", chat=True, name="talker")

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from gptcli import __version__
+from gptcli.cli.chat import chat_command
 from gptcli.cli.common import EXIT_TERMINATED
 from gptcli.cli.corpora import corpora_app
 from gptcli.cli.eval import eval_command
@@ -35,6 +36,7 @@ gptcli trains a small GPT on your own text and writes with it.
   gptcli train book                tokens become a model
   gptcli finetune book --from gpt2 or a model that exists learns it
   gptcli sample --prompt "It was"  the model writes
+  gptcli chat                      you write with it, line by line
 
 No text at hand? Type: gptcli train
 gptcli --help lists all commands, gptcli COMMAND --help their options.
@@ -51,6 +53,7 @@ app.command("prepare")(prepare_command)
 app.command("train")(train_command)
 app.command("finetune")(finetune_command)
 app.command("sample")(sample_command)
+app.command("chat")(chat_command)
 app.command("eval")(eval_command)
 app.command("export")(export_command)
 app.add_typer(profiles_app, name="profiles")

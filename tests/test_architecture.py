@@ -51,6 +51,7 @@ ROOMS = {
     "gptcli.device": "model",
     "gptcli.decoder": "model",
     "gptcli.matrices": "model",
+    "gptcli.stepping": "model",
     "gptcli.interchange": "model",
     "gptcli.bases.": "procedures",
     "gptcli.export.": "procedures",
@@ -63,6 +64,7 @@ ROOMS = {
     "gptcli.evaluate": "procedures",
     "gptcli.sample": "procedures",
     "gptcli.writing": "procedures",
+    "gptcli.reading": "procedures",
     "gptcli.chat.": "procedures",
     "gptcli.checkpoints": "procedures",
     "gptcli.runs": "procedures",
@@ -86,7 +88,8 @@ MAY_IMPORT = {
 # Packages from outside that only some modules may import, wherever the import stands.
 ONLY_IN = {
     "typer": ("gptcli.cli.",),
-    "rich": ("gptcli.cli.", "gptcli.display"),
+    "rich": ("gptcli.cli.", "gptcli.display", "gptcli.text_stream"),
+    "prompt_toolkit": ("gptcli.cli.desk",),
     "httpx": ("gptcli.fetch.web.http",),
     "click": (),
     "pickle": (),

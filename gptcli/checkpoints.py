@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,7 @@ from gptcli.tokenizer import Tokenizer
 
 CHECKPOINT_VERSION = 1
 Which = Literal["best", "latest"]
+Say = Callable[[str], None]
 DAMAGED = "Another checkpoint may be whole: gptcli sample RUN --checkpoint latest (or best)."
 RESTORE = "Restore the folder base/ from a copy of the run; its checkpoints hold only what was trained."
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -61,6 +62,13 @@ class TrainState:
     loss_scale: float = 1.0
     """Factor on the loss against underflow in float16, and good steps since it last changed."""
     loss_scale_steps: int = 0
+
+    @property
+    def val_loss(self) -> float | None:
+        """The val_loss at this very step, where it was evaluated."""
+        if self.best_step == self.step:
+            return self.best_val_loss
+        return self.last_val_loss if self.evaluated_step == self.step else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +212,7 @@ def checkpoint_path(run: RunDir, which: Which) -> Path:
 def checkpoint_facts(run: RunDir, which: Which) -> tuple[int, float | None]:
     """Return the step of a run's best or latest checkpoint, and the val_loss at that step where it is known."""
     state = _load_state(checkpoint_path(run, which))
-    if state.best_step == state.step:
-        return state.step, state.best_val_loss
-    return state.step, state.last_val_loss if state.evaluated_step == state.step else None
+    return state.step, state.val_loss
 
 
 def refuse_lost_weights(run: RunDir) -> None:
@@ -218,20 +224,84 @@ def refuse_lost_weights(run: RunDir) -> None:
         )
 
 
-def run_weights(run: RunDir, which: Which = "best") -> tuple[Mapping[str, Tensor], int]:
-    """Return the whole weights of a run's checkpoint by the names of ``GPT(config).state_dict()``, and its step.
+def readable_checkpoint(run: RunDir, which: Which = "best", on_notice: Say | None = None) -> Checkpoint:
+    """Return the best or latest checkpoint for reading: verified, its weights mapped, its optimizer's state left out.
 
-    They are float32 with adapters merged, verified, and each read when it is asked for. Raises ``RunError`` when
-    there is no checkpoint, ``FormatError`` when a file is damaged or the weights are not the profile's.
+    A run may be training meanwhile: what it prunes while it is opened here is looked up again. Where the checkpoint
+    asked for is damaged, the newest that is whole takes its place and ``on_notice`` is told; without ``on_notice``
+    that is an error. Raises ``RunError`` when there is no checkpoint, ``FormatError`` when none is whole.
     """
-    path = checkpoint_path(run, which)
-    verify_checkpoint(path, (FILES[0], FILES[2]))  # the optimizer's state is twice as large and not needed
+    damaged: dict[Path, FormatError] = {}
+    while True:
+        asked = _asked_for(run, which, damaged)
+        path = asked if asked not in damaged else _newest_other(run, damaged)
+        try:
+            found = _open_readable(path)
+        except FormatError as error:
+            if path.is_dir():  # else it was pruned just now, and what is asked for is another one
+                damaged[path] = error
+            continue
+        if path == asked:
+            return found
+        if (again := _asked_for(run, which, damaged)) in damaged:  # else the pointer has moved on
+            if on_notice is None:
+                raise damaged[again]
+            on_notice(f"{damaged[again].message} The checkpoint of step {found.state.step:,} takes its place.")
+            return found
+
+
+def _asked_for(run: RunDir, which: Which, damaged: dict[Path, FormatError]) -> Path:
+    """Return the checkpoint that is asked for; where the pointer is damaged that, noted among the ``damaged``."""
+    try:
+        return checkpoint_path(run, which)
+    except FormatError as error:
+        pointer = run.checkpoints_path / which
+        damaged[pointer] = error
+        return pointer
+
+
+def _newest_other(run: RunDir, damaged: Mapping[Path, FormatError]) -> Path:
+    paths = [path for path in run.checkpoints_path.glob("step_*") if path.is_dir() and path not in damaged]
+    if paths:
+        return max(paths, key=_step)
+    first = next(iter(damaged.values()))
+    again = begin_command(run.profile())
+    hint = f"No checkpoint of the run is whole: restore one from a copy, or begin again: {again}"
+    raise FormatError(first.message, hint) from first
+
+
+def _open_readable(path: Path) -> Checkpoint:
+    # Mapped first: what is mapped can be read to its end, even when the file is deleted meanwhile.
+    weights = _load_tensors(path / FILES[0])
+    try:
+        verify_checkpoint(path, (FILES[0], FILES[2]))  # the optimizer's state is twice as large and not needed
+    except FileNotFoundError as error:
+        raise FormatError(f"{error.filename}: this file of the checkpoint is missing.", DAMAGED) from error
+    return Checkpoint(path, weights, {}, _load_state(path))
+
+
+def run_weights(run: RunDir, which: Which = "best") -> tuple[Mapping[str, Tensor], int]:
+    """Return the whole weights of a run's checkpoint and its step, as ``whole_weights`` and ``readable_checkpoint``.
+
+    Raises ``RunError`` when there is no checkpoint, ``FormatError`` when a file of it is damaged.
+    """
+    found = readable_checkpoint(run, which)
+    return whole_weights(run, found), found.state.step
+
+
+def whole_weights(run: RunDir, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+    """Return the weights of a run's checkpoint by the names of ``GPT(config).state_dict()``, float32.
+
+    Those stored so are mapped from their file, never to be changed; others, and those that adapters are merged into,
+    are made each time they are asked for. Raises ``FormatError`` when they are not the profile's or ``base/`` is
+    damaged.
+    """
     profile = run.profile()
-    stored = {**load_frozen(run), **_load_tensors(path / FILES[0])}
+    stored = {**load_frozen(run), **checkpoint.model}
     weights = merged(stored, profile.finetune)
     shapes = {name: stored[name].shape for name in weights}
-    check_shapes(empty_model(profile.model), shapes, str(path / FILES[0]))
-    return weights, _load_state(path).step
+    check_shapes(empty_model(profile.model), shapes, str(checkpoint.path / FILES[0]))
+    return weights
 
 
 def load_model(run: RunDir, which: Which = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer, int]:

@@ -165,6 +165,15 @@ class GatedMLP(nn.Module):
         return hidden
 
 
+class Embedding(nn.Embedding):
+    """torch's own, but that nothing is drawn for weights without memory: on them it would import torch._dynamo, 1 s."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights, where they have memory."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 def norm(config: ModelConfig) -> nn.Module:
     """Return the family's normalisation over the residual stream."""
     if config.family == "gpt2":
@@ -202,13 +211,14 @@ class GPT(nn.Module):
         assert config.vocab_size is not None, "the tokenizer decides vocab_size before a model is built"
         self.config = config
         self.gradient_checkpointing = False
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.family == "gpt2" else None
+        self.wte = Embedding(config.vocab_size, config.n_embd)
+        self.wpe = Embedding(config.block_size, config.n_embd) if config.family == "gpt2" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.fill_tables()
-        self._initialise()
+        if not self.wte.weight.is_meta:
+            self.fill_tables()
+            self._initialise()
 
     def fill_tables(self) -> None:
         """Compute what is no weight: the rotary tables of family modern."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +86,21 @@ def load_profile(path: Path, overrides: Sequence[str] = ()) -> RunProfile:
     Raises ``ProfileError`` that lists every mistake of the file and of the overrides, file errors with their line.
     """
     try:
-        values, lines = load_yaml(path.read_text("utf-8"))
+        return _read_profile(path.read_text("utf-8"), str(path), tuple(overrides))
     except OSError as error:
         raise ProfileError(f"{path}: the profile cannot be read ({error.strerror}).", LIST_HINT) from error
     except UnicodeDecodeError as error:
         raise ProfileError(f"{path}: the profile is not UTF-8 text.", SHOW_HINT) from error
+
+
+# A command asks for its run's profile half a dozen times, and PyYAML takes its time.
+@functools.lru_cache(maxsize=16)
+def _read_profile(text: str, where: str, overrides: tuple[str, ...]) -> RunProfile:
+    try:
+        values, lines = load_yaml(text)
     except StrictYamlError as problem:
-        raise ProfileError(f"{path}:{problem.line}: {problem.message}.", SHOW_HINT) from problem
-    return build_profile(values, overrides, where=str(path), lines=lines)
+        raise ProfileError(f"{where}:{problem.line}: {problem.message}.", SHOW_HINT) from problem
+    return build_profile(values, overrides, where=where, lines=lines)
 
 
 def build_profile(

@@ -7,19 +7,26 @@ and it prints nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gptcli.config import SampleConfig
+from gptcli.chat_template import ChatTemplate, Message, write_prompt
+from gptcli.config import ModelConfig, SampleConfig
 from gptcli.decoder import Decoder
 from gptcli.errors import RunError, TokenizerError
-from gptcli.model import GPT, KVCache
+from gptcli.model import GPT
 from gptcli.tokenizer import StreamDecoder, Tokenizer
 
+# Below the smallest float32 a temperature is none.
+TINY = torch.finfo(torch.float32).tiny
+# Random numbers that are taken from a sample's generator at once: each call costs as much as hundreds of numbers.
+POINTS = 256
 FinishReason = Literal["length", "stop", "end_of_text"]
 
 
@@ -28,13 +35,27 @@ class Piece:
     """One drawn token of one sample, and the text that became certain with it.
 
     ``text`` may be empty: half a character, or what may yet become a stop string, is held back. ``finish_reason``
-    is set on the last piece of a sample, which carries everything held back.
+    is set on the last piece of a sample, which carries everything held back. ``logprob``, where it was asked for, is
+    the natural logarithm of the model's own probability of the token, before temperature and filters.
     """
 
     sample: int
     text: str
     token_id: int
     finish_reason: FinishReason | None = None
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NextToken:
+    """A token that may follow, and how likely the model finds it.
+
+    ``text`` is empty for end-of-text; bytes that are no whole character are shown as U+FFFD.
+    """
+
+    token_id: int
+    text: str
+    probability: float
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -42,7 +63,7 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
 
     Among equals the first is left, as with argmax.
     """
-    if temperature < torch.finfo(logits.dtype).tiny:
+    if temperature < TINY:
         best = logits.argmax(-1, keepdim=True)
         return torch.full_like(logits, -torch.inf).scatter(-1, best, 0.0)
     return (logits - logits.amax(-1, keepdim=True)) / temperature
@@ -103,17 +124,24 @@ def filter_logits(logits: Tensor, context_ids: Tensor, config: SampleConfig) -> 
     return logits
 
 
-def draw(logits: Tensor, generator: torch.Generator) -> int:
-    """Draw a token id from ``logits`` (V,) on the CPU, by inverting the cumulative distribution in float64.
+def draw(logits: npt.NDArray[np.float32], point: float, temperature: float = 1.0) -> int:
+    """Return the token id that ``point``, from 0 to below 1, falls on: each is as wide as it is likely.
 
-    Exactly one number is taken from ``generator``, whatever the logits are. An excluded token is never drawn.
+    ``logits`` (V,) are divided by ``temperature`` before; 0 takes the likeliest, of equals the first. The cumulative
+    distribution is inverted in float64. An excluded token (-inf) is never drawn.
     """
-    cumulative = logits.softmax(-1, dtype=torch.float64).cumsum(-1)
-    total = cumulative[-1:]
-    point = torch.rand(1, dtype=torch.float64, generator=generator) * total
-    drawn = torch.searchsorted(cumulative, point, right=True)
-    last = torch.searchsorted(cumulative, total)  # the point can round up to the total
-    return int(torch.minimum(drawn, last))
+    if temperature < TINY:
+        return int(logits.argmax())
+    cumulative = logits.astype(np.float64)
+    cumulative -= cumulative.max()
+    cumulative /= temperature
+    np.exp(cumulative, out=cumulative)
+    np.cumsum(cumulative, out=cumulative)
+    total = cumulative[-1]
+    drawn = cumulative.searchsorted(point * total, "right")
+    if drawn == len(cumulative):  # the point was rounded up to the total
+        drawn = cumulative.searchsorted(total)
+    return int(drawn)
 
 
 def context_window(n_tokens: int, block_size: int) -> int:
@@ -139,6 +167,8 @@ class StopStrings:
 
     def feed(self, text: str) -> tuple[str, bool]:
         """Take the next ``text``; return what is certain now and whether a stop string, left out, ended it."""
+        if not self.stops:
+            return text, False
         self.held += text
         places = [(self.held.find(stop), len(stop)) for stop in self.stops]
         found = [(start + length, start) for start, length in places if start >= 0]
@@ -167,14 +197,14 @@ class _Writer:
 
     def __init__(self, sample: int, tokenizer: Tokenizer, config: SampleConfig) -> None:
         self.sample = sample
-        self.generator = torch.Generator().manual_seed((config.seed + sample) % 2**63)
+        self.points = _points((config.seed + sample) % 2**63, config.max_new_tokens)
         self.end_of_text = tokenizer.end_of_text
         self.decoder = StreamDecoder(tokenizer)
         self.stops = StopStrings(config.stop)
         self.remaining = config.max_new_tokens
         self.finished = False
 
-    def write(self, token_id: int) -> Piece:
+    def write(self, token_id: int, logprob: float | None) -> Piece:
         """Take the next token; return its piece."""
         self.remaining -= 1
         reason: FinishReason | None = None
@@ -191,59 +221,33 @@ class _Writer:
         elif reason:
             text += self.stops.flush()
         self.finished = reason is not None
-        return Piece(self.sample, text, token_id, reason)
+        return Piece(self.sample, text, token_id, reason, logprob)
 
 
-class _Reader:
-    """The model reading the texts so far, each token once where it can."""
+def _points(seed: int, n: int) -> Iterator[float]:
+    """Yield the ``n`` numbers that one sample is drawn with, one a token."""
+    generator = torch.Generator().manual_seed(seed)
+    for begin in range(0, n, POINTS):
+        yield from torch.rand(min(POINTS, n - begin), dtype=torch.float64, generator=generator).tolist()
 
-    def __init__(self, model: GPT, capacity: int, *, vocab_size: int, use_cache: bool) -> None:
-        self.model = model
-        self.vocab_size = vocab_size
-        self.start = 0
-        self.device, dtype = model.wte.weight.device, model.wte.weight.dtype
-        self.cache: KVCache | None = None
-        if use_cache:
-            positions = min(capacity, model.config.block_size)
-            small = model.config.model_copy(update={"block_size": positions})
-            self.cache = KVCache(small, 1, device=self.device, dtype=dtype)
 
-    @torch.inference_mode()
-    def read(self, texts: Tensor, start: int) -> Tensor:
-        """Return the logits (B, V) that follow ``texts`` (B, n) from ``start`` on, as float32 on the CPU.
-
-        With a cache one row may grow into several between two calls: they go on from the same text.
-        """
-        unread = start
-        if self.cache is not None:
-            if start != self.start:
-                self.cache.reset()
-            if len(texts) != len(self.cache.keys[0]):
-                self.cache = self.cache.expand(len(texts))
-            unread = start + self.cache.length
-        self.start = start
-        training = self.model.training
-        if training:
-            self.model.eval()
-        try:
-            logits = self.model(texts[:, unread:].to(self.device), cache=self.cache, last_only=True)
-        finally:
-            if training:
-                self.model.train()
-        return self._checked(logits[:, -1, : self.vocab_size].float().cpu())
-
-    @staticmethod
-    def _checked(logits: Tensor) -> Tensor:
-        if not logits.isfinite().all():
-            raise RunError(
-                "The model computes numbers that are not finite, so nothing can be drawn from it.",
-                "Its training diverged: train again with a smaller learning rate, or sample an earlier checkpoint.",
-            )
-        return logits
+def _checked(logits: Tensor) -> Tensor:
+    if not np.isfinite(logits.numpy()).all():
+        raise RunError(
+            "The model computes numbers that are not finite, so nothing can be drawn from it.",
+            "Its training diverged: train again with a smaller learning rate, or sample an earlier checkpoint.",
+        )
+    return logits
 
 
 def generate(
-    model: GPT | Decoder, tokenizer: Tokenizer, prompt: str | Tensor, config: SampleConfig, *, use_cache: bool = True
+    model: GPT | Decoder,
+    tokenizer: Tokenizer,
+    prompt: str | Tensor,
+    config: SampleConfig,
+    *,
+    use_cache: bool = True,
+    logprobs: bool = False,
 ) -> Iterator[Piece]:
     """Yield ``config.num_samples`` continuations of ``prompt``, token by token in turn; the prompt is not repeated.
 
@@ -252,7 +256,11 @@ def generate(
     ``config.prompt`` is not read. ``TokenizerError``: the prompt has characters the tokenizer does not know.
     """
     first = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else prompt
-    return _pieces(model.model if isinstance(model, Decoder) else model, tokenizer, first, config, use_cache)
+    return _pieces(_decoder(model), tokenizer, first, config, use_cache, logprobs)
+
+
+def _decoder(model: GPT | Decoder) -> Decoder:
+    return model if isinstance(model, Decoder) else Decoder.of(model)
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> Tensor:
@@ -270,20 +278,77 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> Tensor:
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def _pieces(model: GPT, tokenizer: Tokenizer, first: Tensor, config: SampleConfig, use_cache: bool) -> Iterator[Piece]:
+def chat_ids(tokenizer: Tokenizer, messages: Sequence[Message], template: ChatTemplate) -> Tensor:
+    """Return the ids (n,) after which the model's next answer follows, with end-of-text behind each earlier answer.
+
+    ``RunError``: there are earlier answers and the tokenizer has no end-of-text. ``TokenizerError``: as ``prompt_ids``.
+    """
+    end = tokenizer.end_of_text
+    pieces = [tokenizer.encode(piece).tolist() for piece in write_prompt(messages, template)]
+    if end is None and len(pieces) > 1:
+        raise RunError(
+            "The tokenizer has no end-of-text, so the end of an answer cannot be marked.",
+            "Prepare the conversations again: gptcli prepare CORPUS --force",
+        )
+    ids = [token_id for piece in pieces[:-1] for token_id in (*piece, end)] + pieces[-1]
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def trimmed(n_prompt: int, config: ModelConfig) -> int:
+    """Return how many of the ``n_prompt`` tokens of a prompt lie left of the context of the first drawn token."""
+    return context_window(n_prompt, config.block_size)
+
+
+def next_tokens(model: GPT | Decoder, tokenizer: Tokenizer, prompt: str | Tensor, n: int = 10) -> list[NextToken]:
+    """Return the ``n`` tokens that the model finds likeliest to follow ``prompt``, without temperature and filters."""
+    first = prompt_ids(tokenizer, prompt) if isinstance(prompt, str) else prompt
+    decoder = _decoder(model)
+    reading = decoder.begin(len(first))
+    raw = reading.read(first[None], context_window(len(first), decoder.config.block_size))
+    decoder.keep(reading)
+    logits = _checked(raw[0, : tokenizer.vocab_size])
+    values, ids = logits.softmax(-1, dtype=torch.float64).topk(min(n, len(logits)))
+    return [
+        NextToken(token_id, tokenizer.token_bytes(token_id).decode("utf-8", "replace"), probability)
+        for token_id, probability in zip(ids.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _pieces(
+    decoder: Decoder, tokenizer: Tokenizer, first: Tensor, config: SampleConfig, use_cache: bool, logprobs: bool
+) -> Iterator[Piece]:
     end = len(first) + config.max_new_tokens
-    reader = _Reader(model, end, vocab_size=tokenizer.vocab_size, use_cache=use_cache)
+    reading = decoder.begin(end, use_cache=use_cache)
     writers = [_Writer(sample, tokenizer, config) for sample in range(config.num_samples)]
     texts = torch.zeros(len(writers), end, dtype=torch.int64)
     texts[:, : len(first)] = first
-    for n in range(len(first), end):
-        start = context_window(n, model.config.block_size)
-        rows = texts[:1, :n] if n == len(first) else texts[:, :n]  # the prompt is read once for all samples
-        logits = filter_logits(reader.read(rows, start), rows[:, start:], config).expand(len(writers), -1)
-        for writer, row in zip(writers, logits, strict=True):
-            if not writer.finished:
-                token_id = draw(row, writer.generator)
+    try:
+        for n in range(len(first), end):
+            start = context_window(n, decoder.config.block_size)
+            rows = texts[:1, :n] if n == len(first) else texts[:, :n]  # the prompt is read once for all samples
+            raw = _checked(reading.read(rows, start)[:, : tokenizer.vocab_size])
+            for writer, token_id in _drawn(raw, rows[:, start:], writers, config):
                 texts[writer.sample, n] = token_id
-                yield writer.write(token_id)
-        if all(writer.finished for writer in writers):
-            return
+                yield writer.write(token_id, _logprob(raw, writer.sample, token_id) if logprobs else None)
+            if all(writer.finished for writer in writers):
+                return
+    finally:
+        decoder.keep(reading)
+
+
+def _drawn(
+    raw: Tensor, contexts: Tensor, writers: list[_Writer], config: SampleConfig
+) -> Iterator[tuple[_Writer, int]]:
+    """Yield the next token of every sample that goes on; ``raw`` (B, V) may have one row for all."""
+    filters = (config.top_k, config.top_p, config.min_p) != (None, None, None) or config.repetition_penalty != 1
+    logits = filter_logits(raw, contexts, config).numpy() if filters else raw.numpy()
+    temperature = 1.0 if filters else config.temperature
+    for writer in writers:
+        if not writer.finished:
+            row = logits[writer.sample if len(logits) > 1 else 0]
+            yield writer, draw(row, next(writer.points), temperature)
+
+
+def _logprob(raw: Tensor, sample: int, token_id: int) -> float:
+    row = raw[sample if len(raw) > 1 else 0].double()
+    return float(row[token_id] - row.logsumexp(-1))

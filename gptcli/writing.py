@@ -15,7 +15,7 @@ from gptcli.checkpoints import Which, checkpoint_facts
 from gptcli.config import SampleConfig, TrainConfig
 from gptcli.decoder import Decoder, WeightFormat
 from gptcli.device import choose_setup, detect
-from gptcli.runs import RunDir
+from gptcli.runs import RunDir, default_settings
 from gptcli.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
@@ -67,10 +67,3 @@ def open_writing_model(
     return WritingModel(
         run.name if run else name, run, step, val_loss, decoder, base.tokenizer, base.chat, default_settings(run)
     )
-
-
-def default_settings(run: RunDir | None) -> SampleConfig:
-    """Return what a run draws with unless told otherwise."""
-    if run is None:
-        return SampleConfig()
-    return run.profile().sample.model_copy(update={"prompt": ""})

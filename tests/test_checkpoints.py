@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from gptcli.checkpoints import (
     load_checkpoint,
     load_model,
     load_weights,
+    readable_checkpoint,
+    run_weights,
     save_checkpoint,
 )
 from gptcli.config import ModelConfig, RunProfile
@@ -142,3 +145,82 @@ def test_weights_of_another_model_are_listed(tmp_path: Path) -> None:
         load_weights(GPT(MODEL), tensors, "x.safetensors")
     for fragment in ("missing norm.weight", "unexpected more.weight", "wte.weight is (3, 3), the model has (30, 16)"):
         assert fragment in caught.value.message
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x04
+    file.write_bytes(content)
+
+
+def save_filled(run: RunDir, step: int, *, best: bool = True, keep: int = 9) -> Path:
+    """Save a checkpoint whose every weight is the step's number."""
+    tensors = {name: torch.full_like(tensor, step) for name, tensor in GPT(MODEL).state_dict().items()}
+    return save_checkpoint(run, tensors, {}, TrainState(step=step), best=best, keep=keep)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("gone", [False, True], ids=["damaged", "missing"])
+def test_in_place_of_a_damaged_checkpoint_the_newest_whole_one_is_read_and_said(
+    tmp_path: Path, name: str, gone: bool
+) -> None:
+    run, notices = RunDir(tmp_path / "run"), list[str]()
+    for step in (1, 2, 3, 4, 5):
+        path = save_filled(run, step, best=step == 3)
+        if step in (3, 5):
+            (path / name).unlink() if gone else flip(path / name)
+    found = readable_checkpoint(run, "best", notices.append)
+    assert (found.state.step, float(found.model["wte.weight"][0, 0])) == (4, 4)
+    assert len(notices) == 1
+    assert str(Path("step_000003") / name) in notices[0]
+    assert "The checkpoint of step 4 takes its place." in notices[0]
+    with pytest.raises(FormatError, match="step_000003"):
+        readable_checkpoint(run, "best")
+    with pytest.raises(FormatError, match="step_000003"):
+        run_weights(run, "best")
+
+
+def test_a_whole_checkpoint_is_read_without_a_word_whatever_lies_beside_it(tmp_path: Path) -> None:
+    run, notices = RunDir(tmp_path / "run"), list[str]()
+    for step in (1, 2, 3):
+        flip(save_filled(run, step, best=step == 1) / "optimizer.safetensors")
+    flip(run.checkpoints_path / "step_000003" / "model.safetensors")
+    assert readable_checkpoint(run, "best", notices.append).state.step == 1
+    assert not notices
+
+
+def test_a_pointer_to_nothing_is_named_and_the_newest_whole_checkpoint_read(tmp_path: Path) -> None:
+    run, notices = RunDir(tmp_path / "run"), list[str]()
+    for step in (1, 2):
+        save_filled(run, step)
+    (run.checkpoints_path / "best").write_text("step_000007\n")
+    assert readable_checkpoint(run, "best", notices.append).state.step == 2
+    assert "it points at 'step_000007'" in notices[0]
+    with pytest.raises(FormatError, match="it points at 'step_000007'"):
+        readable_checkpoint(run, "best")
+
+
+def test_without_any_whole_checkpoint_the_first_problem_is_told_with_what_is_left_to_do(trained: RunDir) -> None:
+    for path in trained.checkpoints_path.glob("step_*"):
+        flip(path / "model.safetensors")
+    best = checkpoint_path(trained, "best").name
+    with pytest.raises(FormatError, match=f"{best}.*damaged") as caught:
+        readable_checkpoint(trained, "best", lambda _: None)
+    assert caught.value.hint.endswith("gptcli train tiny")
+    with pytest.raises(RunError, match="has no checkpoint yet"):
+        readable_checkpoint(RunDir(trained.path.parent / "none"), "best", lambda _: None)
+
+
+def test_checkpoints_are_read_while_training_writes_and_prunes_them(tmp_path: Path) -> None:
+    run, notices = RunDir(tmp_path / "run"), list[str]()
+    save_filled(run, 1)
+    writer = threading.Thread(target=lambda: [save_filled(run, step, keep=0) for step in range(2, 60)])
+    writer.start()
+    seen = []
+    while writer.is_alive():
+        found = readable_checkpoint(run, "best", notices.append)
+        assert all((tensor == found.state.step).all() for tensor in found.model.values())
+        seen.append(found.state.step)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 5
+    assert not notices

@@ -176,3 +176,15 @@ def test_an_unknown_profile_offers_the_nearest(tmp_path: Path, monkeypatch: pyte
 
 def test_defaults_are_a_valid_profile() -> None:
     assert build_profile({}) == RunProfile()
+
+
+def test_a_file_that_was_changed_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    for n_layer in (2, 3):
+        path.write_text(f"model: {{n_layer: {n_layer}}}\n", "utf-8")
+        assert load_profile(path).model.n_layer == n_layer
+        assert load_profile(path, ["n_layer=5"]).model.n_layer == 5
+    path.write_text("model: {n_layer: no}\n", "utf-8")
+    for _ in range(2):
+        with pytest.raises(ProfileError, match="mistake"):
+            load_profile(path)

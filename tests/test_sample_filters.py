@@ -110,26 +110,40 @@ def test_no_settings_exclude_every_token_nor_let_an_excluded_one_be_drawn(
     rows = torch.tensor([logits], dtype=torch.float32)
     filtered = filter_logits(rows, torch.tensor([[0]]), SampleConfig(**values))[0]
     assert not filtered.isnan().any()
-    drawn = draw(filtered, torch.Generator().manual_seed(0))
-    assert filtered[drawn] > -math.inf
+    for point in (0.0, 0.5, 1.0 - 2.0**-53):
+        assert filtered[draw(filtered.numpy(), point)] > -math.inf
+    drawn = draw(filtered.numpy(), 0.7)
     if values["temperature"] == 0 and values["repetition_penalty"] == 1:
         assert drawn == int(rows.argmax())
 
 
+@given(
+    logits=st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=12),
+    temperature=st.floats(0, 1e6),
+    point=st.floats(0, 1, exclude_max=True),
+)
+def test_temperature_of_a_draw_is_that_of_the_filter(logits: list[float], temperature: float, point: float) -> None:
+    rows = torch.tensor(logits, dtype=torch.float32)
+    cumulative = apply_temperature(rows.double(), temperature).softmax(-1).cumsum(-1)
+    drawn = draw(rows.numpy(), point, temperature)
+    before = float(cumulative[drawn - 1]) if drawn else 0.0
+    assert before - 1e-6 <= point <= float(cumulative[drawn]) + 1e-6
+
+
+def test_a_draw_inverts_the_cumulative_distribution() -> None:
+    logits = FLAT.numpy()
+    drawn = [draw(logits, point) for point in (0.0, 0.0999, 0.1001, 0.4999, 0.5001, 0.7999, 0.8001, 0.9999)]
+    assert drawn == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [draw(LOGITS.numpy(), point) for point in (0.0, 0.8999, 0.9001, 1 - 2**-53)] == [0, 0, 3, 3]
+
+
 def test_drawn_frequencies_are_the_probabilities() -> None:
     expected = torch.tensor([0.5, 0.0, 0.25, 0.15, 0.09, 0.01])
-    logits, possible, n = expected.log(), expected > 0, 1000
+    logits, possible, n = expected.log().numpy(), expected > 0, 1000
     chi_square = 0.0
     for seed in range(20):
-        generator = torch.Generator().manual_seed(seed)
-        counts = torch.bincount(torch.tensor([draw(logits, generator) for _ in range(n)]), minlength=6)
+        points = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
+        counts = torch.bincount(torch.tensor([draw(logits, point) for point in points]), minlength=6)
         assert counts[1] == 0
         chi_square += ((counts - n * expected)[possible] ** 2 / (n * expected[possible])).sum().item()
     assert 48.0 < chi_square < 124.8, "outside of 99.7 % of chi-square with 20 x 4 degrees of freedom"
-
-
-def test_one_draw_takes_one_number_whatever_the_logits() -> None:
-    one, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
-    draw(LOGITS, one)
-    draw(torch.zeros(1000), other)
-    assert torch.equal(one.get_state(), other.get_state())

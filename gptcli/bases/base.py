@@ -50,13 +50,17 @@ class Base:
     """``vocab_size`` is the tokenizer's: rows that only pad a vocabulary are left out."""
     tokenizer: Tokenizer
     weights: Mapping[str, Tensor]
-    """By the names of ``GPT(config).state_dict()``, in the number format they are stored in."""
+    """By the names of ``GPT(config).state_dict()``, in the number format they are stored in.
+
+    They may be mapped from files and are not to be changed; ``build_model`` makes copies that can be."""
     origin: Mapping[str, str | int] = field(default_factory=dict)
     """Where exactly they come from: repository and revision, file and SHA-256, or run and step."""
     notes: tuple[str, ...] = ()
     """What a user should know, each a sentence."""
     chat: ChatTemplate | None = None
     """The template of a run that was tuned on conversations."""
+    val_loss: float | None = None
+    """Of a run's checkpoint, in nats a token, where it was evaluated."""
 
 
 def build_model(base: Base, *, dtype: torch.dtype | None = torch.float32) -> GPT:

@@ -209,12 +209,6 @@ def checkpoint_path(run: RunDir, which: Which) -> Path:
     return path
 
 
-def checkpoint_facts(run: RunDir, which: Which) -> tuple[int, float | None]:
-    """Return the step of a run's best or latest checkpoint, and the val_loss at that step where it is known."""
-    state = _load_state(checkpoint_path(run, which))
-    return state.step, state.val_loss
-
-
 def refuse_lost_weights(run: RunDir) -> None:
     """Raise ``RunError`` for a finetune, which begins with a checkpoint; a run from scratch may have none yet."""
     if (run.base_path / "base.json").is_file() and (base := run.base()) is not None:

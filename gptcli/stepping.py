@@ -139,9 +139,10 @@ class Stepper:
         if keys.size > MANY_KEYS * self.n_rows:
             return _attend_in_threads(q, keys, values).reshape(self.n_rows, H * D)
         scores = np.matmul(q, keys.swapaxes(1, 2))
-        shares = torch.from_numpy(scores)
-        torch.softmax(shares, -1, out=shares)
+        scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
         y: Floats = np.matmul(scores, values)
+        y /= np.add.reduce(scores, axis=-1, keepdims=True)
         return y.reshape(self.n_rows, H * D)
 
     def _turned(self, qk: Floats, qk_norm: Floats, place: int) -> Floats:

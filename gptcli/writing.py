@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gptcli.bases.opening import open_base, run_named
 from gptcli.chat_template import ChatTemplate
-from gptcli.checkpoints import Which, checkpoint_facts
+from gptcli.checkpoints import Which
 from gptcli.config import SampleConfig, TrainConfig
 from gptcli.decoder import Decoder, WeightFormat
 from gptcli.device import choose_setup, detect
@@ -59,11 +59,16 @@ def open_writing_model(
         on_notice(line)
     decoder = Decoder(base.config, base.weights, weight_format=weight_format, device=setup.device)
     run = run_named(name) if base.kind == "run" else None
-    step, val_loss = None, None
-    if run is not None:
-        step, val_loss = checkpoint_facts(run, which)
-        if not run.has_ended:
-            on_notice(f"The run {run.name} has not ended yet; this is its checkpoint of step {step:,}.")
+    step = int(base.origin["step"]) if run is not None else None
+    if run is not None and not run.has_ended:
+        on_notice(f"The run {run.name} has not ended yet; this is its checkpoint of step {step:,}.")
     return WritingModel(
-        run.name if run else name, run, step, val_loss, decoder, base.tokenizer, base.chat, default_settings(run)
+        run.name if run else name,
+        run,
+        step,
+        base.val_loss,
+        decoder,
+        base.tokenizer,
+        base.chat,
+        default_settings(run),
     )

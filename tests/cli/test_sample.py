@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -283,8 +284,30 @@ def test_prompt_longer_than_the_context_is_said_to_be_trimmed(trained: Path) -> 
     assert "at once" not in run_cli(trained, "sample", "tiny", "-p", "The").stderr
 
 
-def test_run_that_has_not_ended_is_said(trained: Path) -> None:
+def test_run_that_has_not_ended_is_said(trained: Path, tmp_path: Path) -> None:
     assert "has not ended" not in run_cli(trained, "sample", "tiny").stderr
+    shutil.copytree(trained / "runs" / "tiny", tmp_path / "runs" / "tiny")
+    metrics = tmp_path / "runs" / "tiny" / "metrics.jsonl"
+    lines = metrics.read_text("utf-8").splitlines(keepends=True)
+    metrics.write_text("".join(line for line in lines if '"run_finished"' not in line), "utf-8")
+    done = run_cli(tmp_path, "sample", "tiny")
+    assert (done.code, "has not ended yet; this is its checkpoint of step 12." in done.stderr) == (0, True)
+
+
+def test_newest_whole_checkpoint_writes_where_the_best_is_damaged(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    longer = run_cli(
+        tmp_path, "train", "--resume", "--run", "tiny", "--set", "max_steps=16", "--set", "keep_checkpoints=2"
+    )
+    assert longer.code == 0, longer.stderr
+    checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
+    best = (checkpoints / "best").read_text("utf-8").strip()
+    other = max(path.name for path in checkpoints.glob("step_*") if path.name != best)
+    (checkpoints / best / "state.json").unlink()
+    done = run_cli(tmp_path, "sample", "tiny", "-p", "The ", "--json")
+    assert done.code == 0, done.stderr
+    assert done.json()["step"] == int(other.removeprefix("step_"))
+    assert best in done.stderr
 
 
 @pytest.mark.parametrize("args", [("--dtype", "float16"), ("--dtype", "bfloat16"), ("--quantize", "int8")])

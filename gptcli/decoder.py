@@ -167,13 +167,14 @@ class Reading:
             self.length = min(self.length, _common_prefix(self._known, window[0]), window.size(1) - 1)
             self._known = None
         self.start, self._latest = start, window
-        unread, past = window[:, self.length :], self.length
-        self.length = window.size(1)
-        device_type = self.cache.device.type
-        if not torch.is_autocast_enabled(device_type):
-            return self._read(unread, past)
-        with torch.autocast(device_type, enabled=False):
-            return self._read(unread, past)
+        unread, device_type = window[:, self.length :], self.cache.device.type
+        if torch.is_autocast_enabled(device_type):
+            with torch.autocast(device_type, enabled=False):
+                logits = self._read(unread, self.length)
+        else:
+            logits = self._read(unread, self.length)
+        self.length = window.size(1)  # only now: an interrupt leaves what was read before
+        return logits
 
     def _read(self, tokens: Tensor, past: int) -> Tensor:
         n_rows, n_tokens = tokens.shape

@@ -156,6 +156,33 @@ def test_reply_that_was_stopped_leaves_the_decoder_ready(bpe: Tokenizer) -> None
     assert list(generate(decoder, bpe, "The", settings)) == whole
 
 
+class Interrupting(Counting):
+    """A matrix that is interrupted once, the fourth time."""
+
+    def step(self, x: Floats) -> Floats:
+        y = super().step(x)
+        if len(self.counts) == 4:
+            raise KeyboardInterrupt
+        return y
+
+
+def test_reply_interrupted_inside_a_step_leaves_the_decoder_ready(bpe: Tokenizer) -> None:
+    model = random_gpt()
+    decoder, settings = decoder_of(model), SampleConfig(max_new_tokens=20, temperature=1.0)
+    first, second = decoder.parts.layers
+    layers = [first, replace(second, qkv=Interrupting(second.qkv, []))]
+    decoder.parts, pieces = replace(decoder.parts, layers=layers), list[Piece]()
+    with pytest.raises(KeyboardInterrupt):
+        pieces.extend(generate(decoder, bpe, "The", settings))
+    kept = torch.tensor([*prompt_ids(bpe, "The").tolist(), *ids(pieces), 7])
+    expected = list(generate(decoder_of(model), bpe, kept, settings, logprobs=True))
+    again = list(generate(decoder, bpe, kept, settings, logprobs=True))
+    assert [piece.logprob for piece in again] == pytest.approx([piece.logprob for piece in expected], abs=1e-4)
+    whole = list(generate(decoder, bpe, "The", settings))
+    assert whole[: len(pieces)] == pieces
+    assert 0 < len(pieces) < len(whole)
+
+
 def test_logprobs_are_those_of_the_model_whatever_the_filters(bpe: Tokenizer) -> None:
     model, prompt = random_gpt(block_size=64), prompt_ids(bpe, "The")
     settings = SampleConfig(

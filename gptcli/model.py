@@ -23,45 +23,6 @@ Reduction = Literal["mean", "sum", "none"]
 GPT2_NORM_EPS = 1e-5
 
 
-class KVCache:
-    """Keys and values of the positions a model has seen, in buffers of fixed size.
-
-    ``length`` positions are filled; ``GPT.forward(cache=...)`` appends to them. At most ``block_size`` fit.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        batch_size: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        shape = (batch_size, config.kv_heads, config.block_size, config.head_width)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.length = 0
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store ``k`` and ``v`` (B, K, T, D) of one layer behind the filled part; return all of both so far."""
-        end = self.length + k.size(2)
-        self.keys[layer][:, :, self.length : end] = k
-        self.values[layer][:, :, self.length : end] = v
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-
-    def expand(self, batch_size: int) -> KVCache:
-        """Return a copy of a cache of one sequence for ``batch_size`` sequences that go on from the same text."""
-        copy = object.__new__(KVCache)
-        copy.keys = [k.expand(batch_size, -1, -1, -1).clone() for k in self.keys]
-        copy.values = [v.expand(batch_size, -1, -1, -1).clone() for v in self.values]
-        copy.length = self.length
-        return copy
-
-    def reset(self) -> None:
-        """Forget everything; the buffers are used again."""
-        self.length = 0
-
-
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
     """Return cos and sin of the rotary angles, (block_size, D) each, for ``rotate`` (Su et al. 2021, in halves).
 
@@ -80,11 +41,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention, with a cache when one is given."""
+    """Causal self-attention."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.n_head, self.kv_heads, self.head_width = config.n_head, config.kv_heads, config.head_width
         width = self.n_head * self.head_width
         self.qkv = nn.Linear(config.n_embd, width + 2 * self.kv_heads * self.head_width, bias=config.bias)
@@ -97,8 +57,8 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(self.head_width, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(self.head_width, eps=config.norm_eps)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Tensor:
-        """Mix ``x`` (B, T, C) over its earlier positions and those in the cache; returns (B, T, C)."""
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Mix ``x`` (B, T, C) over its earlier positions; returns (B, T, C)."""
         B, T, _ = x.shape  # noqa: N806 - the letters of the shape comments
         qkv = self.qkv(x).view(B, T, self.n_head + 2 * self.kv_heads, self.head_width)
         q, k, v = qkv.split((self.n_head, self.kv_heads, self.kv_heads), dim=2)  # (B, T, heads, D)
@@ -107,19 +67,12 @@ class Attention(nn.Module):
             q = rotate(self.q_norm(q.float()), *rotary).to(v.dtype)
             k = rotate(self.k_norm(k.float()), *rotary).to(v.dtype)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, D)
-        y = self._attend(q, k, v, cache)
+        y = self._attend(q, k, v)
         return F.dropout(self.proj(y.transpose(1, 2).reshape(B, T, -1)), self.dropout, self.training)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Scaled dot-product attention, (B, H, T, D); in float32 on a CPU, where bfloat16's backward is 7x slower."""
         dtype = q.dtype
-        n_past = cache.length if cache is not None else 0
-        if cache is not None:
-            k, v = cache.append(self.layer, k.to(cache.keys[0].dtype), v.to(cache.values[0].dtype))
-            q = q.to(k.dtype)
-        mask = None
-        if n_past and q.size(2) > 1:
-            mask = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device).tril(diagonal=n_past)
         if q.device.type == "cpu":
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast(q.device.type, enabled=False):
@@ -127,9 +80,8 @@ class Attention(nn.Module):
                 q,
                 k,
                 v,
-                attn_mask=mask,
                 dropout_p=self.attention_dropout if self.training else 0.0,
-                is_causal=n_past == 0 and q.size(2) > 1,
+                is_causal=True,
                 enable_gqa=self.kv_heads != self.n_head,
             )
         return y.to(dtype)
@@ -184,17 +136,17 @@ def norm(config: ModelConfig) -> nn.Module:
 class Block(nn.Module):
     """Attention and MLP, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm1 = norm(config)
-        self.attn = Attention(config, layer)
+        self.attn = Attention(config)
         self.norm2 = norm(config)
         self.mlp: nn.Module = GatedMLP(config) if config.family == "modern" else GeluMLP(config)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         """(B, T, C) to (B, T, C)."""
-        x = x + self.attn(self.norm1(x), rotary, cache)
+        x = x + self.attn(self.norm1(x), rotary)
         return x + F.dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
 
 
@@ -213,7 +165,7 @@ class GPT(nn.Module):
         self.gradient_checkpointing = False
         self.wte = Embedding(config.vocab_size, config.n_embd)
         self.wpe = Embedding(config.block_size, config.n_embd) if config.family == "gpt2" else None
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = norm(config)
         self.head = None if config.tie_embeddings else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if not self.wte.weight.is_meta:
@@ -232,32 +184,26 @@ class GPT(nn.Module):
         tokens: Tensor,
         targets: Tensor | None = None,
         *,
-        cache: KVCache | None = None,
         reduction: Reduction = "mean",
-        last_only: bool = False,
     ) -> Tensor:
         """Return logits, or with ``targets`` the cross-entropy in nats.
 
-        tokens: (B, T) int64 with T at most ``block_size`` less the cache's length. Logits are float32 (B, T, V),
-        (B, 1, V) with ``last_only``. targets: (B, T) int64, -1 where a position is not scored; the loss is a scalar,
-        or (B, T) with ``reduction="none"`` (0 where not scored). A cache is filled on the way.
+        tokens: (B, T) int64 with T at most ``block_size``. Logits are float32 (B, T, V). targets: (B, T) int64, -1
+        where a position is not scored; the loss is a scalar, or (B, T) with ``reduction="none"`` (0 where not scored).
         """
-        n_past = cache.length if cache is not None else 0
-        end = n_past + tokens.size(1)
+        end = tokens.size(1)
         assert end <= self.config.block_size, f"{end} positions do not fit into block_size {self.config.block_size}"
         x = self.wte(tokens).float()  # (B, T, C), the residual stream
         rotary = None
         if self.wpe is not None:
-            x = x + self.wpe.weight[n_past:end]
+            x = x + self.wpe.weight[:end]
             x = F.dropout(x, self.config.dropout, self.training)
         else:
-            rotary = (self.get_buffer("cos")[n_past:end], self.get_buffer("sin")[n_past:end])
+            rotary = (self.get_buffer("cos")[:end], self.get_buffer("sin")[:end])
         again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            x = checkpoint(block, x, rotary, cache, use_reentrant=False) if again else block(x, rotary, cache)
-        if cache is not None:
-            cache.length = end
-        x = self.norm(x[:, -1:] if last_only else x)
+            x = checkpoint(block, x, rotary, use_reentrant=False) if again else block(x, rotary)
+        x = self.norm(x)
         logits = F.linear(x, self.wte.weight if self.head is None else self.head.weight).float()
         if targets is None:
             return logits

@@ -241,6 +241,7 @@ def test_decoder_of_an_adapted_model_knows_its_adapters(dtype: torch.dtype) -> N
         for name, p in block.named_parameters():
             if p.dim() > 1 and "attn" in name:
                 p.data = p.data.to(dtype)
+    torch.manual_seed(3)
     add_adapters(model, FinetuneConfig(lora_rank=2, lora_targets=("attn.qkv", "mlp.*")))
     with torch.no_grad():
         for name, p in model.named_parameters():

@@ -10,7 +10,7 @@ import transformers
 
 from gptcli.config import ModelConfig
 from gptcli.interchange import from_transformers, to_transformers, to_transformers_config
-from gptcli.model import GPT, KVCache, empty_model
+from gptcli.model import GPT, empty_model
 
 MODERN = ModelConfig(n_layer=3, n_head=4, n_kv_head=2, n_embd=32, block_size=24, vocab_size=61)
 GPT2 = ModelConfig(family="gpt2", n_layer=3, n_head=4, n_embd=32, block_size=24, vocab_size=61, bias=True)
@@ -112,53 +112,6 @@ def test_future_token_never_changes_an_earlier_logit(config: ModelConfig) -> Non
             after = model(changed)
             assert torch.equal(after[:, :place], before[:, :place])
             assert not torch.equal(after[:, place], before[:, place])
-
-
-@FAMILIES
-@pytest.mark.parametrize("pieces", [[24], [1] * 24, [7, 1, 1, 9, 1, 5], [23, 1]], ids=str)
-def test_cache_gives_the_logits_of_the_full_pass(config: ModelConfig, pieces: list[int]) -> None:
-    model = random_gpt(config)
-    tokens = random_tokens(config, 2, sum(pieces))
-    cache = KVCache(config, 2)
-    with torch.inference_mode():
-        seen = torch.cat([model(piece, cache=cache) for piece in torch.split(tokens, pieces, dim=1)], dim=1)
-        torch.testing.assert_close(seen, model(tokens), atol=1e-4, rtol=1e-4)
-    assert cache.length == sum(pieces)
-
-
-@FAMILIES
-def test_expanded_cache_goes_on_from_the_same_text_on_its_own(config: ModelConfig) -> None:
-    model = random_gpt(config)
-    prompt, tails = random_tokens(config, 1, 9), random_tokens(config, 3, 4)
-    one = KVCache(config, 1)
-    with torch.inference_mode():
-        model(prompt, cache=one)
-        three = one.expand(3)
-        expected = model(torch.cat((prompt.expand(3, -1), tails), dim=1))[:, 9:]
-        torch.testing.assert_close(model(tails, cache=three), expected, atol=1e-4, rtol=1e-4)
-        assert (one.length, three.length) == (9, 13)
-        torch.testing.assert_close(model(tails[:1], cache=one), expected[:1], atol=1e-4, rtol=1e-4)
-
-
-@FAMILIES
-def test_reset_cache_knows_nothing_of_the_former_text(config: ModelConfig) -> None:
-    model = random_gpt(config)
-    cache = KVCache(config, 1)
-    first, second = random_tokens(config, 2, 1, 12)
-    with torch.inference_mode():
-        model(first, cache=cache)
-        cache.reset()
-        torch.testing.assert_close(model(second, cache=cache), model(second), atol=1e-4, rtol=1e-4)
-
-
-@FAMILIES
-def test_last_only_is_the_last_row_of_all_logits(config: ModelConfig) -> None:
-    model = random_gpt(config)
-    tokens = random_tokens(config, 2, 11)
-    with torch.inference_mode():
-        last = model(tokens, last_only=True)
-        assert last.shape == (2, 1, 61)
-        torch.testing.assert_close(last, model(tokens)[:, -1:])
 
 
 @FAMILIES

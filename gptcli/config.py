@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 # More than any model has, and little enough for torch to count the bytes of any weight.
 MAX_SIZE = 2**27
+# Texts drawn together; a slip of the finger should not fill the memory.
+MAX_SAMPLES = 10_000
 Positive = Annotated[int, Field(gt=0)]
 Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
 Count = Annotated[int, Field(ge=0)]
@@ -289,7 +291,7 @@ class SampleConfig(_Section):
     """End before the first of these strings."""
     seed: Seed = 1337
     """Seed of the draws; sample number i draws from seed + i."""
-    num_samples: Positive = 1
+    num_samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     """Texts to draw."""
 
     @field_validator("stop", mode="before")

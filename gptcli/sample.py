@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from gptcli.chat_template import ChatTemplate, Message, write_prompt
@@ -147,10 +148,10 @@ def draw(logits: npt.NDArray[np.float32], point: float, temperature: float = 1.0
 def context_window(n_tokens: int, block_size: int) -> int:
     """Return where the context starts from which token number ``n_tokens`` is predicted.
 
-    It is 0 up to ``block_size``; then it moves on in strides of half a block, so that a cache is filled again once
-    a stride and not for every token. The context is never longer than ``block_size`` nor empty.
+    It is 0 up to ``block_size``; then it moves on in strides of a quarter, so that a cache is filled again once a
+    stride and not for every token. The context is never longer than ``block_size``, nor shorter than three quarters.
     """
-    stride = max(1, block_size // 2)
+    stride = max(1, block_size // 4)
     return -(-max(0, n_tokens - block_size) // stride) * stride
 
 
@@ -320,13 +321,14 @@ def _pieces(
     end = len(first) + config.max_new_tokens
     reading = decoder.begin(end, use_cache=use_cache)
     writers = [_Writer(sample, tokenizer, config) for sample in range(config.num_samples)]
-    texts = torch.zeros(len(writers), end, dtype=torch.int64)
-    texts[:, : len(first)] = first
+    texts = F.pad(first.expand(len(writers), -1), (0, min(config.max_new_tokens, POINTS)))
     try:
         for n in range(len(first), end):
             start = context_window(n, decoder.config.block_size)
             rows = texts[:1, :n] if n == len(first) else texts[:, :n]  # the prompt is read once for all samples
             raw = _checked(reading.read(rows, start)[:, : tokenizer.vocab_size])
+            if n == texts.size(1):
+                texts = F.pad(texts, (0, n))
             for writer, token_id in _drawn(raw, rows[:, start:], writers, config):
                 texts[writer.sample, n] = token_id
                 yield writer.write(token_id, _logprob(raw, writer.sample, token_id) if logprobs else None)

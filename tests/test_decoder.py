@@ -13,7 +13,9 @@ from gptcli.lora import add_adapters
 from gptcli.matrices import Float32Matrix
 from gptcli.model import GPT
 from gptcli.stepping import MANY_KEYS
+from tests.random_models import counted, random_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
     "gpt2 with biases, exact gelu": {"family": "gpt2", "bias": True, "gelu": "exact"},
@@ -25,24 +27,10 @@ SHAPE = pytest.mark.parametrize("shape", list(SHAPES))
 TOLERANCES: dict[WeightFormat, float] = {"float32": 2e-5, "float16": 3e-3, "bfloat16": 6e-2, "int8": 1e-1}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny products on a busy machine are forty times faster without other threads to wait for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random_gpt(shape: str = "modern", **changes: Any) -> GPT:  # noqa: ANN401
     """A model of random weights, norms and biases included."""
     values = {"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 24, "vocab_size": 51, **SHAPES[shape], **changes}
-    model = GPT(ModelConfig.model_validate(values))
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) * 0.2 + (1.0 if p.dim() < 2 else 0.0))
-    return model.eval()
+    return random_model(ModelConfig.model_validate(values), 0.2)
 
 
 def tokens(rows: int, n: int, seed: int = 0) -> Tensor:
@@ -109,25 +97,6 @@ def test_long_texts_are_attended_to_in_threads(family: str) -> None:
     reading.read(texts[:, : n - 4], 0)
     for length, logits in read_on(reading, texts, n - 3):
         assert close(logits, expected(model, texts[:, :length]), 5e-5)
-
-
-def counted(decoder: Decoder) -> list[int]:
-    """Note how many positions each read goes through: the rows that the first layer is asked for."""
-    counts: list[int] = []
-    matrix = decoder.parts.layers[0].qkv
-    rows, step = matrix.rows, matrix.step
-
-    class Counting:
-        def rows(self, x: Tensor) -> Tensor:
-            counts.append(len(x))
-            return rows(x)
-
-        def step(self, x: Any) -> Any:  # noqa: ANN401
-            counts.append(len(x))
-            return step(x)
-
-    object.__setattr__(decoder.parts.layers[0], "qkv", Counting())
-    return counts
 
 
 def test_text_that_begins_like_the_last_is_read_from_where_they_differ() -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -11,7 +10,9 @@ import transformers
 from gptcli.config import ModelConfig
 from gptcli.interchange import from_transformers, to_transformers, to_transformers_config
 from gptcli.model import GPT, empty_model
+from tests.random_models import random_model
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MODERN = ModelConfig(n_layer=3, n_head=4, n_kv_head=2, n_embd=32, block_size=24, vocab_size=61)
 GPT2 = ModelConfig(family="gpt2", n_layer=3, n_head=4, n_embd=32, block_size=24, vocab_size=61, bias=True)
 FAMILIES = pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])
@@ -31,23 +32,9 @@ SHAPES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny products on a busy machine are forty times faster without other threads to wait for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random_gpt(config: ModelConfig) -> GPT:
     """A model in which every weight matters: neither the zeros nor the ones of an initialisation."""
-    model = GPT(config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) * 0.25 + (1.0 if p.dim() < 2 else 0.0))
-    return model.eval()
+    return random_model(config, 0.25, seed=1)
 
 
 def random_tokens(config: ModelConfig, *shape: int) -> torch.Tensor:

@@ -133,10 +133,8 @@ class RunDir:
         with self.metrics_path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             last = file.read().splitlines()[-1:]
-        with contextlib.suppress(ValueError):
-            event = json.loads(last[0]) if last else {}
-            return event.get("event") == "run_finished" and event.get("reason") in ("completed", "stopped_early")
-        return False
+        event = (_event(last[0]) if last else None) or {}
+        return event.get("event") == "run_finished" and event.get("reason") in ("completed", "stopped_early")
 
     def dataset(self) -> TokenDataset:
         """Open the tokens the run is trained on; raises ``CorpusError`` when they are gone or are not the same."""
@@ -363,11 +361,9 @@ def base_val_loss(run: RunDir) -> float | None:
         return None
     with run.metrics_path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if '"evaluated"' in line:
-                with contextlib.suppress(ValueError):
-                    event = json.loads(line)
-                    loss = event.get("val_loss")
-                    return loss if event.get("step") == 0 and isinstance(loss, float) else None
+            if '"evaluated"' in line and (event := _event(line)) is not None:
+                loss = event.get("val_loss")
+                return loss if event.get("step") == 0 and isinstance(loss, float) else None
     return None
 
 
@@ -381,14 +377,23 @@ def truncate_metrics(run: RunDir, step: int, done: Mapping[str, int]) -> None:
         return
     kept = []
     for line in run.metrics_path.read_bytes().splitlines(keepends=True):
-        try:
-            event = json.loads(line)
-        except ValueError:
+        event = _event(line)
+        if event is None:
             break
-        if event.get("step", 0) <= done.get(event.get("event"), step) and event.get("event") != "run_finished":
+        if event.get("step", 0) <= done.get(event["event"], step) and event["event"] != "run_finished":
             kept.append(line)
     with atomic_write(run.metrics_path) as file:
         file.writelines(kept)
+
+
+def _event(line: str | bytes) -> dict[str, Any] | None:
+    """Return the event that a line of the metrics holds; None for a damaged line."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("step", 0), int)
+    return event if whole else None
 
 
 def _differences(now: DatasetManifest, then: DatasetManifest) -> Iterator[tuple[str, str, str]]:

@@ -16,7 +16,16 @@ from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.fetch.fetching import fetch
 from gptcli.prepare import prepare
 from gptcli.profiles import build_profile
-from gptcli.runs import RunDir, change_run, check_run_name, create_run, find_run, run_names, truncate_metrics
+from gptcli.runs import (
+    RunDir,
+    base_val_loss,
+    change_run,
+    check_run_name,
+    create_run,
+    find_run,
+    run_names,
+    truncate_metrics,
+)
 from gptcli.shards import TokenDataset, open_dataset
 from gptcli.tokenizer import char_tokenizer, save_tokenizer
 
@@ -158,6 +167,24 @@ def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(run: RunDir) -
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "st')
     truncate_metrics(run, 2, {})
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "[]", "null", '"run_finished"', "[" * 100_000, '{"event": [], "step": "x"}', "{", "\ufffd"]
+)
+def test_a_damaged_last_line_of_the_metrics_is_no_end_and_no_trouble(line: str, run: RunDir) -> None:
+    finished = json.dumps({"event": "run_finished", "step": 1, "reason": "completed"})
+    evaluated = json.dumps({"event": "evaluated", "step": 0, "val_loss": 2.5})
+    run.metrics_path.write_text(f"{finished}\n")
+    ended = run.has_ended
+    run.metrics_path.write_text(f'{evaluated}\n{finished}\n{line} "evaluated"\n{line}\n', "utf-8")
+    assert (ended, run.has_ended) == (True, False)
+    assert base_val_loss(run) == 2.5
+    run.metrics_path.write_text(f'["evaluated"]\n{evaluated}\n{line}\n', "utf-8")
+    assert base_val_loss(run) == 2.5
+    run.metrics_path.write_text(f"{evaluated}\n{line}\n{evaluated}\n", "utf-8")
+    truncate_metrics(run, 2, {})
+    assert run.metrics_path.read_text("utf-8") == f"{evaluated}\n"
 
 
 def test_the_dataset_of_a_run_opens(run: RunDir, tiny_dataset: TokenDataset) -> None:

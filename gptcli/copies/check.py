@@ -6,16 +6,16 @@ What is said of a text lies in a ``CopyReport``. How anything is shown, and wher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from gptcli.copies.exact import Found, Scan, scan, train_pieces
+from gptcli.copies.exact import NGRAMS, Found, Scan, ngram_places, scan, train_passages
 from gptcli.copies.index import NGRAMS_NAME, NgramIndex, parse_ngrams, read_ngrams
 from gptcli.copies.search import Run, find_runs, shortest_run
-from gptcli.copies.words import Words, find_words
+from gptcli.copies.words import Hashes, Places, Words, find_words_of
 from gptcli.documents import read_documents
 from gptcli.errors import FormatError, GptcliError, RunError
 from gptcli.shards import DatasetManifest
@@ -44,10 +44,11 @@ class TrainedRun(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CopiedRun:
-    """Words of a text that stand in the training text one after the other, and where.
+    """Words of a text that stand in the training text one after the other, whatever stands between them, and where.
 
-    ``text`` is them as the checked text has them. ``document`` is the title, or "document 17 of 3,412" where it has
-    none or none is known (``titled`` is False). ``place`` is how far into what was trained on of it, 0..1.
+    ``text`` is them as the checked text has them. ``document`` is the title; where it has none or none is known
+    (``titled`` is False) "the document that begins ...", or by the index "document 17 of the 3,412 trained on".
+    ``place`` is how far into what was trained on of it, 0..1.
     """
 
     words: int
@@ -59,86 +60,110 @@ class CopiedRun:
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What of a text of ``words`` words is copied.
+    """What is copied of a text, or of several with ``words`` words together and ``longest_text`` in the longest.
 
-    ``exact`` says that the training text was read; else the index was asked, which sees runs of ``shortest`` words and
-    more, and a word or two too many at the ends of a run. ``copied_words`` are those in runs of ``copied_from`` words
-    or more. ``novel`` gives by n the share of the text's n-grams that do not stand in the training text.
+    ``exact`` says that the training text was read; else the index was asked, and ``why`` says in a sentence why. It
+    finds runs of ``shortest`` words and more, may miss shorter ones, and sees a word or two too many at the ends of a
+    run. ``copied_words`` are those in runs of ``copied_from`` words or more. ``novel`` gives by n the share of the
+    n-grams that do not stand in the training text.
     """
 
     words: int
+    longest_text: int
     longest: CopiedRun | None
     copied_words: int
     novel: dict[int, float]
     exact: bool
     shortest: int
     copied_from: int = COPIED_WORDS
+    why: str = ""
+
+    @property
+    def too_short(self) -> bool:
+        """Whether nothing was found, and could not have been in so few words."""
+        return self.longest is None and self.longest_text < self.shortest
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-ready values; the keys of ``novel`` are strings."""
-        return {**asdict(self), "novel": {str(n): share for n, share in self.novel.items()}}
+        novel = {str(n): share for n, share in self.novel.items()}
+        return {**asdict(self), "novel": novel, "too_short": self.too_short}
 
     def lines(self) -> list[str]:
         """Return two to four sentences for a person; what they quote may hold any character."""
-        if not self.words:
-            return ["There are no words in the text.", "So there is nothing to be compared with the training text."]
-        lines = [self._longest_line()]
-        if self.longest is not None or self.exact:
-            lines.append(self._copied_line())
-        if self.novel:
+        if self.longest_text < 2:
+            alone = "A word alone is no copy." if self.words else "There are no words in the text."
+            return [alone, "So there is nothing to be compared with the training text."]
+        lines = self._nothing_found() if self.longest is None else self._found(self.longest)
+        if self.exact:
+            return lines
+        whole = self.longest is not None and self.longest.words == self.words
+        return [*lines, self.why] if whole else [*lines, self.why, self._limit()]
+
+    def _nothing_found(self) -> list[str]:
+        if self.exact:
+            return [
+                f"No two of its {self.words:,} words stand together in the training text.",
+                "So nothing of it is copied.",
+            ]
+        if self.too_short:
+            which = "it" if self.longest_text == self.words else "its longest part"
+            return [f"This text is too short to tell whether it is a copy: {which} has {self.longest_text:,} words."]
+        return [f"No copy was found in its {self.words:,} words."]
+
+    def _found(self, run: CopiedRun) -> list[str]:
+        about = "" if self.exact else "about "
+        document = f'"{run.document}"' if run.titled else run.document
+        where = f'in {document} at {100 * run.place:.0f} %: "{_quote(run.text)}"'
+        if run.words == self.words:
+            every = "All" if self.exact else "All or nearly all"
+            return [f"{every} of its {run.words:,} words stand together in the training text.", f"They are {where}"]
+        lines = [f"Longest copy: {about}{run.words:,} words in a row, {where}"]
+        copied = f"{about}{self.copied_words:,}" if self.copied_words else "none"
+        lines.append(f"Copied: {copied} of its {self.words:,} words, in runs of {self.copied_from} or more.")
+        if self.exact and self.novel:
             shares = [f"{_percent(share)} of its {n}-grams" for n, share in self.novel.items()]
             lines.append(f"Novel: {', '.join(shares)}.")
-        if not self.exact:
-            lines.append(
-                "The training text was not read, as it is gone or large: "
-                f"by the run's own index, copies of fewer than {self.shortest} words cannot be told from chance."
-            )
         return lines
 
-    def _longest_line(self) -> str:
-        if self.longest is None:
-            if self.exact:
-                return f"No two of its {self.words:,} words stand together in the training text."
-            return f"None of its {self.words:,} words stands in a copied run of {self.shortest} or more."
-        run, about = self.longest, "" if self.exact else "about "
-        where = f'"{run.document}"' if run.titled else run.document
-        return f'Longest copy: {about}{run.words:,} words, in {where} at {100 * run.place:.0f} %: "{_quote(run.text)}"'
-
-    def _copied_line(self) -> str:
-        if not self.copied_words:
-            return f"Copied: none of its {self.words:,} words, in runs of {self.copied_from} or more."
-        about = "" if self.exact else "about "
-        return (
-            f"Copied: {about}{self.copied_words:,} of its {self.words:,} words, in runs of {self.copied_from} or more."
-        )
+    def _limit(self) -> str:
+        if self.too_short:
+            return f"It can tell only copies of {self.shortest:,} or more words from chance."
+        return f"It may miss copies of fewer than {self.shortest:,} words."
 
 
 class CopyIndex:
     """What a run can be asked about copies: its own index, the training text, or both."""
 
-    def __init__(self, index: NgramIndex | None, documents: Path | None, manifest: DatasetManifest) -> None:
+    def __init__(
+        self, index: NgramIndex | None, documents: Path | None, manifest: DatasetManifest, why: str = ""
+    ) -> None:
+        """``why`` is a sentence that says why the documents are not read where there are none."""
         assert index is not None or documents is not None
         self._index, self._documents, self._manifest = index, documents, manifest
         self._plan: SplitPlan | None = None
+        self._why = why
 
-    def check(self, text: str) -> CopyReport:
+    def check(self, texts: str | Sequence[str]) -> CopyReport:
         """Say what of a text is copied; reads the training text where it is at hand, which may take seconds.
 
-        Raises ``FormatError`` when that is damaged and there is no index.
+        Several texts are looked up each by itself and reported as one: no run of words goes on into the next.
+        Raises ``FormatError`` when the training text is damaged and there is no index.
         """
-        words = find_words(text)
+        text, words, begins = find_words_of([texts] if isinstance(texts, str) else texts)
         if self._documents is not None and words.hashes.size:
             try:
-                return _exact_report(text, words, self._scan(words), self._manifest.train.documents)
-            except GptcliError:
+                found = self._scan(words.hashes, begins)
+                return _exact_report(text, words, begins, found, self._manifest.train.documents)
+            except GptcliError as error:
                 if self._index is None:
                     raise
                 self._documents = None
-        if self._index is None:
-            return CopyReport(0, None, 0, {}, exact=True, shortest=2)
-        return _index_report(text, words, self._index)
+                self._why = f"{error.message} So the run's own index was asked."
+        if self._index is None or not words.hashes.size:
+            return CopyReport(0, 0, None, 0, {}, exact=True, shortest=2)
+        return replace(_index_report(text, words, begins, self._index), why=self._why)
 
-    def _scan(self, words: Words) -> Scan:
+    def _scan(self, hashes: Hashes, begins: Places) -> Scan:
         """Read the training text; ``FormatError`` when it is not what the tokens were made from."""
         assert self._documents is not None
         manifest = self._manifest
@@ -149,7 +174,7 @@ class CopyIndex:
                 split_at=manifest.split_at,
                 val_fraction=manifest.val_fraction,
             )
-        found = scan(train_pieces(self._documents, self._plan), words.hashes)
+        found = scan(train_passages(self._documents, self._plan), hashes, begins)
         if found.bytes != manifest.train.bytes:
             raise FormatError(
                 f"{self._documents}: the text is not the one the tokens were made from.",
@@ -161,16 +186,19 @@ class CopyIndex:
 def open_copy_index(run: TrainedRun) -> CopyIndex:
     """Open what a run knows of its training text: the index it carries, and the text itself where that is at hand.
 
-    Raises ``RunError`` for a run that has neither, ``FormatError`` when its index is damaged.
+    Raises ``RunError`` for a run that has neither, ``FormatError`` when its index is damaged and the text is gone.
     """
     manifest = run.manifest()
-    path = run.path / NGRAMS_NAME
-    index = None
-    if manifest.ngrams is not None and path.is_file():
-        index = parse_ngrams(read_ngrams(path, manifest.ngrams), str(path))
     documents = run.documents_path()
+    index = None
+    try:
+        index = _read_index(run.path / NGRAMS_NAME, manifest)
+    except FormatError:
+        if documents is None:
+            raise
+    why = "The corpus is not here as it was trained on, so the run's own index was asked."
     if documents is not None and index is not None and documents.stat().st_size > EXACT_BYTES:
-        documents = None
+        documents, why = None, "The corpus is too large to read again, so the run's own index was asked."
     if index is None and documents is None:
         raise RunError(
             f"The run {run.name!r} has no index of its training text ({NGRAMS_NAME}), and the corpus "
@@ -178,41 +206,65 @@ def open_copy_index(run: TrainedRun) -> CopyIndex:
             f"With the same text the corpus can be asked: gptcli fetch SOURCE --name {manifest.corpus}   "
             f"New runs on more than a few kilobytes of text carry one: gptcli prepare {manifest.corpus} --force",
         )
-    return CopyIndex(index, documents, manifest)
+    return CopyIndex(index, documents, manifest, why)
 
 
-def _exact_report(text: str, words: Words, found: Scan, documents: int) -> CopyReport:
-    novel = {n: float(1 - seen.mean()) for n, seen in found.seen.items()}
-    copied = np.zeros(words.hashes.size, np.bool_)
-    for start in np.flatnonzero(found.seen.get(COPIED_WORDS, np.zeros(0))).tolist():
-        copied[start : start + COPIED_WORDS] = True
-    longest = None if found.longest is None else _exact_run(text, words, found.longest, documents)
-    return CopyReport(words.hashes.size, longest, int(copied.sum()), novel, exact=True, shortest=2)
+def _read_index(path: Path, manifest: DatasetManifest) -> NgramIndex | None:
+    if manifest.ngrams is None or not path.is_file():
+        return None
+    return parse_ngrams(read_ngrams(path, manifest.ngrams), str(path))
+
+
+def _exact_report(text: str, words: Words, begins: Places, found: Scan, documents: int) -> CopyReport:
+    count, most = words.hashes.size, _longest_text(words, begins)
+    # Runs of four words are common in any two texts; in a text of less than eight there is nothing else to count.
+    copied_from = COPIED_WORDS if most >= COPIED_WORDS else min(NGRAMS[0], most)
+    copied = np.zeros(count, np.bool_)
+    if copied_from in found.seen:
+        for start in ngram_places(count, begins, copied_from)[found.seen[copied_from]].tolist():
+            copied[start : start + copied_from] = True
+    return CopyReport(
+        words=count,
+        longest_text=most,
+        longest=None if found.longest is None else _exact_run(text, words, found.longest, documents),
+        copied_words=int(copied.sum()),
+        novel={n: float(1 - seen.mean()) for n, seen in found.seen.items()},
+        exact=True,
+        shortest=2,
+        copied_from=copied_from,
+    )
 
 
 def _exact_run(text: str, words: Words, found: Found, documents: int) -> CopiedRun:
-    document = found.title or _numbered(found.number, documents)
+    document = found.title or f'the document that begins "{found.opening}"'
+    if not found.title and documents == 1:
+        document = "the only document"
     copied = _cut(text, words, found.start, found.start + found.words)
     return CopiedRun(found.words, copied, document, found.place, titled=bool(found.title))
 
 
-def _index_report(text: str, words: Words, index: NgramIndex) -> CopyReport:
-    count = words.hashes.size
+def _index_report(text: str, words: Words, begins: Places, index: NgramIndex) -> CopyReport:
+    count, most = words.hashes.size, _longest_text(words, begins)
     shortest = shortest_run(index, count)
-    runs = find_runs(index, words.hashes)
+    runs = find_runs(index, words.hashes, begins)
     copied, seen = np.zeros(count, np.bool_), np.zeros(max(0, count - shortest + 1), np.bool_)
     for run in runs:
         copied[run.start : run.end] = True
         seen[run.start : max(run.start, run.end - shortest + 1)] = True
+    seen = seen[ngram_places(count, begins, shortest)]
+    copied_from = min([shortest, *(run.end - run.start for run in runs)])
+    while not runs and most < shortest < (needed := shortest_run(index, shortest)):
+        shortest = needed
     longest = max(runs, key=lambda run: (run.end - run.start, -run.start, -run.place), default=None)
     return CopyReport(
         words=count,
+        longest_text=most,
         longest=None if longest is None else _index_run(text, words, longest, index),
         copied_words=int(copied.sum()),
         novel={shortest: float(1 - seen.mean())} if seen.size else {},
         exact=False,
         shortest=shortest,
-        copied_from=shortest,
+        copied_from=copied_from,
     )
 
 
@@ -226,12 +278,17 @@ def _index_run(text: str, words: Words, run: Run, index: NgramIndex) -> CopiedRu
     return CopiedRun(run.end - run.start, _cut(text, words, run.start, run.end), document, place, bool(title))
 
 
-def _numbered(number: int, documents: int, count: int = 1) -> str:
+def _numbered(number: int, documents: int, count: int) -> str:
     """Return what a document without a title is called, or a few of them; ``number`` counts from 0."""
     if documents == 1:
         return "the only document"
     which = f"document {number + 1:,}" if count == 1 else f"documents {number + 1:,} to {number + count:,}"
-    return f"{which} of {documents:,}"
+    return f"{which} of the {documents:,} trained on"
+
+
+def _longest_text(words: Words, begins: Places) -> int:
+    """Return how many words the longest of the texts has."""
+    return int(np.diff(begins, append=words.hashes.size).max(initial=0))
 
 
 def _cut(text: str, words: Words, start: int, end: int) -> str:

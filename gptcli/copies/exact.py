@@ -16,24 +16,30 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gptcli.copies.words import Hashes, Places, find_words, powers
+from gptcli.copies.words import ONE_TEXT, Hashes, Places, find_words, powers
 from gptcli.documents import read_documents
 from gptcli.split import SplitPlan, split_documents
 
 BATCH_CHARS = 1 << 20
 TABLE_BITS = 20
+# Where every text is shorter, those of the longest one's size.
 NGRAMS = (4, 8, 16)
+OPENING_WORDS, OPENING_CHARS = 6, 40
 BASE = 0xA0761D6478BD642F
 # No word has this hash; it stands between documents.
 GAP = np.uint64(0)
 
 
-class Piece(NamedTuple):
-    """A piece of the training text; ``number`` counts its documents from 0."""
+class Passage(NamedTuple):
+    """Some training text, a document or a part of one; ``number`` counts its documents from 0.
+
+    ``opening`` is the first words of the document.
+    """
 
     text: str
     number: int
     title: str
+    opening: str = ""
 
 
 class Found(NamedTuple):
@@ -43,14 +49,16 @@ class Found(NamedTuple):
     words: int
     number: int
     title: str
+    opening: str
     place: float
 
 
 @dataclass(slots=True)
 class Scan:
-    """What a pass over the training text found of a text of ``words`` words.
+    """What a pass over the training text found of texts of ``words`` words.
 
-    ``seen`` says of each n-gram of a size whether it stands there. ``documents`` and ``bytes`` are of what was read.
+    ``seen`` says of each n-gram of a size whether it stands there, in the order of ``ngram_places``.
+    ``documents`` and ``bytes`` are of what was read.
     """
 
     words: int
@@ -60,41 +68,56 @@ class Scan:
     bytes: int = 0
 
 
-def train_pieces(documents: Path, plan: SplitPlan) -> Iterator[Piece]:
+def train_passages(documents: Path, plan: SplitPlan) -> Iterator[Passage]:
     """Yield the training text of a corpus; raises ``FormatError`` for damaged documents."""
-    number = -1
+    number, opening = -1, ""
     for split, item in split_documents(read_documents(documents), plan):
         if split == "train" and item.text:
-            number = max(number + (item.part == 0), 0)
-            yield Piece(item.text, number, item.title)
+            if item.part == 0 or number < 0:
+                number, opening = (
+                    number + 1,
+                    " ".join(item.text.split(None, OPENING_WORDS)[:OPENING_WORDS])[:OPENING_CHARS],
+                )
+            yield Passage(item.text, number, item.title, opening)
 
 
-def scan(pieces: Iterator[Piece], hashes: Hashes) -> Scan:
-    """Look for the words of a text, given by their hashes, in all of the training text."""
-    return _Scanner(hashes).run(pieces)
+def scan(passages: Iterator[Passage], hashes: Hashes, begins: Places = ONE_TEXT) -> Scan:
+    """Look for the words of texts, given by their hashes, in all of the training text.
+
+    ``begins`` are the words that a text begins with; no run goes on from one text into the next.
+    """
+    return _Scanner(hashes, begins).run(passages)
+
+
+def ngram_places(words: int, begins: Places, n: int) -> Places:
+    """Return the words that the n-grams of texts begin at; those over the end of a text are none."""
+    at = np.arange(max(0, words - n + 1))
+    within: Places = at[np.searchsorted(begins, at, "right") == np.searchsorted(begins, at + n - 1, "right")]
+    return within
 
 
 class _Scanner:
-    def __init__(self, hashes: Hashes) -> None:
-        self._hashes = hashes
+    def __init__(self, hashes: Hashes, begins: Places) -> None:
+        self._hashes, self._begins = hashes, begins
+        self._most = int(np.diff(begins, append=hashes.size).max(initial=0))
         self._tables: dict[int, _Ngrams] = {}
         self._sums = _sums(hashes)
         self._scan = Scan(hashes.size)
-        self._sizes = [n for n in NGRAMS if n <= hashes.size]
+        self._sizes = [n for n in NGRAMS if n <= self._most] or [n for n in (self._most,) if n > 1]
         for n in self._sizes:
             self._scan.seen[n] = np.zeros(self._table(n).values.size, np.bool_)
         self._carried = np.zeros(0, np.uint64)
         # Of all words and gaps read so far, the first ones of documents.
         self._starts = array("q")
         self._read = 0
-        self._best, self._best_start, self._best_place, self._best_title = 1, 0, 0, ""
+        self._best, self._best_start, self._best_place, self._best_names = 1, 0, 0, ("", "")
 
-    def run(self, pieces: Iterator[Piece]) -> Scan:
-        batch: list[Piece] = []
+    def run(self, passages: Iterator[Passage]) -> Scan:
+        batch: list[Passage] = []
         size = 0
-        for piece in pieces:
-            batch.append(piece)
-            size += len(piece.text) + 1
+        for passage in passages:
+            batch.append(passage)
+            size += len(passage.text) + 1
             if size >= BATCH_CHARS:
                 self._take(batch)
                 batch, size = [], 0
@@ -113,22 +136,22 @@ class _Scanner:
         start = self._starts[number]
         end = self._starts[number + 1] - 1 if number + 1 < len(self._starts) else self._read
         place = (self._best_place - start) / max(1, end - start)
-        return Found(self._best_start, self._best, number, self._best_title, place)
+        return Found(self._best_start, self._best, number, *self._best_names, place)
 
-    def _take(self, batch: list[Piece]) -> None:
-        """Look at some pieces, with as many of the words before them as a run may have."""
+    def _take(self, batch: list[Passage]) -> None:
+        """Look at some passages, with as many of the words before them as a run may have."""
         texts: list[str] = []
         places: list[int] = []
-        titles: dict[int, str] = {}
+        names: dict[int, tuple[str, str]] = {}
         size = 0
-        for piece in batch:
-            if piece.number >= len(self._starts) + len(places):
+        for passage in batch:
+            if passage.number >= len(self._starts) + len(places):
                 texts.append("\n")
                 size += 1
                 places.append(size)
-            titles[piece.number] = piece.title
-            texts.append(piece.text)
-            size += len(piece.text)
+            names[passage.number] = passage.title, passage.opening
+            texts.append(passage.text)
+            size += len(passage.text)
         text = "".join(texts)
         self._scan.bytes += len(text.encode()) - len(places)
         words = find_words(text)
@@ -139,10 +162,10 @@ class _Scanner:
         self._starts.extend(first_words.tolist())
         self._read += hashes.size
         joined = np.concatenate([self._carried, hashes])
-        self._carried = joined[max(0, joined.size - self._hashes.size) :]
-        self._search(joined, origin, titles)
+        self._carried = joined[max(0, joined.size - self._most) :]
+        self._search(joined, origin, names)
 
-    def _search(self, there: Hashes, origin: int, titles: dict[int, str]) -> None:
+    def _search(self, there: Hashes, origin: int, names: dict[int, tuple[str, str]]) -> None:
         sums = _sums(there)
         inverses = powers(pow(BASE, -1, 1 << 64), there.size)
 
@@ -158,40 +181,57 @@ class _Scanner:
             self._scan.seen[n][which] = True
             kept.append((n, among))
         longer = self._best + 1
-        if longer > self._hashes.size:
+        if longer > self._most:
             return
         among, which = matches(longer, next(places for n, places in reversed(kept) if n <= longer))
-        if not among.size:
+        found = self._proven(longer, there, among, which)
+        if found is None:
             return
         # Of n-grams that begin here: of size ``best`` there are some, of size ``over`` there are none.
-        best, over = longer, self._hashes.size + 1
+        best, over = longer, self._most + 1
         while over - best > 1:
             n = min(2 * best, (best + over) // 2)
             fewer, these = matches(n, among)
-            if fewer.size:
-                best, among, which = n, fewer, these
-            else:
+            proven = self._proven(n, there, fewer, these)
+            if proven is None:
                 over = n
-        self._best, self._best_place = best, int(among[0]) + origin
-        self._best_start = int(self._table(best).first[which[0]])
+            else:
+                best, among, found = n, fewer, proven
+        self._best, self._best_start, self._best_place = best, found[0], found[1] + origin
         number = bisect.bisect_right(self._starts, self._best_place) - 1
-        self._best_title = titles[number]
+        self._best_names = names[number]
+
+    def _proven(self, n: int, there: Hashes, among: Places, which: Places) -> tuple[int, int] | None:
+        """Return where an n-gram begins in the texts and here, of those that seem to be the same the first that is."""
+        # Long sequences can be made whose sums are equal whatever the words are (Thue and Morse).
+        for place, number in zip(map(int, among), map(int, which), strict=True):
+            words = there[place : place + n]
+            for start in self._table(n).begins(number):
+                if np.array_equal(self._hashes[start : start + n], words):
+                    return start, place
+        return None
 
     def _table(self, n: int) -> _Ngrams:
         if n not in self._tables:
-            at = np.arange(self._hashes.size - n + 1)
-            inverses = powers(pow(BASE, -1, 1 << 64), at.size)
-            self._tables[n] = _Ngrams((self._sums[at + n] - self._sums[at]) * inverses)
+            at = ngram_places(self._hashes.size, self._begins, n)
+            inverses = powers(pow(BASE, -1, 1 << 64), self._hashes.size)
+            self._tables[n] = _Ngrams((self._sums[at + n] - self._sums[at]) * inverses[at], at)
         return self._tables[n]
 
 
 class _Ngrams:
-    """The n-grams of a text, to be looked up: ``values`` sorted, ``first`` where each begins, ``which`` each is."""
+    """The n-grams of texts, which begin ``at`` some words, to be looked up: ``values`` sorted, ``which`` each is."""
 
-    def __init__(self, grams: Hashes) -> None:
-        self.values, self.first, self.which = np.unique(grams, return_index=True, return_inverse=True)
+    def __init__(self, grams: Hashes, at: Places) -> None:
+        self.values, self._first, self.which = np.unique(grams, return_index=True, return_inverse=True)
+        self._at = at
         self._rows = np.zeros(1 << TABLE_BITS, np.bool_)
         self._rows[grams >> np.uint64(64 - TABLE_BITS)] = True
+
+    def begins(self, number: int) -> Iterator[int]:
+        """Yield the words at which an n-gram of the texts begins, given by its number among ``values``."""
+        yield int(self._at[self._first[number]])
+        yield from self._at[np.flatnonzero(self.which == number)[1:]].tolist()
 
     def find(self, grams: Hashes, places: Places) -> tuple[Places, Places]:
         """Return those of the places whose n-gram is one of the text's, and which it is."""

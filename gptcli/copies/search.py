@@ -15,7 +15,7 @@ import numpy as np
 
 from gptcli.copies.grams import CYCLE, GRAM_WORDS, Codes, Pattern, codes_of, gram_hashes, pattern
 from gptcli.copies.index import NgramIndex
-from gptcli.copies.words import Hashes, Places
+from gptcli.copies.words import ONE_TEXT, Hashes, Places
 
 # How likely it is that a text that copies nothing is said to copy something.
 CHANCE = 0.01
@@ -57,8 +57,10 @@ def shortest_run(index: NgramIndex, words: int) -> int:
     return pattern(index.rate).words_for(bits_needed(index, words)) + GRAM_WORDS - 1
 
 
-def find_runs(index: NgramIndex, hashes: Hashes) -> list[Run]:
-    """Return all runs of the words of a text, given by their hashes, that stand in the training text.
+def find_runs(index: NgramIndex, hashes: Hashes, begins: Places = ONE_TEXT) -> list[Run]:
+    """Return all runs of the words of texts, given by their hashes, that stand in the training text.
+
+    ``begins`` are the words that a text begins with; no run goes on from one text into the next.
 
     A run may be too long by a word or two at either end, whose bits are equal by chance. A long text is searched in
     segments, so a run of more than ``OVERLAP_WORDS`` words may be given as several.
@@ -67,7 +69,8 @@ def find_runs(index: NgramIndex, hashes: Hashes) -> list[Run]:
     runs = []
     for begin in range(0, hashes.size, SEGMENT_WORDS):
         segment = hashes[begin : begin + SEGMENT_WORDS + OVERLAP_WORDS]
-        for start, end, place in _find_in_segment(_Query(index, segment, needed), segment.size):
+        query = _Query(index, segment, np.unique(np.maximum(begins - begin, 0)), needed)
+        for start, end, place in _find_in_segment(query, segment.size):
             runs.append(Run(begin + start, begin + end, place))
     return runs
 
@@ -83,12 +86,12 @@ def _find_in_segment(query: _Query, size: int) -> list[Run]:
 
 
 class _Query:
-    """A text to be looked for in an index; of its bits so many have to be equal."""
+    """Texts to be looked for in an index; of the bits of one so many have to be equal."""
 
-    def __init__(self, index: NgramIndex, hashes: Hashes, needed: int) -> None:
-        self._index, self._pattern, self._needed = index, pattern(index.rate), needed
+    def __init__(self, index: NgramIndex, hashes: Hashes, begins: Places, needed: int) -> None:
+        self._index, self._pattern, self._needed, self._begins = index, pattern(index.rate), needed, begins
         self._window = min(self._needed, MAX_WINDOW)
-        grams = gram_hashes(hashes, np.zeros(1, np.int64))
+        grams = gram_hashes(hashes, begins)
         self._codes = codes_of(grams)
         self._before = _last_seen(grams)
         self._line = functools.lru_cache(CYCLE)(self._make_line)
@@ -160,14 +163,16 @@ class _Query:
         bits = there // CYCLE * index.rate + line.slots[inside]
         equal = ((index.stream[bits >> 3] >> (7 - (bits & 7)).astype(np.uint8)) & 1) == line.bits[inside]
         document = np.searchsorted(index.ends, there, "right")
-        cuts = np.flatnonzero((equal[1:] != equal[:-1]) | (document[1:] != document[:-1])) + 1
+        text = np.searchsorted(self._begins, words, "right")
+        parted = (document[1:] != document[:-1]) | (text[1:] != text[:-1])
+        cuts = np.flatnonzero((equal[1:] != equal[:-1]) | parted) + 1
         bounds = np.concatenate([[0], cuts, [equal.size]])
         for number in np.flatnonzero(np.diff(bounds) >= self._needed).tolist():
             first, last = bounds[number : number + 2].tolist()
             kept = words[first:last]
             if equal[first] and (self._before[kept] < kept[0]).sum() >= OWN_SHARE * self._needed:
                 begin = int(index.ends[document[first] - 1]) if document[first] else 0
-                start = max(int(kept[0]) - GRAM_WORDS + 1, begin - place, 0)
+                start = max(int(kept[0]) - GRAM_WORDS + 1, begin - place, int(self._begins[text[first] - 1]))
                 yield Run(start, int(kept[-1]) + 1, start + place)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,9 @@ CHUNK_CHARS = 1 << 15
 BASE = 0x9E6C63D0876A9A47 | 1
 MASK = (1 << 64) - 1
 
+# With which words texts begin where there is one.
+ONE_TEXT: Places = np.zeros(1, np.int64)
+
 _kinds = np.full(0x110000, UNKNOWN, np.uint8)
 
 
@@ -44,6 +48,15 @@ class Words(NamedTuple):
     starts: Places
     ends: Places
     hashes: Hashes
+
+
+def find_words_of(texts: Sequence[str]) -> tuple[str, Words, Places]:
+    """Find the words of several texts; return these as one, its words, and with which words a text begins."""
+    joined = "\n".join(texts)
+    words = find_words(joined)
+    places = np.cumsum([0, *(len(text) + 1 for text in texts)])
+    begins = np.unique(np.searchsorted(words.starts, places))
+    return joined, words, begins[begins < words.hashes.size]
 
 
 def find_words(text: str) -> Words:

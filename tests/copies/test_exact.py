@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from gptcli.copies import exact
-from gptcli.copies.exact import NGRAMS, Piece, Scan, scan
+from gptcli.copies.exact import NGRAMS, Passage, Scan, scan
 from gptcli.copies.words import find_words
 
 
 def scan_texts(texts: list[str], query: str) -> Scan:
-    return scan((Piece(text, number, f"title {number}") for number, text in enumerate(texts)), find_words(query).hashes)
+    return scan(
+        (Passage(text, number, f"title {number}") for number, text in enumerate(texts)), find_words(query).hashes
+    )
 
 
 def longest_by_hand(texts: list[list[str]], query: list[str]) -> int:
@@ -40,7 +43,7 @@ def test_longest_run_and_ngrams_are_those_of_comparing_word_by_word(
     found = scan_texts([" ".join(words) for words in texts], " ".join(query))
     assert found.longest is not None
     assert found.longest.words == longest_by_hand(texts, query)
-    start, (_, size, number, title, place) = found.longest.start, found.longest
+    start, size, number, title, _, place = found.longest
     assert title == f"title {number}"
     there = round(place * len(texts[number]))
     assert texts[number][there : there + size] == query[start : start + size]
@@ -54,20 +57,37 @@ def test_a_document_in_parts_is_one(monkeypatch: pytest.MonkeyPatch, prose: list
     monkeypatch.setattr(exact, "BATCH_CHARS", 50)
     words = prose[0].split()[:100]
 
-    def pieces() -> Iterator[Piece]:
-        yield Piece("Another text altogether.", 0, "another")
+    def passages() -> Iterator[Passage]:
+        yield Passage("Another text altogether.", 0, "another")
         for start in range(0, 100, 7):
-            yield Piece(" ".join(words[start : start + 7]) + " ", 1, "in parts")
-        yield Piece("The last one.", 2, "last")
+            yield Passage(" ".join(words[start : start + 7]) + " ", 1, "in parts")
+        yield Passage("The last one.", 2, "last")
 
     query = " ".join(words[20:80])
-    found = scan(pieces(), find_words(query).hashes)
+    found = scan(passages(), find_words(query).hashes)
     assert found.longest is not None
     assert found.longest.words == find_words(query).hashes.size
     assert (found.longest.start, found.longest.number, found.longest.title) == (0, 1, "in parts")
     before, whole = (find_words(" ".join(words[:end])).hashes.size for end in (20, 100))
     assert found.longest.place == pytest.approx(before / whole)
     assert found.documents == 3
+
+
+def test_sequences_made_to_have_equal_sums_are_told_apart() -> None:
+    thue, other = "a", "b"
+    for _ in range(11):
+        thue, other = thue + other, other + thue
+    longest, row = 0, np.zeros(len(thue) + 1, np.int64)
+    there = np.frombuffer(other.encode(), np.uint8)
+    for letter in thue.encode():
+        row[1:] = np.where(there == letter, row[:-1] + 1, 0)
+        longest = max(longest, int(row.max()))
+    assert longest < len(thue)
+    found = scan_texts([" ".join(other)], " ".join(thue)).longest
+    assert found is not None
+    assert found.words == longest
+    place = round(found.place * len(other))
+    assert thue[found.start : found.start + longest] == other[place : place + longest]
 
 
 def test_two_documents_are_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

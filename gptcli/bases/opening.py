@@ -192,7 +192,9 @@ def _meant(name: str) -> str:
     beside = [path for path in listed if not path.name.startswith(".")]
     names = {str(path): f"{PREFIX if path.suffix in PICKLES else ''}{path}" for path in beside}
     names |= {known: known for known in (*run_names(), *_known())}
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    begun = [known for known in names if name and known.lower().startswith(name.lower())]
+    near = list(dict.fromkeys((*alike, *begun)))[:3]
     return f"Did you mean {' or '.join(names[each] for each in near)}? " if near else ""
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from gptcli.cli.common import read_text, wrong_options
-from gptcli.errors import ProfileError, SourceError
+from gptcli.cli.common import read_text, refused_values, shortened
+from gptcli.cli.writing_options import is_utf8
+from gptcli.errors import ProfileError, SourceError, TokenizerError
 
 if TYPE_CHECKING:
     from gptcli.config import SampleConfig
 
+T = TypeVar("T")
 MANY = ".jsonl"
+# More problems than these are counted.
+SHOWN_PROBLEMS = 20
 LINES_HINT = (
     'Each line is a JSON string, or an object such as {"prompt": "Once", "temperature": 0.5, "seed": 7}; '
     "gptcli sample --help explains the settings."
@@ -36,19 +41,62 @@ def lay_over(base: SampleConfig, prompts: Sequence[GivenPrompt], where: str | No
     problems: list[str] = []
     found = [_laid_over(base, prompt, problems) for prompt in prompts]
     if problems:
-        raise ProfileError(f"{where}: these settings cannot be:", LINES_HINT, tuple(problems))
+        raise ProfileError(f"{where}: these settings cannot be:", LINES_HINT, _first(problems))
     return found
 
 
 def _laid_over(base: SampleConfig, prompt: GivenPrompt, problems: list[str]) -> SampleConfig:
     from pydantic import ValidationError
 
+    names = [name for name in type(base).model_fields if name != "prompt"]
+    wrong = [(name, _unknown(name, names)) for name in prompt.settings if name not in names]
+    known = {name: value for name, value in prompt.settings.items() if name in names}
+    found = base
     try:
-        return type(base).model_validate({**base.model_dump(), **prompt.settings, "prompt": prompt.text})
+        found = type(base).model_validate({**base.model_dump(), **known, "prompt": prompt.text})
     except ValidationError as error:
-        wrong = wrong_options(error, "").problems
-        problems += [f"line {prompt.line}: {problem.removeprefix('--')}" for problem in wrong]
-        return base
+        wrong += refused_values(error)
+    if not all(map(is_utf8, found.stop)):
+        wrong.append(("stop", "a stop string is not UTF-8 text"))
+    problems += [f"line {prompt.line}: {shortened(name)}: {what}" for name, what in wrong]
+    return found
+
+
+def _unknown(name: str, names: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return "there is no such setting" + (f"; the nearest is {nearest[0]}" if nearest else "")
+
+
+def _first(problems: list[str]) -> tuple[str, ...]:
+    rest = len(problems) - SHOWN_PROBLEMS
+    return (*problems[:SHOWN_PROBLEMS], *([f"and {rest:,} more"] if rest > 0 else []))
+
+
+def encode_all(prompts: Sequence[GivenPrompt], where: str | None, encode: Callable[[str], T]) -> list[T]:
+    """Return what ``encode`` makes of every prompt.
+
+    ``TokenizerError`` for characters that the model does not have; the lines of the file ``where`` that have such are
+    named at once.
+    """
+    if where is None:
+        return [encode(prompt.text) for prompt in prompts]
+    refused: list[tuple[int | None, TokenizerError]] = []
+    found = [value for prompt in prompts for value in _encoded(prompt, encode, refused)]
+    if refused:
+        problems = _first([f"line {line}: {error.message}" for line, error in refused])
+        message = "\n  ".join((f"{where}: the model cannot read these prompts:", *problems))
+        raise TokenizerError(message, refused[0][1].hint)
+    return found
+
+
+def _encoded(
+    prompt: GivenPrompt, encode: Callable[[str], T], refused: list[tuple[int | None, TokenizerError]]
+) -> list[T]:
+    try:
+        return [encode(prompt.text)]
+    except TokenizerError as error:
+        refused.append((prompt.line, error))
+        return []
 
 
 def read_prompts(
@@ -70,20 +118,16 @@ def read_prompts(
         return [GivenPrompt(text.removesuffix("\n"))], None
     if encoding is not None:
         raise typer.BadParameter("--encoding is for a prompt that is read; give one with --prompt-file or -.")
-    if prompt is not None and not _is_utf8(prompt):
+    if prompt is not None and not is_utf8(prompt):
         raise SourceError("The prompt is not UTF-8 text.", "Put it into a file: gptcli sample --prompt-file FILE")
     return [GivenPrompt(prompt or "")], None
-
-
-def _is_utf8(text: str) -> bool:
-    """Bytes of the command line that are not UTF-8 arrive as halves of surrogate pairs."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _parse_lines(text: str, where: str) -> list[GivenPrompt]:
     """Return the prompt of every line that is not empty; every line that is neither is named."""
     prompts, problems = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # splitlines would also split at U+2028 and others, which JSON has inside strings.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 prompts.append(_parse(line, number))
@@ -114,6 +158,6 @@ def _parse(line: str, number: int) -> GivenPrompt:
 
 
 def _checked(prompt: str) -> str:
-    if not _is_utf8(prompt):
+    if not is_utf8(prompt):
         raise ValueError("its prompt is not UTF-8 text")
     return prompt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from gptcli.chat_template import Message
 from gptcli.cli.common import (
+    EXIT_ERROR,
     CheckpointOption,
     DeviceOption,
     EncodingOption,
@@ -20,10 +21,9 @@ from gptcli.cli.common import (
     emit,
     note,
     reports_errors,
-    write_stdout,
 )
-from gptcli.cli.prompts import lay_over, read_prompts
-from gptcli.cli.sample_output import Drawing, collect, separate, show, write_file
+from gptcli.cli.prompts import GivenPrompt, encode_all, lay_over, read_prompts
+from gptcli.cli.sample_output import Sample, check_folder, collect, separate, show, write_file
 from gptcli.cli.writing_options import (
     Dtype,
     MaxNewTokens,
@@ -36,6 +36,7 @@ from gptcli.cli.writing_options import (
     Temperature,
     TopK,
     TopP,
+    drawing_options,
     named_model,
     open_model,
     settings,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from gptcli.copies.check import CopyIndex
     from gptcli.sample import Piece
     from gptcli.writing import WritingModel
+
+    Draw = Callable[[SampleConfig], Iterator[Piece]]
 
 # What --until-stop draws at most, so that a text that never ends does.
 UNTIL_STOP_TOKENS = 10_000
@@ -75,7 +78,11 @@ ChatOption = Annotated[
 ]
 CheckCopies = Annotated[
     bool,
-    typer.Option("--check-copies", help="Say how much of the text stands word for word in the training text."),
+    typer.Option(
+        "--check-copies",
+        help="Say how much of the text stands in the training text: the same words in order, whatever stands between "
+        "them.",
+    ),
 ]
 Output = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write each text into a file here, with the seed in its name.")
@@ -93,8 +100,7 @@ class _Order:
     copies: CopyIndex | None
     output: Path | None
     as_json: bool
-    stops: bool
-    """The user asked for an end, so a text that did not come to one is worth a word."""
+    until_stop: bool
 
 
 @reports_errors
@@ -126,6 +132,8 @@ def sample_command(
 ) -> None:
     """Let a model write; prints the prompt and what follows it. Defaults stand in the run's profile under sample.
 
+    The same command gives the same text again; another --seed gives another text.
+
     Without a prompt a new text begins. Several texts are separated by a line of three dashes.
     """
     check_device(device)
@@ -133,29 +141,23 @@ def sample_command(
     _check_usage(output, logprobs=logprobs, as_json=as_json)
     run, stdin = _sort_arguments(run, stdin)
     prompts, where = read_prompts(stdin, prompt, prompt_file, encoding)
+    if chat:
+        _check_questions(prompts, where)
     name, found = named_model(run)
-    if until_stop and max_new_tokens is None:
-        max_new_tokens = UNTIL_STOP_TOKENS
-    values = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "stop": tuple(stop) if stop else None,
-        "seed": seed,
-        "num_samples": num_samples,
-    }
-    configs = lay_over(settings(found, values), prompts, where)
+    length = UNTIL_STOP_TOKENS if until_stop and max_new_tokens is None else max_new_tokens
+    values = drawing_options(length, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed)
+    configs = lay_over(settings(found, {**values, "num_samples": num_samples}), prompts, where)
+    if output is not None:
+        check_folder(output)
     model = open_model(name, which=checkpoint, device=device, weights=weights)
     if chat:
         _refuse_chat(model)
     if until_stop:
-        _refuse_endless(model, configs)
+        _refuse_endless(model, configs, max_new_tokens)
     copies = _open_copies(model) if check_copies else None
-    stops = until_stop or bool(stop)
-    _draw_all(_Order(model, chat, logprobs, copies, output, as_json, stops), configs, many=where is not None)
+    order = _Order(model, chat, logprobs, copies, output, as_json, until_stop)
+    draws = encode_all(prompts, where, lambda text: _read(order, text))
+    _draw_all(order, list(zip(configs, draws, strict=True)), many=where is not None)
 
 
 def _check_usage(output: Path | None, *, logprobs: bool, as_json: bool) -> None:
@@ -174,11 +176,19 @@ def _sort_arguments(run: str | None, stdin: str | None) -> tuple[str | None, str
     return run, stdin
 
 
-def _refuse_endless(model: WritingModel, configs: list[SampleConfig]) -> None:
+def _check_questions(prompts: list[GivenPrompt], where: str | None) -> None:
+    silent = next((prompt for prompt in prompts if not prompt.text.strip()), None)
+    if silent is not None:
+        place = "" if silent.line is None else f", and line {silent.line} of {where} asks nothing"
+        raise typer.BadParameter(f'--chat answers a question{place}; ask something with --prompt "..."')
+
+
+def _refuse_endless(model: WritingModel, configs: list[SampleConfig], max_new_tokens: int | None) -> None:
     if model.tokenizer.end_of_text is None and any(not config.stop for config in configs):
         raise RunError(
             f"{model.name} has no token for the end of a text, so nothing would stop it.",
-            "Give it something to stop at, such as --stop $'\\n\\n', or a length: --max-new-tokens 1000",
+            "Give it something to stop at, such as --stop $'\\n\\n', or in place of --until-stop a length: "
+            f"--max-new-tokens {max_new_tokens or 1000}",
         )
 
 
@@ -202,63 +212,74 @@ def _open_copies(model: WritingModel) -> CopyIndex:
     return open_copy_index(model.run)
 
 
-def _draw_all(order: _Order, configs: list[SampleConfig], *, many: bool) -> None:
+def _draw_all(order: _Order, prompts: list[tuple[SampleConfig, Draw]], *, many: bool) -> None:
     """Draw the samples of every prompt, and put them where they were asked for."""
+    from gptcli.chat.replies import N_SEEDS
     from gptcli.text_stream import open_text_stream
 
     stream = open_text_stream()
-    quiet = order.as_json or order.output is not None
     facts: list[dict[str, Any]] = []
     begin = time.perf_counter()
-    for number, config in enumerate(configs, start=1):
-        drawings = [Drawing(config.prompt, config.seed + sample) for sample in range(config.num_samples)]
-        pieces = _pieces(order, config)
-        if quiet:
-            collect(pieces, drawings)
+    if any(config.temperature == 0 and config.num_samples > 1 for config, _ in prompts):
+        note("At temperature 0 every sample is the same text; above 0 they differ: --temperature 0.8")
+    for number, (config, draw) in enumerate(prompts, start=1):
+        samples = [Sample(config.prompt, (config.seed + i) % N_SEEDS) for i in range(config.num_samples)]
+        pieces = draw(config)
+        if order.as_json or order.output is not None:
+            for sample in collect(pieces, samples):
+                _keep(order, sample, number if many else None)
         else:
             if number > 1:
                 separate(stream)
-            show(pieces, drawings, stream, with_prompt=not order.chat)
-        shown = number if many else None
-        facts += [_finish(order, each, config, shown, alone=len(drawings) == 1) for each in drawings]
+            show(pieces, samples, stream, with_prompt=not order.chat)
+        facts += [_finish(order, each, config, alone=len(samples) == 1) for each in samples]
     if order.as_json:
         rate = sum(fact["tokens"] for fact in facts) / max(1e-9, time.perf_counter() - begin)
         run = {"run": order.model.name, "step": order.model.step}
         emit({**run, "samples": facts, "tokens_per_second": rate}, "", as_json=True)
+    if any(fact.get("file", "") is None for fact in facts):
+        raise typer.Exit(EXIT_ERROR)
 
 
-def _pieces(order: _Order, config: SampleConfig) -> Iterator[Piece]:
+def _read(order: _Order, prompt: str) -> Draw:
+    """Encode a prompt, which may fail; returns what draws after it."""
     from gptcli.reading import draw_pieces, read_content
     from gptcli.sample import trimmed
 
     model = order.model
-    content = [Message("user", config.prompt)] if order.chat else config.prompt
+    content = [Message("user", prompt)] if order.chat else prompt
     ids = read_content(model, content)
-    if left_out := trimmed(len(ids), model.decoder.config):
-        note(
-            f"The prompt has {len(ids):,} tokens and the model reads {model.decoder.config.block_size:,} at once: "
-            f"it goes on from the last {len(ids) - left_out:,}."
-        )
-    return draw_pieces(model, content, ids, config, logprobs=order.logprobs)
+
+    def draw(config: SampleConfig) -> Iterator[Piece]:
+        if left_out := trimmed(len(ids), model.decoder.config):
+            note(
+                f"The prompt has {len(ids):,} tokens and the model reads {model.decoder.config.block_size:,} at once: "
+                f"it goes on from the last {len(ids) - left_out:,}."
+            )
+        return draw_pieces(model, content, ids, config, logprobs=order.logprobs)
+
+    return draw
 
 
-def _finish(
-    order: _Order, drawing: Drawing, config: SampleConfig, number: int | None, *, alone: bool
-) -> dict[str, Any]:
-    """Write a finished sample's file, say what there is to say about it, and return its facts."""
-    facts = drawing.to_json(order.model.tokenizer, logprobs=order.logprobs)
-    about = "" if alone else f"Seed {drawing.seed}: "
-    if order.stops and drawing.finish_reason == "length":
-        shown = " or ".join(repr(stop) for stop in config.stop) or "an end"
-        note(f"{about}The text did not come to {shown} in {config.max_new_tokens:,} tokens.")
-    if order.copies is not None:
-        report = order.copies.check(drawing.text)
-        facts["copies"] = report.to_json()
-        for line in report.lines():
-            note(about + line)
+def _keep(order: _Order, sample: Sample, number: int | None) -> None:
+    """Write the file of a finished sample, if files were asked for."""
     if order.output is not None:
-        path = write_file(order.output, order.model.name, number, drawing, with_prompt=not order.chat)
-        facts["file"] = str(path)
-        if not order.as_json:
-            write_stdout(f"{path}\n")
+        write_file(order.output, order.model.name, number, sample, with_prompt=not order.chat, names=not order.as_json)
+
+
+def _finish(order: _Order, sample: Sample, config: SampleConfig, *, alone: bool) -> dict[str, Any]:
+    """Say what there is to say about a finished sample, and return its facts."""
+    facts = sample.to_json(order.model.tokenizer, logprobs=order.logprobs)
+    said: list[str] = []
+    if (order.until_stop or config.stop) and sample.finish_reason == "length":
+        shown = " or ".join(repr(stop) for stop in config.stop) or "an end"
+        said.append(f"The text did not come to {shown} in {config.max_new_tokens:,} tokens.")
+    if order.copies is not None:
+        report = order.copies.check(sample.text)
+        facts["copies"] = report.to_json()
+        said += () if order.as_json else report.lines()
+    for line in said if alone or not said else (f"Seed {sample.seed}:", *said):
+        note(line)
+    if order.output is not None:
+        facts["file"] = sample.file and str(sample.file)
     return facts

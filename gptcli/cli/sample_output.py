@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptcli.cli.common import write_stdout
+from gptcli.cli.common import note, write_stdout
 
 if TYPE_CHECKING:
     from gptcli.sample import Piece
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from gptcli.tokenizer import Tokenizer
 
 
+# A file's name has 255 bytes at most, and some are for the prompt, the seed and what makes it free.
+NAME_CHARACTERS = 120
+
+
 @dataclass(slots=True)
-class Drawing:
+class Sample:
     """One sample as it comes."""
 
     prompt: str
@@ -32,6 +37,7 @@ class Drawing:
     finish_reason: str | None = None
     begun: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
+    file: Path | None = None
 
     @property
     def text(self) -> str:
@@ -63,37 +69,39 @@ class Drawing:
         return facts
 
 
-def collect(pieces: Iterable[Piece], drawings: list[Drawing]) -> None:
-    """Draw all samples to their ends, showing nothing."""
+def collect(pieces: Iterable[Piece], samples: list[Sample]) -> Iterator[Sample]:
+    """Draw all samples to their ends, showing nothing; yields each one as it is finished."""
     for piece in pieces:
-        drawings[piece.sample].add(piece)
+        sample = samples[piece.sample]
+        sample.add(piece)
+        if sample.finish_reason is not None:
+            yield sample
 
 
-def show(pieces: Iterator[Piece], drawings: list[Drawing], stream: TextStream, *, with_prompt: bool) -> None:
+def show(pieces: Iterator[Piece], samples: list[Sample], stream: TextStream, *, with_prompt: bool) -> None:
     """Show samples one after the other, each as it comes from where it stands when its turn begins.
 
     The last line is ended also when a sample is cut short.
     """
     current = 0
-    _begin(drawings[0], stream, with_prompt=with_prompt)
+    _begin(samples[0], stream, with_prompt=with_prompt)
     try:
         for piece in pieces:
-            drawing = drawings[piece.sample]
-            drawing.add(piece)
+            samples[piece.sample].add(piece)
             if piece.sample == current:
                 stream.drawn(piece.text)
-            while drawings[current].finish_reason is not None and current + 1 < len(drawings):
+            while samples[current].finish_reason is not None and current + 1 < len(samples):
                 current += 1
                 separate(stream)
-                _begin(drawings[current], stream, with_prompt=with_prompt)
+                _begin(samples[current], stream, with_prompt=with_prompt)
     finally:
         stream.end()
 
 
-def _begin(drawing: Drawing, stream: TextStream, *, with_prompt: bool) -> None:
+def _begin(sample: Sample, stream: TextStream, *, with_prompt: bool) -> None:
     if with_prompt:
-        stream.given(drawing.prompt)
-    stream.drawn(drawing.text)
+        stream.given(sample.prompt)
+    stream.drawn(sample.text)
 
 
 def separate(stream: TextStream) -> None:
@@ -107,20 +115,43 @@ def separate(stream: TextStream) -> None:
     Console().rule(style="dim")
 
 
-def write_file(folder: Path, model: str, number: int | None, drawing: Drawing, *, with_prompt: bool) -> Path:
-    """Write a sample into a file of its own, named after model, prompt (of many) and seed; returns its path.
+def check_folder(folder: Path) -> None:
+    """Make the folder of ``--output`` and see whether files can be written there; ``OSError`` that names it if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
-    A file that is there already stays: the next free name is taken.
+
+def write_file(folder: Path, model: str, number: int | None, sample: Sample, *, with_prompt: bool, names: bool) -> None:
+    """Write a sample into a file of its own, named after model, prompt (of many) and seed.
+
+    A file that is there already stays: the next free name is taken. ``names`` prints the path on stdout, and where
+    nothing can be written the text, so that it is not lost; ``sample.file`` is None then.
     """
     from gptcli.files import atomic_write
 
-    prompt = "" if number is None else f"-prompt_{number:03d}"
-    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', model).strip('-.') or 'model'}{prompt}-seed_{drawing.seed}"
+    path = _free_path(folder, model, number, sample.seed)
+    text = (sample.prompt if with_prompt else "") + sample.text
+    text = text if text.endswith("\n") else text + "\n"
+    try:
+        with atomic_write(path) as file:
+            file.write(text.encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        note(f"{path}: {error.strerror}; the text is on stdout instead.")
+    else:
+        sample.file, text = path, f"{path}\n"
+    if names:
+        write_stdout(text)
+
+
+def _free_path(folder: Path, model: str, number: int | None, seed: int) -> Path:
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", model)[-NAME_CHARACTERS:].strip("-.") or "model"
+    name = f"{word}{'' if number is None else f'-prompt_{number:03d}'}-seed_{seed}"
     path, again = folder / f"{name}.txt", 1
     while path.exists():
         again += 1
         path = folder / f"{name}-{again}.txt"
-    text = (drawing.prompt if with_prompt else "") + drawing.text
-    with atomic_write(path) as file:
-        file.write((text if text.endswith("\n") else text + "\n").encode("utf-8", "surrogateescape"))
     return path

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import importing, note, progress, wrong_options
+from gptcli.errors import ProfileError
 
 if TYPE_CHECKING:
     from gptcli.checkpoints import Which
@@ -24,15 +25,29 @@ ModelArgument = Annotated[
 ]
 Dtype = Annotated[
     Literal["float32", "bfloat16", "float16"],
-    typer.Option(help="Number format the weights are kept in; the 16-bit ones halve memory and are faster."),
+    typer.Option(
+        metavar="FORMAT",
+        help="Number format the weights are kept in: float32, or bfloat16 and float16, which halve memory and are "
+        "faster.",
+    ),
 ]
 Quantize = Annotated[
     Literal["int8"] | None,
-    typer.Option(help="Keep weights in 8 bits: a quarter of the memory, fastest on a CPU, not quite the same text."),
+    typer.Option(
+        metavar="FORMAT",
+        help="int8 keeps weights in 8 bits: a quarter of the memory, fastest on a CPU, not quite the same text.",
+    ),
 ]
-MaxNewTokens = Annotated[int | None, typer.Option(metavar="N", help="Tokens to draw at most.")]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Tokens to draw at most; 256 unless the run's profile says otherwise."),
+]
 Temperature = Annotated[
-    float | None, typer.Option(metavar="X", help="0 takes the likeliest token, 1 draws as trained.")
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="0 takes the likeliest token, 1 draws as trained; 0.8 unless the run's profile says otherwise.",
+    ),
 ]
 TopK = Annotated[int | None, typer.Option(metavar="K", help="Draw among the k likeliest tokens.")]
 TopP = Annotated[
@@ -43,7 +58,37 @@ MinP = Annotated[
 ]
 Penalty = Annotated[float | None, typer.Option(metavar="X", help="Above 1: repeat less.")]
 Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text. May be repeated.")]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same text.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="The same seed gives the same text, another seed gives another text; 1337 unless the run's profile says "
+        "otherwise.",
+    ),
+]
+
+
+def drawing_options(
+    max_new_tokens: int | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
+    stop: list[str] | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Return the options that both commands have, by the names that ``SampleConfig`` has for them."""
+    return {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "stop": tuple(stop) if stop else None,
+        "seed": seed,
+    }
 
 
 def named_model(name: str | None) -> tuple[str, RunDir | None]:
@@ -59,7 +104,12 @@ def named_model(name: str | None) -> tuple[str, RunDir | None]:
     return found.name, found
 
 
-def settings(run: RunDir | None, options: dict[str, Any]) -> SampleConfig:
+def is_utf8(text: str) -> bool:
+    """Say whether a text is UTF-8: bytes of the command line that are not arrive as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def settings(run: RunDir | None, options: dict[str, Any], command: str = "sample") -> SampleConfig:
     """Lay the options that were given (not None) over a run's own settings; every impossible value is named at once."""
     from pydantic import ValidationError
 
@@ -67,10 +117,14 @@ def settings(run: RunDir | None, options: dict[str, Any]) -> SampleConfig:
     from gptcli.runs import default_settings
 
     given = {name: value for name, value in options.items() if value is not None}
+    hint = f"gptcli {command} --help explains them."
     try:
-        return SampleConfig.model_validate({**default_settings(run).model_dump(), **given})
+        found = SampleConfig.model_validate({**default_settings(run).model_dump(), **given})
     except ValidationError as error:
-        raise wrong_options(error, "gptcli sample --help explains them.") from error
+        raise wrong_options(error, hint) from error
+    if not all(map(is_utf8, found.stop)):
+        raise ProfileError("These options cannot be:", hint, ("--stop: a stop string is not UTF-8 text",))
+    return found
 
 
 def weight_format(dtype: Literal["float32", "bfloat16", "float16"], quantize: Literal["int8"] | None) -> WeightFormat:

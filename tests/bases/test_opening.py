@@ -192,3 +192,14 @@ def test_published_models_are_known_by_heart(tmp_path: Path, monkeypatch: pytest
         assert 1 <= facts.download_bytes / (size * counted) < 1.15  # the published GPT-2 files hold masks too
         assert facts.where.startswith("to be downloaded from ")
     assert {*GPT2_NAMES} < set(millions)
+
+
+def test_names_that_begin_with_what_was_typed_are_offered(run: RunDir) -> None:
+    run.path.rename(run.path.with_name("small-quickstart"))
+    for typed in ("smal", "SMALL-", "small"):
+        with pytest.raises(RunError) as caught:
+            open_base(typed)
+        assert "Did you mean small-quickstart?" in caught.value.hint
+    with pytest.raises(RunError) as caught:
+        open_base("quick")
+    assert "Did you mean" not in caught.value.hint

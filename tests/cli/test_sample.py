@@ -188,69 +188,6 @@ def test_terminal_sees_controls_that_a_pipe_gets_exactly(trained: Path) -> None:
     assert set(re.findall("\x1b[^m]*m", shown)) <= {"\x1b[2m", "\x1b[0m"}
 
 
-def test_prompts_of_a_file_of_lines_are_written_in_turn_with_settings_of_their_own(
-    trained: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "prompts.jsonl"
-    lines = ['"The "', "", '{"prompt": "A ", "seed": 3, "max_new_tokens": 5, "stop": "q"}']
-    file.write_text("\n".join(lines), "utf-8")
-    first = run_cli(trained, "sample", "tiny", "-p", "The ").stdout
-    second = run_cli(
-        trained, "sample", "tiny", "-p", "A ", "--seed", "3", "--max-new-tokens", "5", "--stop", "q"
-    ).stdout
-    assert run_cli(trained, "sample", "tiny", "--prompt-file", str(file)).stdout == f"{first}---\n{second}"
-    samples = run_cli(trained, "sample", "tiny", "--prompt-file", str(file), "--json").json()["samples"]
-    assert [(sample["prompt"], sample["seed"]) for sample in samples] == [("The ", 7), ("A ", 3)]
-
-
-@pytest.mark.parametrize(
-    ("lines", "told"),
-    [
-        ('"a"\n{"prompt": "b", "temperature": -1, "top_k": 0}\n{"prompt": "c", "tempo": 1}', "line 2: temperature"),
-        ('"a"\n{"prompt": "b", "temperature": -1, "top_k": 0}\n{"prompt": "c", "tempo": 1}', "line 3: tempo"),
-        ("{", "line 1: it is not JSON"),
-        ('"a"\n3\n[]', "line 2: it is neither a string nor an object with a prompt; the same holds for line 3"),
-        ('{"prompt": 3}', "line 1: it is neither"),
-        ('"\\ud800"', "not UTF-8"),
-        ("\n\n", "holds no prompt"),
-    ],
-)
-def test_lines_that_are_no_prompts_are_named(trained: Path, tmp_path: Path, lines: str, told: str) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_text(lines, "utf-8")
-    done = run_cli(trained, "sample", "tiny", "--prompt-file", str(file))
-    assert (done.code, done.stdout) == (1, "")
-    assert told in done.stderr
-    assert '{"prompt":' in done.stderr
-
-
-def test_output_folder_gets_a_file_a_text_and_loses_none(trained: Path, tmp_path: Path) -> None:
-    args = ("sample", "tiny", "-p", "The ", "--num-samples", "2", "--output", str(tmp_path / "texts"))
-    done = run_cli(trained, *args)
-    files = [Path(line) for line in done.stdout.splitlines()]
-    assert [file.name for file in files] == ["tiny-seed_7.txt", "tiny-seed_8.txt"]
-    whole = run_cli(trained, "sample", "tiny", "-p", "The ", "--num-samples", "2").stdout
-    assert "---\n".join(file.read_text("utf-8") for file in files) == whole
-    again = run_cli(trained, *args, "--temperature", "0", "--json").json()["samples"]
-    assert [Path(sample["file"]).name for sample in again] == ["tiny-seed_7-2.txt", "tiny-seed_8-2.txt"]
-    assert "---\n".join(file.read_text("utf-8") for file in files) == whole
-
-
-def test_output_names_the_prompt_of_many(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "two.jsonl").write_text('"A"\n"B"\n', "utf-8")
-    done = run_cli(trained, "sample", "tiny", "--prompt-file", str(tmp_path / "two.jsonl"), "--output", str(tmp_path))
-    assert [Path(line).name for line in done.stdout.splitlines()] == [
-        "tiny-prompt_001-seed_7.txt",
-        "tiny-prompt_002-seed_7.txt",
-    ]
-
-
-def test_output_that_is_a_file_is_wrong_usage(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "texts").write_text("mine", "utf-8")
-    assert run_cli(trained, "sample", "tiny", "--output", str(tmp_path / "texts")).code == 2
-    assert (tmp_path / "texts").read_text("utf-8") == "mine"
-
-
 def test_logprobs_are_those_of_the_tokens_and_need_json(trained: Path) -> None:
     args = ("sample", "tiny", "-p", "The ", "--temperature", "0", "--logprobs")
     (sample,) = run_cli(trained, *args, "--json").json()["samples"]
@@ -319,3 +256,82 @@ def test_other_number_formats_write_too(trained: Path, args: tuple[str, ...]) ->
 
 def test_two_number_formats_are_wrong_usage(trained: Path) -> None:
     assert run_cli(trained, "sample", "tiny", "--dtype", "float16", "--quantize", "int8").code == 2
+
+
+@pytest.mark.parametrize("command", ["sample", "chat"])
+def test_stop_that_is_not_utf8_is_refused_before_anything(trained: Path, command: str) -> None:
+    before = sorted((trained / "runs").rglob("*"))
+    done = run_cli(trained, command, "tiny", "--stop", "x", "--stop", "\udcff", stdin="The \n")
+    assert (done.code, done.stdout) == (1, "")
+    assert "--stop: a stop string is not UTF-8 text" in done.stderr
+    assert sorted((trained / "runs").rglob("*")) == before
+
+
+@pytest.mark.parametrize("option", [("--encoding", "\udcff", "--prompt-file", "-"), ("--device", "\udcff")])
+def test_word_that_is_not_utf8_is_one_clear_error(trained: Path, option: tuple[str, ...]) -> None:
+    done = run_cli(trained, "sample", "tiny", *option, stdin="The \n")
+    assert done.code in (1, 2)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["sample", "chat"])
+def test_hint_names_the_command_that_was_typed(trained: Path, command: str) -> None:
+    done = run_cli(trained, command, "tiny", "--temperature", "-1", stdin="")
+    assert done.code == 1
+    assert f"gptcli {command} --help explains them." in done.stderr
+
+
+def test_until_stop_without_an_end_asks_for_a_stop_also_where_a_length_was_given(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "profile.yaml").write_text(
+        (trained / "tiny.yaml").read_text("utf-8").replace("bpe:300", "char"), "utf-8"
+    )
+    shutil.copytree(trained, tmp_path / "here")
+    made = run_cli(tmp_path / "here", "train", "docs", "--profile", str(tmp_path / "profile.yaml"), "--run", "chars")
+    assert made.code == 0, made.stderr
+    for given, length in (((), 1000), (("--max-new-tokens", "5"), 5)):
+        done = run_cli(tmp_path / "here", "sample", "chars", "--until-stop", *given)
+        assert done.code == 1
+        assert "has no token for the end of a text" in done.stderr
+        assert "Give it something to stop at, such as --stop $'\\n\\n', or " in done.stderr
+        assert f"in place of --until-stop a length: --max-new-tokens {length}" in done.stderr
+
+
+@pytest.mark.parametrize("given", [(), ("-p", ""), ("-p", " \n"), ("-",), ("--prompt-file", "blank.jsonl")])
+def test_chat_without_a_question_asks_for_one(trained: Path, tmp_path: Path, given: tuple[str, ...]) -> None:
+    (tmp_path / "blank.jsonl").write_text('"Why?"\n""\n', "utf-8")
+    done = run_cli(tmp_path, "sample", "runs/none", "--chat", *given, stdin="\n")
+    assert (done.code, done.stdout) == (2, "")
+    assert "--prompt" in done.stderr
+
+
+def test_run_whose_name_was_begun_is_offered(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "small-quickstart").symlink_to(trained / "runs" / "tiny")
+    assert "Did you mean small-quickstart?" in run_cli(tmp_path, "sample", "smal").stderr
+
+
+@pytest.mark.parametrize("command", ["sample", "chat"])
+def test_help_says_the_defaults_in_a_narrow_terminal(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    from gptcli.config import SampleConfig
+
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run_cli(trained, command, "--help").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(" ".join(lines).replace("│", " ").split())
+    default = SampleConfig()
+    for value in (default.max_new_tokens, default.temperature, default.seed):
+        assert f"{value} unless the run's profile says" in shown
+    assert "another seed gives another text" in shown
+    assert "FORMAT" in shown
+    assert "bfloat16" in shown
+    assert "<float32" not in shown
+
+
+def test_paragraphs_of_the_help_are_not_broken_where_the_source_is(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    paragraphs = run_cli(trained, "sample", "--help").stdout.partition("╭")[0].split("Usage:")[1].splitlines()
+    assert all(line.rstrip().endswith(".") for line in paragraphs[1:] if line.strip())

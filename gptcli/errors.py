@@ -61,3 +61,13 @@ class ExportError(GptcliError):
 
 class DeviceError(GptcliError):
     """A device or a number format that was asked for is not on this machine."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell torch's errors about memory from bugs by name and words, since torch may not be imported for it."""
+    words = ("out of memory", "not enough memory", "DefaultCPUAllocator")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(word in str(error) for word in words)
+    )

@@ -24,10 +24,11 @@ MAX_JSON_BYTES = 256 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary sibling of ``path`` for binary writing and rename it to ``path`` when the block succeeds.
 
-    Parent folders are made. When the block raises, ``path`` is as it was and nothing is left behind.
+    Parent folders are made. When the block raises, ``path`` is as it was and nothing is left behind. ``mode`` is what
+    its permissions become, else those of a new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -37,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -84,6 +84,8 @@ class WrappedText:
         self._column = 0
         self._space = ""
         self._word: list[tuple[str, str]] = []
+        self._wide = 0
+        """How many columns the word held back takes."""
         self._joined = False
 
     def given(self, text: str) -> None:
@@ -108,7 +110,9 @@ class WrappedText:
                 self._end_line()
             elif part.isspace():
                 self._end_word()
-                self._space += part.replace("\t", " " * (TAB - (self._column + len(self._space)) % TAB))
+                for character in part:
+                    to_stop = TAB - (self._column + len(self._space)) % TAB
+                    self._space += " " * to_stop if character == "\t" else character
             else:
                 self._add_word(part, style)
 
@@ -118,26 +122,25 @@ class WrappedText:
             width = 0 if character in SKIN_TONES or self._joined else wcwidth(character)
             if self._word and (width == 2 or (width == 1 and wcwidth(self._word[0][0]) == 2)):
                 self._end_word()
+            before = self._word[-1][0] if self._word else ""
             self._word.append((character, style))
+            self._wide += _columns(before + character) - _columns(before)
             self._joined = character == JOINER
-            if self._width() >= self._window():
+            if self._wide >= self._window():
                 self._end_word()
-
-    def _width(self) -> int:
-        return _columns("".join(character for character, _ in self._word))
 
     def _end_word(self) -> None:
         """Show the word held back, on a line of its own if it does not fit."""
         if not self._word:
             return
-        width = self._width()
+        width = _columns("".join(character for character, _ in self._word))
         if self._column and self._column + len(self._space) + width > self._window():
             self._end_line()
         shown = Text(self._space)
         for style, cells in itertools.groupby(self._word, key=lambda cell: cell[1]):
             shown.append("".join(character for character, _ in cells), style)
         self._column += len(self._space) + width
-        self._space, self._word = "", []
+        self._space, self._word, self._wide = "", [], 0
         self._console.print(shown, end="", soft_wrap=True)
 
     def _end_line(self) -> None:

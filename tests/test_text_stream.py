@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from wcwidth import wcswidth
 
+from gptcli import text_stream
 from gptcli.text_stream import ExactText, WrappedText, open_text_stream
 
 
@@ -48,8 +49,21 @@ def test_marks_and_joined_emoji_stay_with_what_they_change(whole: str) -> None:
     assert whole in wrapped([f"ab {character}" if i == 0 else character for i, character in enumerate(whole)], 5)
 
 
+def test_marks_without_a_width_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def counting(text: str) -> int:
+        counted.append(len(text))
+        return columns(text)
+
+    counted: list[int] = []
+    columns = text_stream._columns
+    monkeypatch.setattr(text_stream, "_columns", counting)
+    wrapped(["a" + "\u0301" * 1000], 10)
+    assert sum(counted) < 10_000
+
+
 def test_tab_goes_to_the_next_stop() -> None:
     assert wrapped(["a\tb"], 40) == "a       b\n"
+    assert wrapped(["a \tb"], 40) == "a       b\n"
 
 
 @given(st.text(max_size=60), st.integers(2, 20))

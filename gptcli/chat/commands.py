@@ -83,7 +83,7 @@ COMMANDS = (
         "FILE",
         "write the text to .txt, .md or .jsonl",
         "A .jsonl is fit for gptcli finetune, and a record is added to one that exists. Other files are never "
-        "overwritten.",
+        "overwritten, but for those of this session that nobody changed since.",
     ),
     Command(
         "load",
@@ -116,9 +116,10 @@ _ELSEWHERE = {
     **dict.fromkeys(("temp", "temperature", "top_k", "top_p", "min_p", "stop", "seed", "max_new_tokens"), "set"),
     **dict.fromkeys(("open", "read"), "load"),
 }
-_LINES = """\
-Any other line is sent to the model; // begins one with a slash. Behind a text it begins on a line of its own, and in
-the same line when it begins with a space, a small letter or a comma."""
+_LINES = (
+    "Any other line is sent to the model; // begins one with a slash. Behind a text it begins on a line of its own, "
+    "and in the same line when it begins with a space, a small letter or a comma."
+)
 _WITHOUT_ARGUMENT = {command.name for command in COMMANDS if not command.arguments}
 
 
@@ -146,6 +147,20 @@ def read_line(line: str) -> Order | str:
     if argument and command.name in _WITHOUT_ARGUMENT:
         raise CommandError(f"/{command.name} stands alone; {argument!r} is too much.", f"Type /{command.name}")
     return Order(command.name, argument)
+
+
+def needed(argument: str, command: str, what: str, example: str) -> str:
+    """Return the name that a command was given; ``CommandError`` where there is none, or one that nothing can have."""
+    if not argument:
+        raise CommandError(f"/{command} needs {what}.", f"Such as: {example}")
+    if "\0" in argument:
+        raise CommandError(f"{argument!r} holds a null character, which no name can.", f"Such as: {example}")
+    return argument
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a text is, of up to 30 digits; None for any other."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 30 else None
 
 
 def find_command(name: str) -> Command:

@@ -45,7 +45,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A mistake of the person's, and what to type instead; nothing was changed by it."""
+    """What cannot be done, and what to type instead; it changed nothing but what was shown already."""
 
     text: str
     hint: str = ""

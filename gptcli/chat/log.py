@@ -2,7 +2,8 @@
 
 The first line names the format and the model. Every step of the text has an ``id`` and names the one it comes
 ``after`` (0: none), and every other move names the step that is the last now (``head``), so that the log alone tells
-the final text. A line is on its way to the disk before the next one is drawn; a cut last line is left out when read.
+the final text. A line is on its way to the disk before the next one is drawn; a cut last line is left out when read,
+and so is all from a move on to a step that is missing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import datetime as dt
 import itertools
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,10 +20,12 @@ from typing import IO, Any
 from gptcli import __version__
 from gptcli.chat.page import Step, messages_of, text_of
 from gptcli.chat_template import Message
+from gptcli.documents import normalize_newlines, well_formed
 from gptcli.errors import FormatError
 from gptcli.runs import RunDir
 
 LOG_VERSION = 1
+ROLES = ("system", "user", "assistant")
 
 
 class ChatLog:
@@ -69,14 +73,19 @@ class ChatLog:
         names = (wanted.with_stem(f"{wanted.stem}-{number}") for number in itertools.count(2))
         while True:
             with contextlib.suppress(FileExistsError):
-                return self.path.open("x", encoding="utf-8", newline="\n")
+                return open(self.path, "x", encoding="utf-8", newline="\n", opener=_open_private)
             self.path = next(names)
 
     def _add(self, event: str, values: dict[str, Any]) -> None:
         assert self._file is not None
         time = dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds")
-        self._file.write(json.dumps({"time": time, "event": event, **values}, ensure_ascii=False) + "\n")
+        self._file.write(well_formed(json.dumps({"time": time, "event": event, **values}, ensure_ascii=False)) + "\n")
         self._file.flush()
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read."""
+    return os.open(path, flags, 0o600)
 
 
 def open_chat_log(run: RunDir) -> ChatLog:
@@ -122,6 +131,8 @@ def read_log(path: Path) -> LoggedText:
     head: Step | None = None
     try:
         for event in events[1:]:
+            if any(event.get(name, 0) not in known for name in ("after", "head")):
+                break
             if "id" in event:
                 head = known[event["id"]] = _step(event, known)
             elif "head" in event:
@@ -151,12 +162,10 @@ def _events(path: Path) -> list[dict[str, Any]]:
 
 def _step(event: dict[str, Any], known: dict[int, Step | None]) -> Step:
     """Rebuild a step; raises ``KeyError``, ``TypeError`` or ``ValueError`` for one that cannot be."""
-    texts = {name: event.get(name) for name in ("line", "given", "text")}
-    if any(not isinstance(value, (str, type(None))) for value in texts.values()):
-        raise TypeError(f"the texts of step {event['id']} are none")
+    texts = {name: None if event.get(name) is None else read_text(event[name]) for name in ("line", "given", "text")}
     loaded = None
     if (messages := event.get("messages")) is not None:
-        loaded = tuple(Message(str(message["role"]), str(message["content"])) for message in messages)
+        loaded = tuple(read_message(message) for message in messages)
     return Step(
         id=event["id"],
         before=known[event["after"]],
@@ -165,3 +174,18 @@ def _step(event: dict[str, Any], known: dict[int, Step | None]) -> Step:
         loaded=loaded,
         drawn=texts["text"],
     )
+
+
+def read_message(value: dict[str, Any]) -> Message:
+    """Return a message as JSON has it; ``KeyError``, ``TypeError`` or ``ValueError`` for no known role or no text."""
+    role = value["role"]
+    if role not in ROLES:
+        raise ValueError(f"the role {role!r}")
+    return Message(role, read_text(value["content"]))
+
+
+def read_text(value: object) -> str:
+    """Return a text as JSON has it with plain line ends and characters that can be written; ``TypeError`` for none."""
+    if not isinstance(value, str):
+        raise TypeError(f"a text was expected, found {type(value).__name__}")
+    return well_formed(normalize_newlines(value))

@@ -77,14 +77,14 @@ def conversation_text(messages: Iterable[Message], template: ChatTemplate) -> st
     return text
 
 
-def drawn_of(last: Step | None) -> str:
-    """Return all that the model wrote; an empty line stands where something of the person's came between."""
+def drawn_of(last: Step | None) -> list[str]:
+    """Return all that the model wrote, in one text for each stretch with nothing of the person's in between."""
     parts: list[str] = []
     for step in steps(last):
         if step.given or step.loaded or not parts:
             parts.append("")
         parts[-1] += step.drawn or ""
-    return "\n\n".join(filter(None, parts))
+    return [part for part in parts if part]
 
 
 def last_sent(last: Step | None) -> Step | None:

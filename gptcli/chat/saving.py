@@ -1,25 +1,29 @@
 """A text or a conversation as a file, and back: .txt, .md, .jsonl fit for finetuning, logs of sessions.
 
-Nothing that exists is overwritten; a record is added to a .jsonl. It knows nothing of models and sessions.
+Nothing of others is overwritten; a record is added to a .jsonl. It knows nothing of models and sessions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gptcli.chat.commands import CommandError
-from gptcli.chat.log import is_log, read_log
+from gptcli.chat.log import is_log, read_log, read_message, read_text
 from gptcli.chat.page import conversation_text
 from gptcli.chat_template import ChatTemplate, Message
 from gptcli.documents import normalize_newlines, well_formed
-from gptcli.files import atomic_write
+from gptcli.files import atomic_write, sha256_file
 
 SUFFIXES = ".txt, .md or .jsonl"
 MAX_LOAD_BYTES = 16 * 1024 * 1024
-_ROLES = ("system", "user", "assistant")
+Written = dict[Path, str]
+"""The files that a session wrote, links followed, and the SHA-256 of what it wrote last."""
 _FRONT, _FRONT_END = "---\nwritten_with: gptcli\n", "\n---\n\n"
 
 
@@ -33,23 +37,25 @@ def named_file(argument: str) -> Path:
         return Path(argument)
 
 
-def save_text(path: Path, text: str, facts: dict[str, Any]) -> str:
+def save_text(path: Path, text: str, facts: dict[str, Any], written: Written) -> str:
     """Write a text by the suffix of ``path``; return what was done, in a sentence.
 
-    ``facts`` about its making stand at the head of Markdown. ``CommandError``: another suffix, nothing to save, a file
-    that exists or cannot be written.
+    ``facts`` about its making stand at the head of Markdown. A file in ``written`` that is still as it was written is
+    replaced. ``CommandError``: another suffix, nothing to save, another file that exists, no such folder, no right.
     """
-    return _save(path, {"text": text}, {".txt": text, ".md": _front(facts) + text}, bool(text))
+    return _save(path, {"text": text}, {".txt": text, ".md": _front(facts) + text}, written, anything=bool(text))
 
 
-def save_conversation(path: Path, messages: Sequence[Message], template: ChatTemplate, facts: dict[str, Any]) -> str:
+def save_conversation(
+    path: Path, messages: Sequence[Message], template: ChatTemplate, facts: dict[str, Any], written: Written
+) -> str:
     """Write a conversation by the suffix of ``path``, as ``save_text`` does a text; empty answers are left out."""
     said = [message._replace(content=message.content.strip()) for message in messages]
     said = [message for message in said if message.content]
     record = {"messages": [{"role": message.role, "content": message.content} for message in said]}
     turns = [f"**{message.role.capitalize()}:** {message.content}\n" for message in said]
     texts = {".txt": conversation_text(said, template), ".md": _front(facts) + "\n".join(turns)}
-    return _save(path, record, texts, bool(said))
+    return _save(path, record, texts, written, anything=bool(said))
 
 
 def load_text(path: Path) -> str:
@@ -73,7 +79,8 @@ def load_conversation(path: Path) -> tuple[Message, ...]:
     found = _load(path)
     if isinstance(found, str):
         raise CommandError(
-            f"{path} holds a text, and this model was tuned on conversations.", "Such as: /load chats.jsonl"
+            f"{path} holds a text, and this model was tuned on conversations.",
+            f"A conversation is kept for /load as .jsonl: /save {path.stem}.jsonl",
         )
     if not found:
         raise CommandError(f"{path} is empty.", "Load another file.")
@@ -82,11 +89,14 @@ def load_conversation(path: Path) -> tuple[Message, ...]:
 
 def _load(path: Path) -> str | tuple[Message, ...]:
     try:
-        if path.stat().st_size > MAX_LOAD_BYTES:
+        _check_is_file(path)
+        with path.open("rb") as file:  # the size that a file of the system states may be 0
+            data = file.read(MAX_LOAD_BYTES + 1)
+        if len(data) > MAX_LOAD_BYTES:
             raise CommandError(f"{path} is larger than {MAX_LOAD_BYTES:,} bytes.", "Load a part of it.")
         if path.suffix.lower() == ".jsonl":
-            return _last_record(path)
-        text = path.read_bytes().decode("utf-8-sig")
+            return _last_record(path, data)
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise CommandError(f"{path} cannot be read ({error.strerror}).", "Such as: /load story.txt") from error
     except UnicodeDecodeError as error:
@@ -97,67 +107,97 @@ def _load(path: Path) -> str | tuple[Message, ...]:
     return text
 
 
-def _save(path: Path, record: dict[str, Any], texts: dict[str, str], anything: bool) -> str:
+def _save(path: Path, record: dict[str, Any], texts: dict[str, str], written: Written, *, anything: bool) -> str:
     suffix = path.suffix.lower()
     if suffix not in (*texts, ".jsonl"):
         found = f"the suffix {path.suffix}" if path.suffix else "no suffix"
         raise CommandError(f"{path.name!r} has {found}; expected is {SUFFIXES}.", "Such as: /save story.md")
     if not anything:
         raise CommandError("There is nothing to save yet.", "Send a line first, or /more")
-    exists = path.exists() or path.is_symlink()
-    if exists and suffix != ".jsonl":
-        raise CommandError(f"{path} exists already and was left as it is.", "Choose another name.")
     try:
-        old = path.read_bytes() if exists else b""
-        if old.strip():
-            _check_fits(path, old, next(iter(record)))
-        line = json.dumps(record, ensure_ascii=False) + "\n"
-        with atomic_write(path) as file:
-            if suffix == ".jsonl":
-                file.write(old + (b"\n" if old and not old.endswith(b"\n") else b"") + line.encode())
-            else:
-                file.write(well_formed(texts[suffix]).encode())
+        if suffix != ".jsonl":
+            _write(path, well_formed(texts[suffix]).encode(), written)
+            return f"Saved to {path}."
+        return _add(path, record)
     except OSError as error:
         raise CommandError(f"{path} cannot be written ({error.strerror}).", "Choose another place.") from error
-    if suffix != ".jsonl":
-        return f"Saved to {path}."
+
+
+def _write(path: Path, data: bytes, written: Written) -> None:
+    """Write a new file, or one that this session wrote and nobody changed since."""
+    if _exists(path):
+        _check_is_file(path)
+        if sha256_file(path) != written.get(_real(path)):
+            raise CommandError(f"{path} exists already and was left as it is.", "Choose another name.")
+    _put(path, data)
+    written[_real(path)] = hashlib.sha256(data).hexdigest()
+
+
+def _add(path: Path, record: dict[str, Any]) -> str:
+    """Add a record to a file of such records, or begin one."""
+    old = b""
+    if _exists(path):
+        _check_is_file(path)
+        old = path.read_bytes()
+        if old.strip() and (is_log(path) or not _fits(old, record)):
+            found = f"{path} holds other records than {next(iter(record))}, and was left as it is."
+            raise CommandError(found, "Choose another name.")
+    line = well_formed(json.dumps(record, ensure_ascii=False)) + "\n"
+    _put(path, old + (b"\n" if old and not old.endswith(b"\n") else b"") + line.encode())
     return f"Added a record to {path}." if old.strip() else f"Saved a record to {path}."
 
 
-def _check_fits(path: Path, old: bytes, key: str) -> None:
-    """Raise ``CommandError`` when the last record of a file is not one of this kind."""
+def _real(path: Path) -> Path:
+    """Follow links; unlike ``resolve`` this raises nothing where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file where a link leads to, in a folder that is there; permissions stay as they are."""
+    target = _real(path)
+    if not target.parent.is_dir():
+        raise CommandError(f"There is no folder {path.parent}.", "Make it first, or choose another place.")
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    with atomic_write(target, mode=mode) as file:
+        file.write(data)
+
+
+def _check_is_file(path: Path) -> None:
+    """Raise ``CommandError`` for a folder, and for pipes and devices, whose reading may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        what = "a folder" if path.is_dir() else "no ordinary file"
+        raise CommandError(f"{path} is {what}.", "Choose another file.")
+
+
+def _fits(old: bytes, record: dict[str, Any]) -> bool:
+    """Say whether the last record of a file has the keys of this one, and no more."""
     try:
         last = json.loads(old.rstrip().rpartition(b"\n")[2])
     except (ValueError, RecursionError):
-        last = None
-    if not isinstance(last, dict) or key not in last:
-        raise CommandError(f"{path} holds other records than {key}, and was left as it is.", "Choose another name.")
+        return False
+    return isinstance(last, dict) and last.keys() == record.keys()
 
 
-def _last_record(path: Path) -> str | tuple[Message, ...]:
+def _last_record(path: Path, data: bytes) -> str | tuple[Message, ...]:
     if is_log(path):
         logged = read_log(path)
         return logged.text if logged.messages is None else logged.messages
-    lines = path.read_bytes().strip().splitlines()
+    lines = data.strip().splitlines()
     expected = 'expected is {"text": ...} or {"messages": [...]}'
     try:
         record = json.loads(lines[-1]) if lines else None
         if isinstance(record, dict) and isinstance(record.get("text"), str):
-            return well_formed(normalize_newlines(record["text"]))
-        messages = tuple(_message(value) for value in record["messages"]) if isinstance(record, dict) else ()
+            return read_text(record["text"])
+        messages = tuple(read_message(value) for value in record["messages"]) if isinstance(record, dict) else ()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CommandError(f"{path}: its last record cannot be read; {expected}.", "Load another file.") from error
     if not messages:
         raise CommandError(f"{path}: its last record holds nothing; {expected}.", "Load another file.")
     return messages
-
-
-def _message(value: dict[str, Any]) -> Message:
-    """Return a message of a record; raises ``ValueError`` for one that has no known role or no text."""
-    role, content = value["role"], value["content"]
-    if role not in _ROLES or not isinstance(content, str):
-        raise ValueError(f"the role {role!r}")
-    return Message(role, well_formed(normalize_newlines(content)))
 
 
 def _front(facts: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ _INSTEAD = {
     "num_samples": "num_samples is the number behind /best-of",
 }
 USAGE = "Such as: /set temperature 0.7 top_k 50   /params shows all settings."
+_ONE_STOP, _STOPS = "each stop string has a stop before it", "Such as: /set stop . stop ,"
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 
@@ -37,7 +38,7 @@ def read_settings(text: str, config: SampleConfig) -> tuple[SampleConfig, list[s
         raise CommandError("/set needs a name and a value.", USAGE)
     for name, value in _pairs(words):
         if name not in NAMES:
-            problems.append(_unknown(name))
+            problems.append(_unknown(name, after_stop="stop" in values))
         elif value is None:
             problems.append(f"{name} has no value")
         elif name in values and name != "stop":
@@ -49,8 +50,9 @@ def read_settings(text: str, config: SampleConfig) -> tuple[SampleConfig, list[s
     except ValidationError as error:
         problems += [_describe(item["loc"], item["msg"], item["type"], item["input"]) for item in error.errors()]
     if problems:
+        hint = _STOPS if any(problem.endswith(_ONE_STOP) for problem in problems) else USAGE
         lines = problems if len(problems) == 1 else ["", *(f"  {problem}" for problem in problems)]
-        raise CommandError("Nothing was set: " + "\n".join(lines).rstrip(".") + ".", USAGE)
+        raise CommandError("Nothing was set: " + "\n".join(lines).rstrip(".") + ".", hint)
     return found, list(values)
 
 
@@ -116,10 +118,12 @@ def _value(name: str, text: str, before: Any) -> Any:  # noqa: ANN401 - what pyd
         return text
 
 
-def _unknown(name: str) -> str:
+def _unknown(name: str, *, after_stop: bool) -> str:
     if name in _INSTEAD:
         return _INSTEAD[name]
     nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
+    if after_stop and not nearest:
+        return f"there is no setting {name!r}; {_ONE_STOP}"
     return f"there is no setting {name!r}" + (f"; the nearest is {nearest[0]}" if nearest else "")
 
 

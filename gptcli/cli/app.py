@@ -5,6 +5,7 @@ Nothing slow is imported here; each command imports what it runs.
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import signal
@@ -48,14 +49,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_show_locals=False,
 )
-app.command("fetch")(fetch_command)
-app.command("prepare")(prepare_command)
-app.command("train")(train_command)
-app.command("finetune")(finetune_command)
-app.command("sample")(sample_command)
-app.command("chat")(chat_command)
-app.command("eval")(eval_command)
-app.command("export")(export_command)
+for _name, _command in (
+    ("fetch", fetch_command),
+    ("prepare", prepare_command),
+    ("train", train_command),
+    ("finetune", finetune_command),
+    ("sample", sample_command),
+    ("chat", chat_command),
+    ("eval", eval_command),
+    ("export", export_command),
+):
+    # A line of a docstring ends where the source wants it; typer would end it there in a narrow window too.
+    _paragraphs = inspect.cleandoc(_command.__doc__ or "").split("\n\n")
+    app.command(_name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs))(_command)
 app.add_typer(profiles_app, name="profiles")
 app.add_typer(corpora_app, name="corpora")
 app.add_typer(runs_app, name="runs")

@@ -31,12 +31,12 @@ from gptcli.cli.writing_options import (
     Temperature,
     TopK,
     TopP,
+    drawing_options,
     named_model,
     open_model,
     settings,
     weight_format,
 )
-from gptcli.errors import RunError
 from gptcli.figures import count_text, loss_text, visible
 
 if TYPE_CHECKING:
@@ -85,17 +85,8 @@ def chat_command(
     weights = weight_format(dtype, quantize)
     given = _given_lines(prompt_file, encoding)
     name, found = named_model(run)
-    options = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "stop": tuple(stop) if stop else None,
-        "seed": seed,
-    }
-    config = settings(found, options).model_copy(update={"num_samples": 1})
+    options = drawing_options(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed)
+    config = settings(found, options, "chat").model_copy(update={"num_samples": 1})
     model = open_model(name, which=checkpoint, device=device, weights=weights)
     how = _Opening(checkpoint, device, weights)
     if not _converse(model, config, given, how, keeps=not no_log):
@@ -121,18 +112,19 @@ def _open_copies(run: RunDir) -> CopyIndex:
     return open_copy_index(run)
 
 
-def _given_lines(prompt_file: str | None, encoding: str | None) -> list[str] | None:
+def _given_lines(prompt_file: str | None, encoding: str | None) -> Lines | None:
     """Read the lines of ``--prompt-file``; None when they come from stdin."""
+    from gptcli.cli.desk import PipedLines
+
     if prompt_file is None:
         if encoding is not None:
             raise typer.BadParameter("--encoding is for lines that are read; give them with --prompt-file.")
         return None
-    return read_text(prompt_file, encoding, "the prompt").removesuffix("\n").split("\n")
+    lines = read_text(prompt_file, encoding, "the prompt").removesuffix("\n").split("\n")
+    return PipedLines(lines, None if prompt_file == "-" else prompt_file)
 
 
-def _converse(
-    model: WritingModel, config: SampleConfig, given: list[str] | None, how: _Opening, *, keeps: bool
-) -> bool:
+def _converse(model: WritingModel, config: SampleConfig, given: Lines | None, how: _Opening, *, keeps: bool) -> bool:
     """Hold the conversation; says whether all of it was as it should be."""
     from gptcli.chat.session import Session
     from gptcli.cli.chat_loop import Conversation, Signals
@@ -140,16 +132,12 @@ def _converse(
     from gptcli.cli.desk import has_keyboard
 
     has_person = given is None and has_keyboard()
-    with Signals() as signals, contextlib.closing(ChatView()) as view, _kept(model, keeps=keeps) as log:
-
-        def open_other(name: str) -> WritingModel:
-            try:
-                with signals.at_once():
-                    return how.open(name)
-            except KeyboardInterrupt:
-                raise RunError(f"The opening of {name} was stopped.") from None
-
-        session = Session(model, open_model=open_other, open_copies=_open_copies, log=log, config=config)
+    with (
+        Signals() as signals,
+        contextlib.closing(ChatView(has_person=has_person)) as view,
+        _kept(model, keeps=keeps) as log,
+    ):
+        session = Session(model, open_model=how.open, open_copies=_open_copies, log=log, config=config)
         if has_person:
             _greet(model, log)
         with _lines(model, session, given, keeps=keeps) as lines:
@@ -173,12 +161,12 @@ def _kept(model: WritingModel, *, keeps: bool) -> Iterator[ChatLog | None]:
 
 
 @contextlib.contextmanager
-def _lines(model: WritingModel, session: Session, given: list[str] | None, *, keeps: bool) -> Iterator[Lines]:
+def _lines(model: WritingModel, session: Session, given: Lines | None, *, keeps: bool) -> Iterator[Lines]:
     """Give the lines of the file or the pipe, or what a person types into the terminal that is there."""
     from gptcli.cli.desk import BareLines, EditedLines, PipedLines, can_edit, has_keyboard, quiet_keys, stdin_lines
 
     if given is not None or not has_keyboard():
-        yield PipedLines(stdin_lines() if given is None else given)
+        yield given or PipedLines(stdin_lines())
     elif not can_edit():
         yield BareLines()
     else:

@@ -5,9 +5,13 @@ It knows the events of a session and how wide the window is; it asks nothing and
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import stat
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from rich.console import RenderableType
@@ -25,27 +29,36 @@ NARROW = 70
 BAR = 24
 MIN_LINES = 5
 SILENT = 8
+MIN_NAME = 8
+TAIL = 40
+PIPE_SECONDS = 0.05
 ELLIPSIS = "\u2026"
 
 
 class ChatView:
     """Shows events: ``given`` and ``drawn`` text through one stream, the rest beside it.
 
-    Off a terminal stdout is the text as it grows; a line of three dashes stands where it begins anew.
+    Off a terminal stdout is the text as it grows; a line of three dashes stands where it begins anew. ``has_person``
+    says that somebody types meanwhile, and may see the text come out of a pipe.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_person: bool = False) -> None:
         self._text = open_text_stream()
         self._live = sys.stdout.isatty()
-        self._last = ""
+        self._shares_screen = has_person and not self._live and _is_pipe()
+        self._last = self._before = ""
         self._silent = 0
         self._counter: Status | None = None
-        self._was_cut = self._is_anew = self._was_anew = self._has_reply = False
+        self._is_open = self._was_cut = self._is_anew = self._was_anew = self._has_reply = False
 
-    def begin(self, *, anew: bool) -> None:
-        """Get ready for what a line brings: text that goes on, or that begins anew unless the line is a mistake."""
+    def begin(self, *, anew: bool, before: str = "") -> None:
+        """Get ready for what a line brings: text that goes on, or that begins anew unless the line is a mistake.
+
+        In a terminal a reply on a line of its own begins with the last words of ``before``.
+        """
         self._was_anew = self._is_anew
         self._is_anew = self._is_anew or anew
+        self._before = tail_of(before) if self._live else ""
 
     def show(self, event: ChatEvent) -> None:
         """Show one event; what needs an answer of the person (EditRequest, Leave) shows nothing."""
@@ -54,9 +67,11 @@ class ChatView:
             return
         self._end_count()
         if isinstance(event, Given):
+            self._before = ""
             self._write(self._text.given, self._fitting(event.text))
         elif isinstance(event, Drawn):
             self._has_reply = self._has_reply or bool(event.text.strip())
+            self._show_before()
             self._write(self._text.drawn, event.text)
         elif isinstance(event, Ended):
             self._end(event)
@@ -76,9 +91,16 @@ class ChatView:
     def end_line(self) -> None:
         """End a line of text that is not ended, so that something else can be shown in a terminal."""
         self._end_count()
-        if self._live and self._last not in ("", "\n"):
+        if not self._is_open:
+            return
+        if self._live:
             self._text.end()
-            self._last, self._was_cut = "\n", True
+            self._is_open, self._was_cut = False, True
+        elif self._shares_screen:
+            # What reads the pipe, such as tee, shows the text on this screen, a moment later than it was written.
+            time.sleep(PIPE_SECONDS)
+            self._print(Text())
+            self._is_open = False
 
     def close(self) -> None:
         """End the last line of the text."""
@@ -89,7 +111,7 @@ class ChatView:
         """Count tokens that come without a text, as those of /best-of do, in a line that goes away again."""
         self._silent += 1
         console = stderr_console()
-        if self._counter is None and self._silent == SILENT and console.is_interactive and self._last in ("", "\n"):
+        if self._counter is None and self._silent == SILENT and console.is_interactive and not self._is_open:
             self._counter = console.status("")
             self._counter.start()
         if self._counter is not None:
@@ -124,14 +146,20 @@ class ChatView:
             text, self._was_cut = text[1:] if text[0] in " \n" else text, False
         if text:
             write(text)
-            self._last = text[-1]
+            self._last, self._is_open = text[-1], text[-1] != "\n"
 
     def _separate(self) -> None:
         self._is_anew = False
         if self._last and not self._live:
             self._text.end()
             self._text.given("---\n")
-            self._was_cut = True
+
+    def _show_before(self) -> None:
+        """Show what the reply goes on from; what stands on the screen already is not shown again."""
+        before, self._before = self._before, ""
+        if before and not self._is_open:
+            self._was_cut = False
+            self._write(self._text.given, before)
 
     def _end(self, event: Ended) -> None:
         self.end_line()
@@ -183,7 +211,9 @@ class ChatView:
             self._print(table)
 
     def _choices(self, event: Choices) -> None:
-        """Show texts behind their numbers, the lines of each below one another."""
+        """Show texts behind their numbers, the lines of each below one another, and above what they go on from."""
+        if self._before:
+            self._print(Text(visible(self._before), style="dim"))
         for number, text in enumerate(event.texts, start=1):
             shown = visible(text).strip("\n")
             if not self._is_screen():
@@ -202,16 +232,37 @@ class ChatView:
 
 
 def status_text(name: str, facts: Sequence[str], now: Sequence[str], width: int) -> str:
-    """Lay out the line of status for ``width`` columns: ``facts`` leave a narrow one first, then the name is cut."""
-    kept = list(facts)
+    """Lay out the line of status for ``width`` columns: ``facts`` leave a narrow one first, then the name is cut.
+
+    Then ``now`` leaves it, the last first.
+    """
+    kept, changing = list(facts), list(now)
     while True:
-        rest = "".join(f" \u00b7 {fact}" for fact in (*kept, *now))
+        rest = "".join(f" \u00b7 {fact}" for fact in (*kept, *changing))
         room = width - len(rest) - 2
-        if len(name) <= room or not kept:
+        if kept and len(name) > room:
+            del kept[0]
+        elif changing and room < min(len(name), MIN_NAME):
+            del changing[-1]
+        else:
             break
-        del kept[0]
-    room = max(8, room)
+    room = max(1, room)
     return f" {name if len(name) <= room else name[: room - 1] + ELLIPSIS}{rest}"
+
+
+def tail_of(text: str) -> str:
+    """Return the last words of the last line of a text; empty where another line begins."""
+    line = text.rpartition("\n")[2]
+    if len(line) > TAIL:
+        line = f"{ELLIPSIS} {line[-TAIL:].partition(' ')[2] or line[-TAIL:]}"
+    return line if line.strip(f" {ELLIPSIS}") else ""
+
+
+def _is_pipe() -> bool:
+    """Say whether stdout goes to another program."""
+    with contextlib.suppress(OSError, ValueError):
+        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    return False
 
 
 def _percent(share: float) -> str:

@@ -11,7 +11,9 @@ import gc
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, 
 
 import typer
 
-from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError
+from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError, is_out_of_memory
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -29,12 +31,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LOG_SECONDS = 5.0
+# More of a value does not help to find it.
+SHOWN_CHARACTERS = 60
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 130, 141, 143
 
-MEMORY_HINT = (
+LEARN_IN_LESS = (
     "Halve train.batch_size and double train.grad_accum_steps, which learns the same: --set batch_size=8 "
     "--set grad_accum_steps=4. Or try --set gradient_checkpointing=true, --set block_size=128 or a smaller model."
 )
+WRITE_IN_LESS = "Try --quantize int8 or --dtype bfloat16, or a smaller model."
+MEMORY_HINTS = {
+    "train_command": LEARN_IN_LESS,
+    "finetune_command": LEARN_IN_LESS,
+    "sample_command": WRITE_IN_LESS,
+    "chat_command": WRITE_IN_LESS,
+}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
@@ -60,6 +71,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            _catch_ctrl_c()
             return command(*args, **kwargs)
         except GptcliError as error:
             _fail(error.message, error.hint)
@@ -75,9 +87,9 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             # Python wraps a Ctrl-C that falls into the making of a class, as happens while a package is imported.
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise typer.Exit(EXIT_INTERRUPTED) from None
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            _fail("There is not enough memory for this.", MEMORY_HINT)
+            _fail("There is not enough memory for this.", MEMORY_HINTS.get(command.__name__, ""))
 
     return guarded
 
@@ -86,25 +98,33 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 def importing() -> Iterator[None]:
     """Keep the garbage collector away while torch is imported: its half a million objects stay, and looking through
     them again and again takes 0.2 s.
+
+    Ctrl-C ends the process meanwhile, since an import may swallow what Python makes of it.
     """
     was_on = gc.isenabled()
     gc.disable()
+    caught = signal.getsignal(signal.SIGINT) is signal.default_int_handler and _hears_signals()
+    if caught:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
+        if caught:
+            _catch_ctrl_c()
         gc.freeze()
         if was_on:
             gc.enable()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell torch's errors about memory from bugs by name and words, since torch may not be imported for it."""
-    words = ("out of memory", "DefaultCPUAllocator")
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(word in str(error) for word in words)
-    )
+def _catch_ctrl_c() -> None:
+    """Make Ctrl-C a ``KeyboardInterrupt`` again, which ``gptcli.__main__`` and ``importing`` let end the process."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL and _hears_signals():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _hears_signals() -> bool:
+    """Say whether this thread may say what a signal does."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def _fail(message: str, hint: str = "") -> NoReturn:
@@ -247,12 +267,23 @@ def read_text(where: str, encoding: str | None, what: str) -> str:
 
 def wrong_options(error: ValidationError, hint: str) -> ProfileError:
     """Make one error of all values that a section of the profile refused when options were laid over it."""
-    problems = []
+    problems = (f"--{name.replace('_', '-')}: {what}" for name, what in refused_values(error))
+    return ProfileError("These options cannot be:", hint, tuple(problems))
+
+
+def refused_values(error: ValidationError) -> list[tuple[str, str]]:
+    """Return the name of every value that a section of the profile refused, and what is wrong with it."""
+    refused = []
     for item in error.errors():
         message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        found = "" if item["type"] == "value_error" else f", found {item['input']!r}"
-        problems.append(f"--{str(item['loc'][0]).replace('_', '-')}: {message}{found}")
-    return ProfileError("These options cannot be:", hint, tuple(problems))
+        found = "" if item["type"] == "value_error" else f", found {shortened(repr(item['input']))}"
+        refused.append((str(item["loc"][0]), message + found))
+    return refused
+
+
+def shortened(text: str) -> str:
+    """Return a text that may be megabytes as it can stand in a message."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 
 def check_device(device: str | None) -> None:

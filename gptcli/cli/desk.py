@@ -32,6 +32,10 @@ class Lines(Protocol):
     def took_back(self) -> bool:
         """Whether a Ctrl-C took typed text back since the last line was asked for."""
 
+    @property
+    def place(self) -> str:
+        """Where the last line stands, as the beginning of a message about it; empty where a person knows."""
+
     def read(self, prompt: str) -> str:
         """Return the next line; ``EOFError`` at the end, ``KeyboardInterrupt`` for a Ctrl-C on an empty line."""
 
@@ -52,20 +56,28 @@ def can_edit() -> bool:
 
 
 class PipedLines:
-    """Lines of a pipe or a file, as they come."""
+    """Lines of a pipe, or of the file that is named, as they come."""
 
     keeps_typing = True
     took_back = False
 
-    def __init__(self, lines: Iterable[str]) -> None:
+    def __init__(self, lines: Iterable[str], name: str | None = None) -> None:
         self._lines = iter(lines)
+        self._name, self._number = name, 0
+
+    @property
+    def place(self) -> str:
+        """The name of a file, and the number of the line."""
+        return "" if self._name is None else f"{self._name}, line {self._number}: "
 
     def read(self, prompt: str) -> str:  # noqa: ARG002 - nobody is there to read it
         """Return the next line."""
         try:
-            return next(self._lines)
+            line = next(self._lines)
         except StopIteration:
             raise EOFError from None
+        self._number += 1
+        return line
 
     def edit(self, text: str) -> str | None:  # noqa: ARG002 - nobody is there to change it
         """Return None: a pipe cannot change what it has not seen."""
@@ -91,6 +103,7 @@ class BareLines:
 
     keeps_typing = True
     took_back = False
+    place = ""
 
     def read(self, prompt: str) -> str:
         """Ask on the screen and return what was typed."""
@@ -124,6 +137,7 @@ class EditedLines:
     """
 
     keeps_typing = False
+    place = ""
 
     def __init__(self, history: Path | None, suggest: Suggest, status: Callable[[int], str]) -> None:
         self.took_back = False

@@ -60,13 +60,14 @@ class Desk:
         *others: WritingModel,
         log: ChatLog | None = None,
         copies: Callable[[RunDir], CopyIndex] | None = None,
+        opens: Callable[[str], WritingModel] | None = None,
         **settings: object,
     ) -> None:
         self.opened: list[str] = []
         self._others = {other.name: other for other in others}
         self.session = Session(
             model,
-            open_model=self._open,
+            open_model=opens or self._open,
             open_copies=copies or _no_copies,
             log=log,
             config=model.defaults.model_copy(update=settings),

@@ -77,3 +77,7 @@ def test_help_of_an_unknown_command_offers_the_nearest() -> None:
     with pytest.raises(CommandError) as caught:
         help_text("retri")
     assert "/retry" in caught.value.hint
+
+
+def test_a_paragraph_of_help_is_broken_by_the_window_alone() -> None:
+    assert len(help_text().splitlines()) == len(COMMANDS) + 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gptcli.chat.events import Said
 from gptcli.chat.log import ChatLog, is_log, open_chat_log, read_log
 from gptcli.chat.page import conversation_text
-from gptcli.chat_template import ChatTemplate
+from gptcli.chat_template import ChatTemplate, Message
 from gptcli.errors import FormatError
 from gptcli.runs import RunDir
 from gptcli.writing import WritingModel
@@ -23,6 +23,12 @@ from tests.chat.desks import Desk, only
 
 def events(log: ChatLog) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.path.read_text("utf-8").splitlines()]
+
+
+def message_log(message: str) -> str:
+    """Return a log of one conversation of one message."""
+    first = '{"event": "session", "format_version": 1, "conversation": true}'
+    return f'{first}\n{{"id": 1, "after": 0, "messages": [{message}]}}\n'
 
 
 @pytest.fixture
@@ -168,12 +174,13 @@ def test_a_cut_last_line_is_left_out(alphabet: WritingModel, log: ChatLog) -> No
         ('{"event": "session", "format_version": 2}\n', "format_version 2, this gptcli reads 1"),
         ('{"event": "session", "format_version": 1}\ncut\n{"event": "undo", "head": 0}\n', ":2: the log"),
         ('{"event": "session", "format_version": 1}\n[1]\n{"event": "undo", "head": 0}\n', ":2: the log"),
-        ('{"event": "session", "format_version": 1}\n{"event": "undo", "head": 9}\n', "is damaged"),
         ('{"event": "session", "format_version": 1}\n{"event": "reply", "id": 1}\n', "is damaged"),
-        ('{"event": "session", "format_version": 1}\n{"event": "reply", "id": 1, "after": 5}\n', "is damaged"),
         ('{"event": "session", "format_version": 1}\n{"event": "reply", "id": [], "after": 0}\n', "is damaged"),
         ('{"event": "session", "format_version": 1}\n{"id": 1, "after": 0, "text": 3}\n', "is damaged"),
         ('{"event": "session", "format_version": 1}\n{"id": 1, "after": 0, "messages": [3]}\n', "is damaged"),
+        (message_log('{"role": "wizard", "content": "a"}'), "is damaged.*'wizard'"),
+        (message_log('{"role": "user", "content": null}'), "is damaged"),
+        (message_log('{"role": [], "content": "a"}'), "is damaged"),
     ],
 )
 def test_a_damaged_log_is_refused(tmp_path: Path, content: str, found: str) -> None:
@@ -181,6 +188,22 @@ def test_a_damaged_log_is_refused(tmp_path: Path, content: str, found: str) -> N
     path.write_text(content, "utf-8")
     with pytest.raises(FormatError, match=found):
         read_log(path)
+
+
+@pytest.mark.parametrize("lost", ['{"id": 3, "after": 2, "text": "d"}', '{"event": "undo", "head": 2}'])
+def test_a_log_is_read_as_far_as_no_step_is_missing(tmp_path: Path, lost: str) -> None:
+    first = '{"event": "session", "format_version": 1}\n{"id": 1, "after": 0, "given": "ab", "text": "c"}\n'
+    (tmp_path / "log.jsonl").write_text(f'{first}{lost}\n{{"id": 4, "after": 1, "text": "e"}}\n', "utf-8")
+    assert read_log(tmp_path / "log.jsonl").text == "abc"
+
+
+def test_texts_of_a_log_are_read_as_lines_that_are_sent(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    first = '{"event": "session", "format_version": 1}\n'
+    path.write_text(first + '{"id": 1, "after": 0, "given": "a\\ud800\\r\\n", "text": "b\\udfff"}\n', "utf-8")
+    assert read_log(path).text == "a\ufffd\nb\ufffd"
+    path.write_text(message_log('{"role": "user", "content": "a\\ud800\\rb"}'), "utf-8")
+    assert read_log(path).messages == (Message("user", "a\ufffd\nb"),)
 
 
 def test_other_files_are_no_logs(tmp_path: Path, log: ChatLog) -> None:

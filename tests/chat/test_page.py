@@ -38,15 +38,15 @@ def test_a_chain_of_steps_makes_the_text() -> None:
     assert [step.id for step in steps(last)] == [1, 2, 3]
     assert text_of(last) == "abc\nde"
     assert text_of(None) == ""
-    assert drawn_of(last) == "bc\n\ne"
+    assert drawn_of(last) == ["bc", "e"]
     assert last_sent(more) is first
     assert last_sent(None) is None
 
 
 def test_what_was_loaded_is_not_drawn() -> None:
     loaded = Step(id=1, given="once upon ")
-    assert drawn_of(Step(id=2, before=loaded, drawn="a time")) == "a time"
-    assert drawn_of(loaded) == ""
+    assert drawn_of(Step(id=2, before=loaded, drawn="a time")) == ["a time"]
+    assert drawn_of(loaded) == []
 
 
 def test_a_chain_of_steps_makes_a_conversation() -> None:

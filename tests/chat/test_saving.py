@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import stat
 import sys
 from pathlib import Path
 
 import pytest
 
 from gptcli.chat.commands import CommandError
-from gptcli.chat.saving import load_conversation, load_text, named_file, save_conversation, save_text
+from gptcli.chat.saving import Written, load_conversation, load_text, named_file, save_conversation, save_text
 from gptcli.chat_template import ChatTemplate, Message, write_conversation
 from gptcli.strict_yaml import load_yaml
 
@@ -23,11 +24,11 @@ FACTS: dict[str, object] = {"model": "parrot", "step": 12, "stop": ["\n---\n\n"]
 
 
 def save(path: Path, text: str = TEXT) -> str:
-    return save_text(path, text, FACTS)
+    return save_text(path, text, FACTS, {})
 
 
 def talk(path: Path) -> str:
-    return save_conversation(path, TALK, ChatTemplate(), FACTS)
+    return save_conversation(path, TALK, ChatTemplate(), FACTS, {})
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".jsonl", ".TXT", ".JSONL"])
@@ -93,14 +94,16 @@ def test_an_empty_text_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="nothing to save"):
         save(tmp_path / "a.txt", "")
     with pytest.raises(CommandError, match="nothing to save"):
-        save_conversation(tmp_path / "a.jsonl", [Message("user", " ")], ChatTemplate(), FACTS)
+        save_conversation(tmp_path / "a.jsonl", [Message("user", " ")], ChatTemplate(), FACTS, {})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", "utf-8")
-    with pytest.raises(CommandError, match="cannot be written"):
+    with pytest.raises(CommandError, match="There is no folder"):
         save(tmp_path / "file" / "a.txt")
+    with pytest.raises(CommandError, match="cannot be written"):
+        save(tmp_path / ("a" * 300 + ".txt"))
 
 
 def test_a_conversation_is_saved_for_finetuning_and_comes_back(tmp_path: Path) -> None:
@@ -170,10 +173,21 @@ def test_a_file_that_cannot_be_loaded_says_why(tmp_path: Path, name: str, conten
         load_text(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["nowhere.txt", "nowhere.jsonl", "."])
-def test_a_file_that_is_not_there_says_why(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CommandError, match="cannot be read"):
+@pytest.mark.parametrize(
+    ("name", "found"), [("nowhere.txt", "cannot be read"), ("nowhere.jsonl", "cannot be read"), (".", "is a folder")]
+)
+def test_a_file_that_is_not_there_says_why(tmp_path: Path, name: str, found: str) -> None:
+    with pytest.raises(CommandError, match=found):
         load_text(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+@pytest.mark.parametrize("name", ["round.txt", "round.jsonl", "round.txt/a.txt"])
+def test_links_that_lead_in_a_circle_are_not_written(tmp_path: Path, name: str) -> None:
+    for link in ("round.txt", "round.jsonl"):
+        (tmp_path / link).symlink_to(tmp_path / link)
+    with pytest.raises(CommandError, match=r"cannot be written|There is no folder"):
+        save(tmp_path / name)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
@@ -200,3 +214,64 @@ def test_a_home_folder_can_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
     assert named_file("~/a.txt") == Path("/somewhere/a.txt")
     assert named_file("~nobody-at-all/a.txt") == Path("~nobody-at-all/a.txt")
+
+
+def test_what_this_session_wrote_may_be_written_again(tmp_path: Path) -> None:
+    path, written = tmp_path / "story.md", Written()
+    for text in ("one", "two"):
+        assert save_text(path, text, FACTS, written) == f"Saved to {path}."
+        assert load_text(path) == text
+    with pytest.raises(CommandError, match="exists already"):
+        save_text(path, "three", FACTS, {})
+    path.write_text("mine now", "utf-8")
+    with pytest.raises(CommandError, match="exists already"):
+        save_text(path, "three", FACTS, written)
+    assert path.read_text("utf-8") == "mine now"
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_no_folder_is_made_for_a_file(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(CommandError, match=r"There is no folder .*stories"):
+        save(tmp_path / "stories" / f"a{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links and permissions")
+def test_a_record_goes_where_a_link_leads_and_leaves_permissions_as_they_are(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
+    save(real, "one")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    save(link, "two")
+    assert link.is_symlink()
+    assert [json.loads(line)["text"] for line in real.read_text("utf-8").splitlines()] == ["one", "two"]
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"event": "session", "format_version": 1}\n{"text": "a"}\n',
+        '{"text": "a", "title": "b"}\n',
+    ],
+)
+def test_a_record_is_not_added_to_a_log_or_to_records_with_more_in_them(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(content, "utf-8")
+    with pytest.raises(CommandError, match="holds other records than text"):
+        save(path)
+    assert path.read_text("utf-8") == content
+
+
+def test_a_conversation_that_was_saved_for_people_is_told_how_to_be_kept(tmp_path: Path) -> None:
+    talk(tmp_path / "talk.md")
+    with pytest.raises(CommandError, match="holds a text") as caught:
+        load_conversation(tmp_path / "talk.md")
+    assert "/save talk.jsonl" in caught.value.hint
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs files that do not know their size")
+def test_a_file_that_does_not_know_its_size_is_read_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptcli.chat.saving.MAX_LOAD_BYTES", 5)
+    with pytest.raises(CommandError, match="larger than 5 bytes"):
+        load_text(Path("/proc/self/status"))

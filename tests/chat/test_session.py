@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from gptcli import reading
 from gptcli.chat.events import Drawn, EditRequest, Ended, Given, Said, Wrong
 from gptcli.config import SampleConfig
-from gptcli.errors import RunError
 from gptcli.sample import Piece, generate
 from gptcli.tokenizer import CharTokenizer
 from gptcli.writing import WritingModel
@@ -207,9 +206,9 @@ def test_any_lines_and_as_many_undos_leave_the_first_text(
     desk = Desk(alphabet, backwards, max_new_tokens=3)
     texts: list[str] = []
     for line in lines:
-        before, n_steps = desk.text, len(desk.session._earlier)
+        before, n_steps = desk.text, len(desk.session._sheet.earlier)
         desk.send(line)
-        moved = len(desk.session._earlier) - n_steps
+        moved = len(desk.session._sheet.earlier) - n_steps
         assert moved in (-1, 0, 1)
         if moved > 0:
             texts.append(before)
@@ -276,21 +275,6 @@ def test_ctrl_c_while_the_model_draws_keeps_the_text(alphabet: WritingModel, mon
     monkeypatch.undo()
     desk.send("/more")
     assert desk.text == "abcdefghijklm"
-
-
-def test_an_error_of_the_model_leaves_the_session_as_it_was(
-    alphabet: WritingModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    desk = Desk(alphabet, temperature=3.0)
-    twin = Desk(alphabet, temperature=3.0)
-    desk.send("abc")
-    _raise_after(monkeypatch, 3, RunError("The model computes numbers that are not finite.", "Train again."))
-    for line in ("A:", "/more", "/retry", "/edit x", "/best-of 2"):
-        assert desk.send(line)[-1] == Wrong("The model computes numbers that are not finite.", "Train again.")
-    monkeypatch.undo()
-    desk.send("/more")
-    twin.send("abc", "/more")
-    assert desk.text == twin.text
 
 
 def _raise_after(monkeypatch: pytest.MonkeyPatch, n_tokens: int, error: BaseException) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gptcli.chat.events import Choices, Drawn, Said, Wrong
-from gptcli.chat.session import MAX_CHOICES
+from gptcli.chat.several import MAX_CHOICES
 from gptcli.sample import generate
 from gptcli.writing import WritingModel
 from tests.chat.desks import Desk, only
@@ -73,3 +73,17 @@ def test_an_unknown_command_leaves_the_choices_open(desk: Desk) -> None:
     desk.send("abc", "/best-of 2")
     assert "/retry" in only(desk.send("/retyr"), Wrong).hint
     assert desk.session.choosing
+
+
+@pytest.mark.parametrize("line", ["/retry", "/retry 7", "/best-of 2"])
+def test_at_temperature_0_it_is_told_once_that_every_seed_draws_the_same(desk: Desk, line: str) -> None:
+    desk.send("abc")
+    assert "every seed draws the same" in only(desk.send(line), Said).text
+    assert not [event for event in desk.send("/retry") if isinstance(event, Said)]
+
+
+def test_where_chance_has_a_part_or_nothing_is_drawn_anew_seeds_need_no_word(alphabet: WritingModel) -> None:
+    for desk, lines in ((Desk(alphabet, temperature=0.5), ("/retry", "/best-of 2")), (Desk(alphabet), ("/best-of 1",))):
+        desk.send("abc")
+        for line in lines:
+            assert not [event for event in desk.send(line) if isinstance(event, Said)]

@@ -70,7 +70,14 @@ def test_help_and_quit(desk: Desk) -> None:
     assert only(desk.send("/help set"), Said).text.startswith("/set NAME VALUE")
     assert "/set" in only(desk.send("/help sett"), Wrong).hint
     assert desk.send("/quit") == [Leave()]
-    assert any(line.startswith("/retry [SEED]") for line in desk.session.completions())
+
+
+def test_the_text_without_its_last_reply_can_be_asked(desk: Desk) -> None:
+    assert desk.session.undrawn_text == ""
+    desk.send("abc", "/more")
+    assert desk.session.undrawn_text == "abcdefghijk"
+    desk.send("/undo")
+    assert desk.session.undrawn_text == "abc"
 
 
 # The edges of the context.
@@ -80,7 +87,7 @@ def test_a_text_longer_than_the_context_is_told_once_when_it_begins(alphabet: Wr
     desk = Desk(alphabet)
     assert not [event for event in desk.send("abcdefghijklmnop", "/more", "/more") if isinstance(event, Said)]
     said = [event for event in desk.send("/more") if isinstance(event, Said)]
-    assert said == [Said("The text is longer than the 32 tokens the model reads; it sees the last 24.")]
+    assert said == [Said("The text is longer than the 32 tokens the model reads; it sees the last 32.")]
     assert not [event for event in desk.send("/more") if isinstance(event, Said)]
     assert desk.text == (ALPHABET * 3)[: 16 + 5 * 8]
     desk.send("/new", "abc", "/undo", "/undo")

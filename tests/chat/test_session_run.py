@@ -78,7 +78,9 @@ def test_copies_asks_for_what_was_drawn_and_not_for_what_was_written(
     desk = Desk(model, log=log, copies=open_copies, max_new_tokens=40, temperature=3.0)
     assert only(desk.send(f"/load {tmp_path / 'page.txt'}", "/copies"), Wrong).text.startswith("Nothing was drawn yet")
     desk.send("/more")
-    drawn = json.loads(log.path.read_text("utf-8").splitlines()[-1])["text"]
+    desk.send("The ")
+    drawn = [json.loads(line)["text"] for line in log.path.read_text("utf-8").splitlines() if '"reply"' in line]
+    assert len(drawn) == 2
     for _ in range(2):
         assert only(desk.send("/copies"), Said).text == "\n".join(opened[0].check(drawn).lines())
     assert len(opened) == 1

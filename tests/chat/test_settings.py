@@ -61,6 +61,7 @@ def test_settings_are_read_as_they_are_typed(text: str, expected: dict[str, obje
         ('stop "a', "A quotation mark is not closed"),
         ("prompt Hello", "prompt is the text itself"),
         ("num_samples 3", "the number behind /best-of"),
+        ("stop . ,", "there is no setting ','; each stop string has a stop before it"),
         ("seed -1", "seed: expected greater than or equal to 0"),
     ],
 )
@@ -98,3 +99,10 @@ def test_a_stop_string_that_is_shown_can_be_typed_again(stops: list[str]) -> Non
     stops = [stop.replace('"', "") or "x" for stop in stops]
     typed = " ".join(f"stop {shown_value((stop,))}" for stop in stops)
     assert read_settings(typed, BASE)[0].stop == tuple(stops)
+
+
+def test_several_stop_strings_behind_one_name_are_told_how() -> None:
+    with pytest.raises(CommandError) as caught:
+        read_settings("stop . ,", BASE)
+    assert caught.value.hint == "Such as: /set stop . stop ,"
+    assert read_settings("stop . stop ,", BASE)[0].stop == (".", ",")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,41 @@ def test_too_little_memory_is_one_clear_error(kind: str, capsys: pytest.CaptureF
     with pytest.raises(typer.Exit) as caught:
         reports_errors(exhaust)(kind)
     assert caught.value.exit_code == 1
-    error, hint = capsys.readouterr().err.splitlines()
-    assert error == "Error: There is not enough memory for this."
-    for word in ("train.batch_size", "train.grad_accum_steps", "smaller model", "--set"):
+    assert capsys.readouterr().err == "Error: There is not enough memory for this.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train_command", ("train.batch_size", "train.grad_accum_steps", "smaller model", "--set")),
+        ("finetune_command", ("train.batch_size", "--set")),
+        ("sample_command", ("--quantize int8", "--dtype bfloat16")),
+        ("chat_command", ("--quantize int8", "--dtype bfloat16")),
+    ],
+)
+def test_hint_about_memory_suits_the_command(
+    name: str, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        exhaust("numpy")
+
+    command.__name__ = name
+    with pytest.raises(typer.Exit):
+        reports_errors(command)()
+    hint = capsys.readouterr().err.partition("\n")[2]
+    for word in words:
         assert word in hint
+    assert ("batch_size" in hint) == ("train.batch_size" in words)
+
+
+def test_paragraphs_of_help_are_wrapped_by_the_window_alone(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    for command in ("chat", "sample", "train", "finetune", "fetch", "prepare", "eval", "export"):
+        lines = [line.strip() for line in cli(command, "--help").stdout.partition("Arguments")[0].splitlines()]
+        for line, following in pairwise(lines):
+            if line and following[:1].isalpha() and "Usage" not in line:
+                assert len(f" {line} {following.split()[0]}") > 79, (command, line)
 
 
 def test_ctrl_c_in_the_making_of_a_class_is_an_interrupt() -> None:

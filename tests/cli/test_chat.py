@@ -83,6 +83,12 @@ def test_text_that_begins_anew_stands_below_three_dashes(workplace: Path) -> Non
     assert not (workplace / "runs/tiny/chats").exists()
 
 
+def test_text_below_three_dashes_is_exact(workplace: Path) -> None:
+    (workplace / "story.txt").write_text("\n one\n", "utf-8")
+    done = chat(workplace, "tiny", "--max-new-tokens", "1", lines="The for\n/load story.txt\n")
+    assert done.stdout.partition("---\n")[2] == "\n one\n"
+
+
 def test_what_is_asked_about_the_text_goes_to_stderr(workplace: Path) -> None:
     lines = "The for\n/best-of 2\n2\n/next\n/compare twin\n/params\n/help\n"
     done = chat(workplace, "tiny", lines=lines)
@@ -115,6 +121,9 @@ def test_lines_come_from_a_file_in_its_encoding(workplace: Path) -> None:
     (workplace / "lines.txt").write_text("The\n/new\nIf\n", "utf-8")
     done = chat(workplace, "tiny", "--prompt-file", "lines.txt", lines="unread")
     assert done.stdout == chat(workplace, "tiny", lines="The\n/new\nIf\n").stdout
+    (workplace / "wrong.txt").write_text("The\n\n/retri\n", "utf-8")
+    done = chat(workplace, "tiny", "--prompt-file", "wrong.txt")
+    assert (done.code, "Error: wrong.txt, line 3: There is no command /retri." in done.stderr) == (1, True)
     (workplace / "old.txt").write_bytes("Le café\n".encode("cp1252"))
     done = chat(workplace, "tiny", "--prompt-file", "old.txt", "--encoding", "cp1252", "--no-log")
     assert done.stdout.startswith("Le café")
@@ -144,6 +153,7 @@ def test_all_impossible_values_are_named_at_once(workplace: Path) -> None:
     assert (done.code, done.stdout) == (1, "")
     for name in ("temperature", "top-p", "min-p", "top-k", "repetition-penalty", "max-new-tokens", "stop"):
         assert f"--{name}: " in done.stderr
+    assert "gptcli chat --help" in done.stderr
 
 
 def test_model_that_cannot_be_had_is_an_error_with_advice(

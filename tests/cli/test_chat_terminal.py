@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from gptcli.cli.chat_view import tail_of
 from gptcli.figures import visible
 from tests.cli.conftest import ROOT, run_cli
 
@@ -171,8 +172,10 @@ def test_whole_chat_with_every_command(start: Start, workplace: Path) -> None:
     (first,) = logged(workplace, "reply")
     assert letters(reply) == letters(f"The for{first['text']}")
 
-    assert desk.say("/more").startswith("> /more\n")
-    assert len(logged(workplace, "reply")) == 2
+    more = desk.say("/more")
+    assert more.startswith("> /more\n")
+    second = logged(workplace, "reply")[1]
+    assert letters(more) == letters(f"> /more{tail_of(str(first['given']) + str(first['text']))}{second['text']}")
     assert "Took back the last step." in desk.say("/undo")
     again = desk.say("/retry 99")
     assert words(again).startswith("> /retry 99 The for")
@@ -188,7 +191,9 @@ def test_whole_chat_with_every_command(start: Start, workplace: Path) -> None:
     assert re.search(r"^1  .*^2  .*^3  ", choices, re.MULTILINE | re.DOTALL)
     texts = logged(workplace, "choices")[-1]["texts"]
     assert isinstance(texts, list)
-    assert letters(desk.say("2")) == letters(f"number> 2 {texts[1]}")
+    tail = tail_of(f"The while{logged(workplace, 'reply')[-1]['text']}")
+    assert letters(f"{tail}1{texts[0]}") in letters(choices)
+    assert letters(desk.say("2")) == letters(f"number> 2{tail}{texts[1]}")
 
     table = desk.say("/next").splitlines()[1:]
     assert len([line for line in table if re.match(r'".*"  +(\d+\.\d%|<0\.1%)', line)]) == 10
@@ -282,7 +287,7 @@ def test_opening_of_another_model_is_stopped_at_once(start: Start, workplace: Pa
     desk.child.send("/compare twin\r")
     held = desk.read_by_chat(profile)
     desk.child.send(CTRL_C)
-    assert "The opening of twin was stopped." in desk.ready()
+    assert "Stopped." in desk.ready()
     os.close(held)
     desk.child.send(CTRL_D)
     assert desk.code() == 0
@@ -331,6 +336,58 @@ def test_reply_is_kept_when_the_process_is_ended(
     assert letters(str(reply["text"]))[:200] in letters(plain(desk.raw))
 
 
+def test_reply_without_a_line_of_its_own_begins_with_the_tail_of_the_text(start: Start, workplace: Path) -> None:
+    desk = start("tiny", "--max-new-tokens", "4")
+    desk.ready()
+    desk.say("The for")
+    desk.say("/more")
+    again = desk.say("/retry 5")
+    first, _, third = (str(reply["text"]) for reply in logged(workplace, "reply"))
+    assert letters(again) == letters(f"> /retry 5{tail_of('The for' + first)}{third}")
+
+
+def test_ctrl_c_at_a_choice_takes_none_and_stays(start: Start) -> None:
+    desk = start("tiny", "--max-new-tokens", "4")
+    desk.ready()
+    desk.say("/best-of 2")
+    said = desk.press(CTRL_C)
+    assert "None was taken." in said
+    assert "leaves" not in said
+    desk.child.send(CTRL_D)
+    assert desk.code() == 0
+
+
+def test_line_that_the_model_cannot_read_stays_on_the_screen(start: Start) -> None:
+    desk = start("tiny")
+    desk.ready()
+    assert words(desk.say("\u65e5\u672c")).startswith("> \u65e5\u672c Error: ")
+    desk.child.send(CTRL_D)
+    assert desk.code() == 0
+
+
+def test_file_that_nobody_writes_into_is_no_reason_to_wait_for_ever(start: Start, workplace: Path) -> None:
+    os.mkfifo(workplace / "pipe.txt")
+    desk = start("tiny")
+    desk.ready()
+    desk.child.send("/load pipe.txt\r")
+    desk.child.expect_exact("/load pipe.txt")
+    desk.child.kill(signal.SIGTERM)
+    assert desk.code() == 143
+
+
+def test_chat_that_was_told_to_ignore_the_end_of_its_terminal_does_so(start: Start, workplace: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        desk = start("tiny", "--max-new-tokens", "3")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    desk.ready()
+    desk.child.kill(signal.SIGHUP)
+    desk.say("The for")
+    desk.child.send(CTRL_D)
+    assert desk.code() == 0
+
+
 def test_process_that_waits_for_a_line_can_be_ended(start: Start) -> None:
     desk = start("tiny")
     desk.ready()
@@ -364,3 +421,20 @@ def test_text_goes_into_a_pipe_while_a_person_types(workplace: Path) -> None:
     (reply,) = logged(workplace, "reply")
     assert text.removesuffix("\n") == f"The{reply['text']}".removesuffix("\n")
     assert b"val_loss" in shown
+
+
+def test_unfinished_line_that_a_pipe_shows_here_is_not_written_over(workplace: Path) -> None:
+    command = f"{sys.executable} -m gptcli chat tiny --max-new-tokens 3 --stop . | tee out.txt"
+    child = pexpect.spawn(
+        "/bin/sh", ["-c", command], cwd=str(workplace), env=surroundings(), encoding="utf-8", timeout=60
+    )
+    child.expect_exact(BEGINS)
+    child.send("The for\r")
+    child.expect_exact(ENDS)
+    child.expect_exact(BEGINS)
+    (reply,) = logged(workplace, "reply")
+    assert plain(child.before).endswith("\n")
+    assert letters(f"The for{reply['text']}") in letters(plain(child.before))
+    child.send(CTRL_D)
+    child.expect(pexpect.EOF)
+    child.close()

@@ -270,6 +270,11 @@ class FinetuneConfig(_Section):
         return self.lora_alpha if self.lora_alpha is not None else 2.0 * self.lora_rank
 
 
+def is_utf8(text: str) -> bool:
+    """Say whether a text is UTF-8: bytes of the command line that are not arrive as halves of surrogate pairs."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class SampleConfig(_Section):
     """How text is drawn from the model."""
 
@@ -300,6 +305,8 @@ class SampleConfig(_Section):
         strings = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
         if isinstance(strings, tuple) and "" in strings:
             raise ValueError("a stop string must not be empty")
+        if isinstance(strings, tuple) and not all(is_utf8(text) for text in strings if isinstance(text, str)):
+            raise ValueError("a stop string is not UTF-8 text")
         return strings
 
 

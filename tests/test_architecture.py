@@ -198,10 +198,12 @@ def test_no_module_imports_itself_through_others() -> None:
     graph: dict[str, set[str]] = {module: set() for module in MODULES}
     for found in INSIDE:
         graph[found.module].add(found.target)
+    cycle: list[str] = []
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail(f"import cycle: {' <- '.join(error.args[1])}")
+        cycle = error.args[1]
+    assert not cycle
 
 
 @pytest.mark.parametrize("package", ONLY_IN)

@@ -177,13 +177,13 @@ def _lines(model: WritingModel, session: Session, given: Lines | None, *, keeps:
 
 def _suggest() -> Suggest:
     from gptcli.chat.commands import COMMANDS
+    from gptcli.chat.settings import NAMES
     from gptcli.cli.chat_completion import suggestions
     from gptcli.config import SampleConfig
     from gptcli.runs import run_names
 
     commands = {command.name: command.summary for command in COMMANDS}
-    fields = SampleConfig.model_fields.items()
-    settable = {name: field.description or "" for name, field in fields if name not in ("prompt", "num_samples")}
+    settable = {name: SampleConfig.model_fields[name].description or "" for name in NAMES}
     return lambda before: suggestions(before, commands, settable, run_names)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from gptcli.cli.common import read_text, refused_values, shortened
-from gptcli.cli.writing_options import is_utf8
 from gptcli.errors import ProfileError, SourceError, TokenizerError
 
 if TYPE_CHECKING:
@@ -56,8 +55,6 @@ def _laid_over(base: SampleConfig, prompt: GivenPrompt, problems: list[str]) -> 
         found = type(base).model_validate({**base.model_dump(), **known, "prompt": prompt.text})
     except ValidationError as error:
         wrong += refused_values(error)
-    if not all(map(is_utf8, found.stop)):
-        wrong.append(("stop", "a stop string is not UTF-8 text"))
     problems += [f"line {prompt.line}: {shortened(name)}: {what}" for name, what in wrong]
     return found
 
@@ -118,6 +115,8 @@ def read_prompts(
         return [GivenPrompt(text.removesuffix("\n"))], None
     if encoding is not None:
         raise typer.BadParameter("--encoding is for a prompt that is read; give one with --prompt-file or -.")
+    from gptcli.config import is_utf8
+
     if prompt is not None and not is_utf8(prompt):
         raise SourceError("The prompt is not UTF-8 text.", "Put it into a file: gptcli sample --prompt-file FILE")
     return [GivenPrompt(prompt or "")], None
@@ -158,6 +157,8 @@ def _parse(line: str, number: int) -> GivenPrompt:
 
 
 def _checked(prompt: str) -> str:
+    from gptcli.config import is_utf8
+
     if not is_utf8(prompt):
         raise ValueError("its prompt is not UTF-8 text")
     return prompt

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import importing, note, progress, wrong_options
-from gptcli.errors import ProfileError
 
 if TYPE_CHECKING:
     from gptcli.checkpoints import Which
@@ -104,11 +103,6 @@ def named_model(name: str | None) -> tuple[str, RunDir | None]:
     return found.name, found
 
 
-def is_utf8(text: str) -> bool:
-    """Say whether a text is UTF-8: bytes of the command line that are not arrive as halves of surrogate pairs."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def settings(run: RunDir | None, options: dict[str, Any], command: str = "sample") -> SampleConfig:
     """Lay the options that were given (not None) over a run's own settings; every impossible value is named at once."""
     from pydantic import ValidationError
@@ -117,14 +111,10 @@ def settings(run: RunDir | None, options: dict[str, Any], command: str = "sample
     from gptcli.runs import default_settings
 
     given = {name: value for name, value in options.items() if value is not None}
-    hint = f"gptcli {command} --help explains them."
     try:
-        found = SampleConfig.model_validate({**default_settings(run).model_dump(), **given})
+        return SampleConfig.model_validate({**default_settings(run).model_dump(), **given})
     except ValidationError as error:
-        raise wrong_options(error, hint) from error
-    if not all(map(is_utf8, found.stop)):
-        raise ProfileError("These options cannot be:", hint, ("--stop: a stop string is not UTF-8 text",))
-    return found
+        raise wrong_options(error, f"gptcli {command} --help explains them.") from error
 
 
 def weight_format(dtype: Literal["float32", "bfloat16", "float16"], quantize: Literal["int8"] | None) -> WeightFormat:

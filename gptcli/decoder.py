@@ -15,9 +15,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
 from gptcli.config import ModelConfig
+from gptcli.fused import rotate
 from gptcli.lora import LoraLinear
 from gptcli.matrices import AdaptedMatrix, Matrix, WeightFormat, converted, stored
-from gptcli.model import GPT, rotary_tables, rotate
+from gptcli.model import GPT, rotary_tables
 from gptcli.stepping import Layer, Norm, Parts, Stepper
 
 __all__ = ["Decoder", "Reading", "WeightFormat"]

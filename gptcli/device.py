@@ -148,7 +148,7 @@ def _choose_dtype(wanted: str, device: torch.device, have: Capabilities) -> tupl
     if device.type == "cuda":
         return (torch.bfloat16, "bfloat16") if have.cuda_bf16 else (torch.float16, "float16, it has no bfloat16")
     if device.type == "cpu" and have.cpu_bf16:
-        return torch.bfloat16, "bfloat16 in hardware, attention in float32"
+        return torch.bfloat16, "bfloat16 in hardware"
     return torch.float32, "float32"
 
 

@@ -37,7 +37,7 @@ def started(**changes: object) -> RunStarted:
         run="r", folder="runs/r", corpus="python-docs", tokenizer="bpe:1024", train_tokens=1_003_854,
         val_tokens=111_540, family="modern", n_params=895_248, n_layer=3, n_head=3, n_embd=144, block_size=128,
         vocab_size=1024, tokens_per_step=2048, max_steps=1000, step=0, device="cpu",
-        device_reason="no GPU found, 2 threads; bfloat16 in hardware, attention in float32", expected_val_loss=3.1,
+        device_reason="no GPU found, 2 threads; bfloat16 in hardware", expected_val_loss=3.1,
         expected_minutes=1.0, best_val_loss=None,
     )  # fmt: skip
     return dataclasses.replace(event, **changes)  # type: ignore[arg-type]

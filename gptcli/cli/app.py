@@ -1,11 +1,10 @@
 """The ``gptcli`` command: its sub-commands, ``--version``, and the way through them for a newcomer.
 
-Nothing slow is imported here; each command imports what it runs.
+Nothing slow is imported here: a command is imported when it is typed, and imports what it runs when it runs.
 """
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import signal
@@ -16,18 +15,7 @@ from typing import Annotated
 import typer
 
 from gptcli import __version__
-from gptcli.cli.chat import chat_command
-from gptcli.cli.common import EXIT_TERMINATED
-from gptcli.cli.corpora import corpora_app
-from gptcli.cli.eval import eval_command
-from gptcli.cli.export import export_command
-from gptcli.cli.fetch import fetch_command
-from gptcli.cli.finetune import finetune_command
-from gptcli.cli.prepare import prepare_command
-from gptcli.cli.profiles import profiles_app
-from gptcli.cli.runs import runs_app
-from gptcli.cli.sample import sample_command
-from gptcli.cli.train import train_command
+from gptcli.cli.commands import Commands
 
 OVERVIEW = """\
 gptcli trains a small GPT on your own text and writes with it.
@@ -45,26 +33,12 @@ gptcli --help lists all commands, gptcli COMMAND --help their options.
 
 app = typer.Typer(
     name="gptcli",
+    cls=Commands,
     help="Train a small GPT on your own text and write with it.",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 1000},  # the window decides
     pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,  # its panels take longer to import than all the rest
 )
-for _name, _command in (
-    ("fetch", fetch_command),
-    ("prepare", prepare_command),
-    ("train", train_command),
-    ("finetune", finetune_command),
-    ("sample", sample_command),
-    ("chat", chat_command),
-    ("eval", eval_command),
-    ("export", export_command),
-):
-    # A line of a docstring ends where the source wants it; typer would end it there in a narrow window too.
-    _paragraphs = inspect.cleandoc(_command.__doc__ or "").split("\n\n")
-    app.command(_name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in _paragraphs))(_command)
-app.add_typer(profiles_app, name="profiles")
-app.add_typer(corpora_app, name="corpora")
-app.add_typer(runs_app, name="runs")
 
 
 def _show_version(wanted: bool) -> None:
@@ -98,4 +72,4 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal passes
-    sys.exit(EXIT_TERMINATED)
+    sys.exit(128 + number)

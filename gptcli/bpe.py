@@ -9,10 +9,14 @@ import base64
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from gptcli.documents import well_formed
 from gptcli.errors import TokenizerError
+from gptcli.gpt2_words import EDGE_CHARACTER, MOST_IDS, WordEncoder
 from gptcli.vocabulary import Ids, Vocabulary, VocabularyTokenizer
 
 # How GPT-2 cuts a text into words before it merges bytes (openai/gpt-2, src/encoder.py), in tiktoken's faster form.
@@ -21,11 +25,14 @@ GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s
 SMALLEST_VOCAB = 257
 SAMPLE_BYTES = 200_000_000
 PIECE_CHARS = 1024 * 1024
+# What a table of words encodes at a time, so that its arrays fit the cache; a shorter text is not worth a table.
+CHUNK_CHARS = 1 << 16
 
 # No match of GPT-2's pattern crosses the start of a space after a word; Qwen's and Llama's take line ends along with
 # the punctuation before them, so a line end is a good place after a letter or a number only.
 _SAFE_CUT = re.compile(r"(?<=\S)[ \t]|(?<=[^\W_])\n")
 _GPT2_CUT = re.compile(r"(?<=\S)\n")
+_ANY_GPT2_CUT = re.compile(r"(?<=\S)\s")
 
 
 class BpeTokenizer(VocabularyTokenizer):
@@ -45,6 +52,24 @@ class BpeTokenizer(VocabularyTokenizer):
     def encode(self, text: str) -> Ids:
         """Return the ids of a text, 1-D; special-token text is ordinary text, lone surrogates become U+FFFD."""
         return self._vocabulary.as_ids(self._encoding.encode_to_numpy(well_formed(text), disallowed_special=()))
+
+    def encode_texts(self, texts: Sequence[str], parted: Sequence[bool]) -> Ids:
+        """Return what ``VocabularyTokenizer`` does, faster for long texts."""
+        joined = "".join(EDGE_CHARACTER + text if apart else text for text, apart in zip(texts, parted, strict=True))
+        if len(joined) < CHUNK_CHARS or joined.count(EDGE_CHARACTER) != sum(parted) or self.vocab_size > MOST_IDS:
+            return super().encode_texts(texts, parted)
+        return np.concatenate([self._encode_chunk(chunk) for chunk in _chunks(well_formed(joined))])
+
+    def _encode_chunk(self, chunk: str) -> Ids:
+        ids = self._words.encode(chunk, self._vocabulary.size - 1)
+        if ids is not None:
+            return ids
+        first, *others = chunk.split(EDGE_CHARACTER)
+        return super().encode_texts([first, *others], [False] + [True] * len(others))
+
+    @cached_property
+    def _words(self) -> WordEncoder:
+        return WordEncoder(self._encoding, self._vocabulary.tokens[:-1])
 
     def content(self) -> dict[str, Any]:
         """Return what decides the ids: the pattern, and the tokens in the order of their ranks."""
@@ -154,6 +179,15 @@ def encode_pieces(text: str | Iterable[str], size: int = PIECE_CHARS) -> Iterato
         waiting = waiting[start:]
     if waiting:
         yield waiting
+
+
+def _chunks(text: str) -> Iterator[str]:
+    """Cut a text before white space behind a word, where no match of GPT-2's pattern crosses."""
+    start = 0
+    while found := _ANY_GPT2_CUT.search(text, start + CHUNK_CHARS):
+        yield text[start : found.start()]
+        start = found.start()
+    yield text[start:]
 
 
 def _sample(texts: Iterable[str], total_bytes: int | None) -> Iterator[str]:

@@ -64,7 +64,8 @@ class _Piece(NamedTuple):
 class _Encoded(NamedTuple):
     ids: npt.NDArray[Any]
     n_bytes: int
-    scored: Mask
+    scored: Mask | None
+    """Which tokens are scored; None where all of them are."""
     lengths: list[tuple[int, int]]
     """Numbers of conversations, and how many tokens each got."""
     grams: JobGrams | None
@@ -90,7 +91,7 @@ def encode_documents(
     jobs = _jobs(_pieces(documents, totals))
     for encoded in _in_order(jobs, lambda job: _encode(job, tokenizer, indexed=index is not None)):
         for split, part in encoded.items():
-            writers[split].write(part.ids, None if part.scored.all() else part.scored)
+            writers[split].write(part.ids, part.scored)
             totals[split].bytes += part.n_bytes
             for number, n_tokens in part.lengths:
                 totals[split].lengths[number] += n_tokens
@@ -150,6 +151,19 @@ def _encode(job: list[_Piece], tokenizer: Tokenizer, *, indexed: bool) -> dict[S
 
 def _encode_pieces(pieces: list[_Piece], tokenizer: Tokenizer, *, indexed: bool) -> _Encoded:
     """Encode the pieces of one split one after the other."""
+    texts = [piece.text for piece in pieces]
+    n_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+    grams = job_grams((piece.text, piece.title) for piece in pieces) if indexed else None
+    if any(piece.conversation is not None for piece in pieces):
+        ids, scored, lengths = _encode_conversations(pieces, tokenizer)
+        return _Encoded(ids, n_bytes, None if scored.all() else scored, lengths, grams)
+    return _Encoded(tokenizer.encode_texts(texts, [piece.separated for piece in pieces]), n_bytes, None, [], grams)
+
+
+def _encode_conversations(
+    pieces: list[_Piece], tokenizer: Tokenizer
+) -> tuple[npt.NDArray[Any], Mask, list[tuple[int, int]]]:
+    """Return the ids of pieces, some of conversations, which of them are scored, and how many each conversation has."""
     ids: list[npt.NDArray[Any]] = []
     scored: list[Mask] = []
     lengths: list[tuple[int, int]] = []
@@ -163,9 +177,7 @@ def _encode_pieces(pieces: list[_Piece], tokenizer: Tokenizer, *, indexed: bool)
             scored.append(np.full(part.size, piece.scored or (piece.separated and part is end)))
         if piece.conversation is not None:
             lengths.append((piece.conversation, encoded.size + (end.size if piece.ended else 0)))
-    n_bytes = sum(len(piece.text.encode()) for piece in pieces)
-    grams = job_grams((piece.text, piece.title) for piece in pieces) if indexed else None
-    return _Encoded(np.concatenate(ids), n_bytes, np.concatenate(scored), lengths, grams)
+    return np.concatenate(ids), np.concatenate(scored), lengths
 
 
 def _in_order(

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from gptcli.documents import ContentDigest, Document, content_digest, cut_out, in_val, nearest_break
+from gptcli.documents import ContentDigest, Document, cut_out, in_val, nearest_break
 from gptcli.errors import CorpusError
 
 Split = Literal["train", "val"]
@@ -40,6 +40,8 @@ class SplitPlan:
     duplicates: frozenset[int] = frozenset()
     lengths: Mapping[int, int] = field(default_factory=dict)
     answers: int = 0
+    for_val: bytes = b""
+    """Of each document 1 where its hash gives it to val, else 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class _Survey:
     duplicates: frozenset[int]
     lengths: Mapping[int, int]
     answers: int
+    for_val: bytes
 
 
 def plan_split(
@@ -92,6 +95,7 @@ def plan_split(
         duplicates=survey.duplicates,
         lengths=survey.lengths,
         answers=survey.answers,
+        for_val=survey.for_val,
     )
 
 
@@ -127,7 +131,7 @@ def split_documents(documents: Iterable[Document], plan: SplitPlan) -> Iterator[
         if item.part == 0 or ordinal < 0:
             ordinal, place, val_parts = ordinal + 1, 0, 0
             if plan.mode == "document":
-                side = "val" if in_val(content_digest(item.text), plan.val_fraction) else "train"
+                side = "val" if plan.for_val[ordinal] else "train"
         if ordinal in plan.duplicates:
             continue
         size = len(item.text)
@@ -199,4 +203,5 @@ def _survey(documents: Iterable[Document], val_fraction: float) -> _Survey:
         duplicates=frozenset(np.flatnonzero(~kept).tolist()),
         lengths=lengths,
         answers=answers,
+        for_val=bytes(for_val),
     )

@@ -72,6 +72,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Ids:
         """Return the ids, 1-D, uint16 or uint32; no text ever becomes end-of-text."""
 
+    def encode_texts(self, texts: Sequence[str], parted: Sequence[bool]) -> Ids:
+        """Return the ids of texts one after the other; end-of-text comes before those that are ``parted``."""
+
     def decode(self, ids: Sequence[int] | npt.NDArray[Any]) -> str:
         """Return the text of the ids; broken UTF-8 becomes U+FFFD, end-of-text becomes nothing."""
 

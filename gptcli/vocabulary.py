@@ -85,6 +85,21 @@ class VocabularyTokenizer:
         content = self.content()
         return {"format_version": FORMAT_VERSION, "name": self.name, **content, "fingerprint": self.fingerprint}
 
+    def encode_texts(self, texts: Sequence[str], parted: Sequence[bool]) -> Ids:
+        """Return the ids of texts one after the other, 1-D; end-of-text comes before those that are ``parted``.
+
+        A text that is not parted has to begin where no token crosses.
+        """
+        end = self._vocabulary.as_ids(np.array([] if self.end_of_text is None else [self.end_of_text], np.uint32))
+        ids: list[Ids] = []
+        for text, apart in zip(texts, parted, strict=True):
+            ids += [end, self.encode(text)] if apart else [self.encode(text)]
+        return np.concatenate(ids)
+
+    def encode(self, text: str) -> Ids:
+        """Return the ids of a text."""
+        raise NotImplementedError
+
     def content(self) -> dict[str, Any]:
         """Return what decides the ids."""
         raise NotImplementedError

@@ -8,6 +8,7 @@ Spaces and punctuation part words and are no words. Nothing here knows documents
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,12 +34,14 @@ SPECIAL = {0x200C: MARK, 0xFE0F: GAP, ord("_"): LETTER}
 MAX_WORD_CHARS = 256
 # Hashed at once; the sums fit the cache.
 CHUNK_CHARS = 1 << 15
+BLOCK_CHARS = 1 << 16
 BASE = 0x9E6C63D0876A9A47 | 1
 MASK = (1 << 64) - 1
 
 # With which words texts begin where there is one.
 ONE_TEXT: Places = np.zeros(1, np.int64)
 
+_SPACE = re.compile(r"\s")
 _kinds = np.full(0x110000, UNKNOWN, np.uint8)
 
 
@@ -61,12 +64,28 @@ def find_words_of(texts: Sequence[str]) -> tuple[str, Words, Places]:
 
 def find_words(text: str) -> Words:
     """Find and hash the words of a text; lone surrogates count as U+FFFD."""
+    # Arrays of a block fit the cache, those of a long text do not.
+    blocks: list[Words] = []
+    start = 0
+    while start < len(text) or not blocks:
+        space = _SPACE.search(text, start + BLOCK_CHARS)
+        end = space.start() if space else len(text)
+        starts, ends, hashes = _find_in_block(text[start:end])
+        blocks.append(Words(starts + start, ends + start, hashes))
+        start = end
+    return blocks[0] if len(blocks) == 1 else Words(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _find_in_block(text: str) -> Words:
     if text.isascii():
         plain = text.encode()
-        points, kinds = np.frombuffer(plain, np.uint8), np.frombuffer(plain.translate(_ascii_kinds()), np.uint8)
+        points, kinds = np.frombuffer(plain, np.uint8), np.frombuffer(plain.translate(_low_kinds()), np.uint8)
     else:
-        points = np.frombuffer(well_formed(text).encode("utf-32-le"), np.dtype("<u4"))
-        kinds = _kind_of(points)
+        text = well_formed(text)
+        points = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
+        kinds = np.frombuffer(bytearray(text.encode("latin-1", "replace").translate(_low_kinds())), np.uint8)
+        wide = np.flatnonzero(points >= 256)
+        kinds[wide] = _kind_of(points[wide])
     starts, ends = _spans(kinds)
     return Words(starts, ends, _hash_spans(points, starts, ends))
 
@@ -91,7 +110,7 @@ POWERS, INVERSES = powers(BASE, CHUNK_CHARS), powers(pow(BASE, -1, 1 << 64), CHU
 
 
 @functools.cache
-def _ascii_kinds() -> bytes:
+def _low_kinds() -> bytes:
     return bytes(_classify(point) for point in range(256))
 
 

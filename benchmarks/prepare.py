@@ -1,0 +1,171 @@
+"""Time and memory of making tokens of a text: ``gptcli prepare`` beside the two ways of nanoGPT, with GPT-2's BPE.
+
+    python benchmarks/prepare.py [--text FILE.jsonl] [--megabytes 100] [--book FILE ...] [--pairs 5] [--json]
+
+``openwebtext`` follows nanoGPT's data/openwebtext/prepare.py: ``encode_ordinary`` for each document in as many
+processes as there are cores, then the concatenating write to a memory-mapped file; without ``datasets`` between, which
+only makes it faster. ``shakespeare`` follows data/shakespeare/prepare.py: one ``encode_ordinary`` of all text. All run
+in turn in fresh processes, from documents in a JSON lines file; gptcli splits and indexes too. The memory is
+that of the largest process of a side. Without ``--text`` the text is that of ``prepare_text.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prepare_text import write_text
+
+SIDES = ("openwebtext", "shakespeare", "gptcli")
+VAL_SHARE = 0.0005
+BATCHES = 1024
+
+
+def read_texts(path: Path) -> list[str]:
+    """Return the texts of a JSON lines file."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line in file]
+
+
+def encode_share(texts: list[str], out: Path) -> None:
+    """Encode documents one by one, each with end-of-text behind it, and store ids and lengths."""
+    import tiktoken
+
+    encoding = tiktoken.get_encoding("gpt2")
+    lengths = []
+    with out.open("wb") as file:
+        for text in texts:
+            ids = encoding.encode_ordinary(text)
+            ids.append(encoding.eot_token)
+            file.write(np.array(ids, np.uint16).tobytes())
+            lengths.append(len(ids))
+    np.save(out.with_suffix(".npy"), np.array(lengths))
+
+
+def openwebtext(path: Path, folder: Path, processes: int) -> None:
+    """Prepare as nanoGPT does a set of documents."""
+    texts = read_texts(path)
+    random.Random(2357).shuffle(texts)
+    n_val = max(1, int(len(texts) * VAL_SHARE))
+    for split, chosen in (("val", texts[:n_val]), ("train", texts[n_val:])):
+        share = -(-len(chosen) // processes)
+        parts = [folder / f"{split}{number}.part" for number in range(processes)]
+        context = get_context("fork")
+        workers = [
+            context.Process(target=encode_share, args=(chosen[number * share : (number + 1) * share], part))
+            for number, part in enumerate(parts)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        total = sum(int(np.load(part.with_suffix(".npy")).sum()) for part in parts)
+        tokens = np.memmap(folder / f"{split}.bin", np.uint16, "w+", shape=(total,))
+        done = 0
+        for part in parts:
+            found = np.memmap(part, np.uint16, "r") if part.stat().st_size else np.zeros(0, np.uint16)
+            for batch in np.array_split(found, BATCHES // processes):
+                tokens[done : done + len(batch)] = batch
+                done += len(batch)
+        tokens.flush()
+
+
+def shakespeare(path: Path, folder: Path) -> None:
+    """Prepare as nanoGPT does one text."""
+    import tiktoken
+
+    text = "\n\n".join(read_texts(path))
+    encoding = tiktoken.get_encoding("gpt2")
+    cut = int(len(text) * 0.9)
+    for split, part in (("train", text[:cut]), ("val", text[cut:])):
+        np.array(encoding.encode_ordinary(part), np.uint16).tofile(folder / f"{split}.bin")
+
+
+def run_side(side: str, text: Path, folder: Path, processes: int) -> tuple[float, float]:
+    """Run one side in a fresh process; return seconds from its start to its end, and MB of its largest process."""
+    command = [sys.executable, __file__, "--side", side, "--text", str(text), "--processes", str(processes)]
+    if side == "gptcli":
+        command = [sys.executable, "-m", "gptcli", "prepare", "text", "--tokenizer", "gpt2", "--force"]
+    with (folder / "said").open("w+") as said:
+        begin = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)  # noqa: S603
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{side} failed:\n{said.read()[-3000:]}")
+    return seconds, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def spread(values: list[float]) -> list[float]:
+    """Return median, smallest and largest."""
+    return [round(f(values), 2) for f in (statistics.median, min, max)]
+
+
+def compare(text: Path, folder: Path, pairs: int, processes: int) -> dict[str, Any]:
+    """Run all sides in turn and sum up."""
+    command = [sys.executable, "-m", "gptcli", "fetch", str(text.resolve()), "--name", "text"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)  # noqa: S603
+    megabytes = sum(len(one.encode()) for one in read_texts(text)) / 1e6
+    runs: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+    for number in range(1, pairs + 1):
+        for side in SIDES:
+            runs[side].append(run_side(side, text, folder, processes))
+        print(f"pair {number}: " + ", ".join(f"{side} {runs[side][-1][0]:.2f} s" for side in SIDES), file=sys.stderr)
+    result: dict[str, Any] = {"megabytes": round(megabytes, 1), "processes": processes}
+    for side in SIDES:
+        result[side] = {
+            "seconds": spread([seconds for seconds, _ in runs[side]]),
+            "megabytes_per_second": spread([megabytes / seconds for seconds, _ in runs[side]]),
+            "peak_megabytes": spread([peak for _, peak in runs[side]]),
+            "times_as_long": spread([a[0] / b[0] for a, b in zip(runs[side], runs["gptcli"], strict=True)]),
+        }
+    return result
+
+
+def main() -> None:
+    """Run the sides and print the table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, help='documents as lines of JSON with a "text"')
+    parser.add_argument("--megabytes", type=float, default=100, help="of the text that is made where none is given")
+    parser.add_argument("--book", type=Path, action="append", default=[], help="a text whose words it may have")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of openwebtext")
+    parser.add_argument("--side", choices=SIDES[:2], help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.side == "openwebtext":
+        return openwebtext(options.text, Path(), options.processes)
+    if options.side == "shakespeare":
+        return shakespeare(options.text, Path())
+    with tempfile.TemporaryDirectory() as name:
+        text = options.text.resolve() if options.text else Path(name) / "made.jsonl"
+        if options.text is None:
+            write_text(text, options.megabytes, options.book, seed=1)
+        result = compare(text, Path(name), options.pairs, options.processes)
+    if options.json:
+        print(json.dumps(result))
+        return None
+    print(f"{result['megabytes']} MB of text, medians (smallest to largest)")
+    print(f"{'':14}{'seconds':>26}{'MB/s':>26}{'peak MB':>30}{'times as long':>22}")
+    for side in SIDES:
+        row = result[side]
+        cells = ["{} ({} to {})".format(*row[key]) for key in row]
+        print(f"{side:14}{cells[0]:>26}{cells[1]:>26}{cells[2]:>30}{cells[3]:>22}")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""The ids of words in whole arrays, beside tiktoken's own."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from gptcli import bpe, gpt2_words
+from gptcli.bpe import BpeTokenizer, train_bpe
+from gptcli.vocabulary import VocabularyTokenizer
+
+PARTS = [
+    *("'s", "'ll", "'re", "'ve", "'d", "'m", "'t", "'x", "'", "\u2019s", "\u201c", "S's"),
+    *(" ", "  ", "     ", "\n", "\n\n", "\t", "\r\n", " \n ", "\u00a0", "\u2003", "\u3000", "\x85", "\x1c", "\x0b"),
+    *(
+        "a",
+        "the",
+        "The ",
+        " dog",
+        "é",
+        "ß",
+        "中文",
+        "Ω",
+        "ñandú",
+        "1",
+        "23",
+        "²",
+        "½",
+        "٣",
+        "!",
+        "...",
+        "--",
+        "_",
+        "😀",
+    ),
+    *("\u0301", "\u200b", "\ud800", "supercalifragilisticexpialidocious", "=" * 40, "xyzzyqqzzk", "\0"),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> BpeTokenizer:
+    return train_bpe(
+        ["the dog's name isn't known; they'll say 'the dog', 12 of them say it.\n\n" * 9, "".join(PARTS)], 400
+    )
+
+
+@pytest.fixture(autouse=True)
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe, "CHUNK_CHARS", 150)
+    monkeypatch.setattr(gpt2_words, "TABLE_BITS", 10)
+    monkeypatch.setattr(gpt2_words, "MAX_KNOWN", 20)
+
+
+def plain(tokenizer: BpeTokenizer, texts: list[str], parted: list[bool]) -> np.ndarray:
+    """What tiktoken gives for each text."""
+    return VocabularyTokenizer.encode_texts(tokenizer, texts, parted)
+
+
+def same(tokenizer: BpeTokenizer, texts: list[str], parted: list[bool]) -> None:
+    found, expected = tokenizer.encode_texts(texts, parted), plain(tokenizer, texts, parted)
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found, expected), texts
+
+
+def test_random_texts_of_every_kind_of_character_give_tiktokens_own_ids(tokenizer: BpeTokenizer) -> None:
+    rng = random.Random(1)
+    for number in range(800):
+        parts = PARTS if number % 20 == 0 else PARTS[:-1]
+        texts = ["".join(rng.choices(parts, k=rng.randint(0, 200))) for _ in range(rng.randint(1, 4))]
+        same(tokenizer, texts, [rng.random() < 0.5, *[True] * (len(texts) - 1)])
+
+
+def test_every_assigned_and_unassigned_character_is_what_tiktoken_says(tokenizer: BpeTokenizer) -> None:
+    points = [point for point in range(1, 0x3400) if not 0xD800 <= point < 0xE000]
+    same(tokenizer, ["".join(f"a{chr(point)}1{chr(point)}. {chr(point)}\n" for point in points)], [False])
+
+
+def test_words_that_share_rows_of_the_table_are_told_apart(tokenizer: BpeTokenizer) -> None:
+    rng = random.Random(2)
+    words = ["".join(rng.choices("aeiouthdogs", k=rng.randint(1, 9))) for _ in range(5000)]
+    for _ in range(2):
+        same(tokenizer, [" ".join(words)], [False])
+
+
+def test_a_text_of_long_words_alone_is_left_to_tiktoken(tokenizer: BpeTokenizer) -> None:
+    text = "x".join(chr(0x4E00 + number) * 30 for number in range(200))
+    assert tokenizer._words.encode(" ".join(text[start : start + 50] for start in range(0, 5000, 50)), None) is None
+    same(tokenizer, [text, text.replace("x", " ")], [False, True])
+
+
+def test_nul_in_a_text_parts_nothing(tokenizer: BpeTokenizer) -> None:
+    same(tokenizer, ["the dog\0the dog " * 50, "\0", ""], [True, True, True])

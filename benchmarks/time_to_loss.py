@@ -1,174 +1,239 @@
-"""Wall time and loss of a first result on tiny Shakespeare: ``shakespeare-char-cpu`` beside nanoGPT's README command.
+"""Wall time and loss of training runs, from process start to exit: three rows, each chosen by its name.
 
-    python benchmarks/time_to_loss.py --nanogpt PATH_TO_CHECKOUT --text input.txt [--pairs 5] [--json]
+    python benchmarks/time_to_loss.py first-result --nanogpt CHECKOUT --text input.txt [--pairs 5] [--cold-pairs 3]
+    python benchmarks/time_to_loss.py ten-minutes --text input.txt [--pairs 5] [--to-target PROFILE]
+                                                  [--nanogpt CHECKOUT]
+    python benchmarks/time_to_loss.py book --nanogpt CHECKOUT --text 863-0.txt [--pairs 5] [--seconds 60]
 
-Both sides run in turn (A B A B ...) in fresh processes from a prepared corpus; the clock is from process start to exit.
-One evaluator scores both afterwards: the whole val split in windows of 64 that do not overlap, float32. nanoGPT is
-copied into a temporary folder first, so that the checkout stays as it is.
+first-result: the profile ``shakespeare-char-cpu`` beside nanoGPT's README command for a CPU, to a val loss of 1.88 on
+tiny Shakespeare. Cold starts have empty caches (Python's bytecode, the compiler's kernels, XDG_CACHE_HOME), each run in
+a folder of its own; warm ones are the second and later in one folder. The system's cache of files is not emptied.
+
+ten-minutes: the profile ``laptop-10min``, and the minutes after which an evaluation of its own found a val loss of
+1.4697 or less, nanoGPT's best on a GPU. ``--to-target`` names another profile for those. With ``--nanogpt`` its
+configuration for a GPU runs on the CPU, ended after the same seconds, scored by its last checkpoint.
+
+book: the profile ``macbook`` with ``--budget`` beside nanoGPT with GPT-2's BPE (4 layers, 64 wide, context 64, 12
+sequences), whose steps alone are made to fill the same seconds: how many that are is measured first. Both get the
+same text and split; bits per byte of the whole val text.
+
+The sides run in turn in fresh processes from prepared tokens, seed by seed. One evaluator scores them afterwards:
+every token of val, windows of the block size that do not overlap, float32. nanoGPT is copied first.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
-import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
+from side_by_side import Process, Spread, add_shared, environment, finish, in_turn, ratios, spread, table
+from training_sides import ITERATION, Gptcli, NanoGPT, Trained, flags
 
-BLOCK_SIZE = 64
-NANOGPT_ARGUMENTS = [
-    "--device=cpu",
-    "--compile=False",
-    "--eval_iters=20",
-    "--log_interval=1",
-    "--block_size=64",
-    "--batch_size=12",
-    "--n_layer=4",
-    "--n_head=4",
-    "--n_embd=128",
-    "--max_iters=2000",
-    "--lr_decay_iters=2000",
-    "--dropout=0.0",
-]
+from gptcli.tokenizer import gpt2_tokenizer
+
+Run = Callable[[int], Trained]
+Found = tuple[dict[str, list[Trained]], list[str]]
 
 
-def full_val_loss(logits: Callable[[torch.Tensor], torch.Tensor], ids: np.ndarray) -> float:
-    """Return the mean loss in nats over every token of ``ids`` but the first and the last partial window."""
-    n_windows = (len(ids) - 1) // BLOCK_SIZE
-    tokens = torch.from_numpy(ids[: n_windows * BLOCK_SIZE + 1].astype(np.int64))
-    inputs, targets = tokens[:-1].view(-1, BLOCK_SIZE), tokens[1:].view(-1, BLOCK_SIZE)
-    total = 0.0
-    with torch.no_grad():
-        for start in range(0, n_windows, 128):
-            out = logits(inputs[start : start + 128]).flatten(0, 1)
-            total += float(
-                torch.nn.functional.cross_entropy(out, targets[start : start + 128].flatten(), reduction="sum")
-            )
-    return total / targets.numel()
+FIRST_RESULT, TEN_MINUTES = 1.88, 1.4697
+SMALL = flags(eval_iters=20, log_interval=1, block_size=64, batch_size=12, n_layer=4, n_head=4, dropout=0.0)
+README = [*SMALL, *flags(n_embd=128, max_iters=2000, lr_decay_iters=2000)]
+README_INTERVAL = 250
+BOOK = [*SMALL, *flags(n_embd=64, gradient_accumulation_steps=1, always_save_checkpoint=True)]
+CALIBRATION_STEPS = 60
+# nanoGPT evaluates 400 batches of 64 x 256 there, which would leave no time for training on a CPU.
+GPU_INTERVAL = 25
+GPU_CONFIG = flags(eval_interval=GPU_INTERVAL, eval_iters=1, always_save_checkpoint=True, log_interval=1)
 
 
-def timed(command: list[str], folder: Path) -> float:
-    """Run a command to its end and return its seconds; raises when it fails."""
-    begin = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    seconds = time.perf_counter() - begin
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return seconds
+def measure(sides: dict[str, Run], rounds: int) -> dict[str, list[Trained]]:
+    """Run the sides in turn, the number of the round as the seed."""
+    found: dict[str, list[Trained]] = {side: [] for side in sides}
+    for number, side in in_turn(list(sides), rounds):
+        found[side].append(sides[side](number))
+    return found
 
 
-class NanoGPT:
-    """nanoGPT's README command for a CPU."""
+class FirstResult:
+    """The two sides of a first result, with caches that are warm or cold."""
 
-    def __init__(self, checkout: Path, text: Path, folder: Path) -> None:
-        self.folder = folder / "nanoGPT"
-        shutil.copytree(checkout, self.folder, ignore=shutil.ignore_patterns(".git"))
-        shutil.copy(text, self.folder / "data" / "shakespeare_char" / "input.txt")
-        timed([sys.executable, "data/shakespeare_char/prepare.py"], self.folder)
-        self.val = np.fromfile(self.folder / "data" / "shakespeare_char" / "val.bin", dtype=np.uint16)
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.threads, self.folder, self.quick = options.threads, folder, options.quick
+        env = environment(self.threads, folder / "warm")
+        self.nanogpt = NanoGPT(options.nanogpt, options.text, folder, "shakespeare_char", env)
+        self.gptcli = Gptcli(options.text, folder, "shakespeare", ["--tokenizer", "char"], env)
 
-    def run(self, number: int) -> tuple[float, float]:
-        """Train once with the seed ``number``; return seconds and val loss."""
-        source = (self.folder / "train.py").read_text("utf-8")
-        (self.folder / "train_seeded.py").write_text(
-            source.replace("manual_seed(1337", f"manual_seed({number}"), "utf-8"
+    def theirs(self, number: int, cold: str = "") -> Trained:
+        """Run nanoGPT's README command."""
+        interval = 10 if self.quick else README_INTERVAL
+        quick = flags(max_iters=20, eval_interval=interval) if self.quick else []
+        caches = environment(self.threads, self.folder / (cold or "warm"))
+        return self.nanogpt.trained(self.nanogpt.train(number, [*README, *quick], caches), interval)
+
+    def ours(self, number: int, cold: str = "") -> Trained:
+        """Run the profile."""
+        quick = ["--set", "max_steps=20"] if self.quick else []
+        arguments = ["--profile", "shakespeare-char-cpu", "--set", f"train.seed={number}", *quick]
+        caches = environment(self.threads, self.folder / (cold or "warm"))
+        return self.gptcli.train(f"{cold}run-{number}", arguments, caches)
+
+    def warm_up(self) -> None:
+        """Fill the warm caches."""
+        env = environment(self.threads, self.folder / "warm")
+        self.nanogpt.train(1, [*README, *flags(max_iters=2, eval_interval=1)], env)
+        self.gptcli.train("first", ["--profile", "shakespeare-char-cpu", "--set", "max_steps=2"], env)
+
+
+def first_result(options: argparse.Namespace, folder: Path) -> Found:
+    """Return all runs of the row, and its table."""
+    sides = FirstResult(options, folder)
+    sides.warm_up()
+    found = measure({"nanogpt, warm": sides.theirs, "gptcli, warm": sides.ours}, options.pairs)
+    found |= measure(
+        {
+            "nanogpt, cold": lambda number: sides.theirs(number, f"cold-nanogpt-{number}"),
+            "gptcli, cold": lambda number: sides.ours(number, f"cold-gptcli-{number}"),
+        },
+        options.cold_pairs,
+    )
+    found = {side: runs for side, runs in found.items() if runs}
+    rows = []
+    for side, runs in found.items():
+        reached = sum(run.val_loss <= FIRST_RESULT for run in runs)
+        rows.append([side, shown(runs, "seconds", 1), shown(runs, "val_loss", 3), f"{reached} of {len(runs)}"])
+    lines = [table(["", "seconds", "val loss", f"reached {FIRST_RESULT}"], rows)]
+    for kind in ("warm", "cold"):
+        if f"gptcli, {kind}" in found:
+            faster = ratios(*(figures(found[f"{side}, {kind}"], "seconds") for side in ("nanogpt", "gptcli")))
+            lines.append(f"{kind} caches: {faster.shown(1)} times faster; must 8, aim 15")
+    return found, lines
+
+
+def ten_minutes(options: argparse.Namespace, folder: Path) -> Found:
+    """Return all runs of the row, and its table."""
+    env = environment(options.threads)
+    gptcli = Gptcli(options.text, folder, "shakespeare", ["--tokenizer", "char"], env)
+    quick = ["--set", "max_steps=4", "--set", "eval_interval=2"] if options.quick else []
+
+    def trains(profile: str) -> Run:
+        def ours(number: int) -> Trained:
+            arguments = ["--profile", str(profile), *quick, "--set", f"train.seed={number}"]
+            return gptcli.train(f"{Path(profile).stem}-{number}", arguments, env, TEN_MINUTES)
+
+        return ours
+
+    profiles = dict.fromkeys(named(profile) for profile in (options.profile, options.to_target))
+    found = measure({profile: trains(profile) for profile in profiles}, options.pairs)
+    if options.nanogpt is not None:
+        nanogpt = NanoGPT(options.nanogpt, options.text, folder, "shakespeare_char", env)
+        limit = spread(figures(found[named(options.profile)], "seconds")).median
+        interval = 2 if options.quick else GPU_INTERVAL
+        arguments = [*GPU_CONFIG, *(flags(eval_interval=interval, batch_size=4) if options.quick else [])]
+        found |= measure(
+            {"nanogpt": lambda number: nanogpt.trained(nanogpt.train(number, arguments, env, limit), interval)},
+            options.pairs,
         )
-        command = [sys.executable, "train_seeded.py", "config/train_shakespeare_char.py", *NANOGPT_ARGUMENTS]
-        seconds = timed(command, self.folder)
-        return seconds, self._loss()
-
-    def _loss(self) -> float:
-        sys.path.insert(0, str(self.folder))
-        from model import GPT, GPTConfig  # type: ignore[import-not-found]
-
-        saved = torch.load(self.folder / "out-shakespeare-char" / "ckpt.pt", weights_only=True, map_location="cpu")
-        with contextlib.redirect_stdout(sys.stderr):
-            model = GPT(GPTConfig(**saved["model_args"]))
-        model.load_state_dict(saved["model"])
-        model.eval()
-        # With targets nanoGPT gives the logits of all positions.
-        return full_val_loss(lambda x: model(x, x)[0], self.val)
+    rows = []
+    for side, runs in found.items():
+        minutes = [run.minutes_to_target for run in runs if run.minutes_to_target is not None]
+        when = f"{spread(minutes).shown(2)}; " if minutes else ""
+        when += f"{len(minutes)} of {len(runs)}" if side != "nanogpt" else "-"
+        rows.append([side, shown(runs, "seconds", 1), shown(runs, "val_loss", 4), when])
+    lines = [table(["", "seconds", "val loss", f"minutes to {TEN_MINUTES}"], rows)]
+    lines.append(f"nanoGPT's README has {TEN_MINUTES} on a GPU. Val loss must 1.44, aim 1.41; minutes must 5, aim 3")
+    return found, lines
 
 
-class Gptcli:
-    """The built-in profile ``shakespeare-char-cpu``, with nothing asked for."""
-
-    def __init__(self, text: Path, folder: Path) -> None:
-        self.folder = folder / "gptcli"
-        self.folder.mkdir()
-        self.command = [sys.executable, "-m", "gptcli"]
-        timed([*self.command, "fetch", str(text.resolve()), "--name", "shakespeare"], self.folder)
-        timed([*self.command, "prepare", "shakespeare", "--tokenizer", "char", "--split-at", "0.9"], self.folder)
-
-    def run(self, number: int) -> tuple[float, float]:
-        """Train once with the seed ``number``; return seconds and val loss."""
-        profile = ["--profile", "shakespeare-char-cpu", "--set", f"train.seed={number}"]
-        seconds = timed([*self.command, "train", "shakespeare", *profile, "--run", f"s{number}"], self.folder)
-        return seconds, self._loss(number)
-
-    def _loss(self, number: int) -> float:
-        from gptcli.checkpoints import load_model
-        from gptcli.runs import RunDir
-
-        model, _, _ = load_model(RunDir(self.folder / "runs" / f"s{number}"))
-        val = RunDir(self.folder / "runs" / f"s{number}").dataset().val
-        return full_val_loss(model, np.asarray(val.read(0, len(val))))
+def named(profile: str) -> str:
+    """Return a profile as a process in another folder finds it: a file by its whole path, others by name."""
+    return str(Path(profile).resolve()) if Path(profile).suffix in (".yaml", ".yml") else profile
 
 
-def summary(rows: list[tuple[float, float]]) -> dict[str, Any]:
-    """Median, smallest and largest of seconds and losses."""
-    seconds, losses = [row[0] for row in rows], [row[1] for row in rows]
-    return {
-        "seconds": [round(f(seconds), 2) for f in (statistics.median, min, max)],
-        "val_loss": [round(f(losses), 4) for f in (statistics.median, min, max)],
-    }
+def book(options: argparse.Namespace, folder: Path) -> Found:
+    """Return all runs of the row, and its table."""
+    env = environment(options.threads)
+    gptcli = Gptcli(options.text, folder, "book", ["--profile", named(options.profile)], env)
+    nanogpt = same_text(gptcli, options.nanogpt, folder, env)
+
+    def theirs(number: int) -> Trained:
+        calibration = flags(max_iters=CALIBRATION_STEPS, eval_interval=CALIBRATION_STEPS)
+        steps = max(2, int(options.seconds / step_seconds(nanogpt.train(number, [*BOOK, *calibration], env))))
+        schedule = flags(max_iters=steps, lr_decay_iters=steps, eval_interval=steps, warmup_iters=min(100, steps // 10))
+        return nanogpt.trained(nanogpt.train(number, [*BOOK, *schedule], env), steps)
+
+    def ours(number: int) -> Trained:
+        budget = ["--budget", f"{options.seconds:g}s"]
+        arguments = ["--profile", named(options.profile), "--set", f"train.seed={number}", *budget]
+        return gptcli.train(f"book-{number}", arguments, env)
+
+    found = measure({"nanogpt": theirs, "gptcli": ours}, options.pairs)
+    columns = {"bits_per_byte": 3, "training_seconds": 1, "seconds": 1, "steps": 0}
+    rows = [[side, *(shown(runs, field, digits) for field, digits in columns.items())] for side, runs in found.items()]
+    shares = ratios(*(figures(found[side], "bits_per_byte") for side in ("gptcli", "nanogpt")))
+    lower = Spread(100 * (1 - shares.median), 100 * (1 - shares.high), 100 * (1 - shares.low))
+    lines = [table(["", "bits per byte", "training seconds", "wall seconds", "steps"], rows)]
+    lines.append(f"gptcli's tokens are {gptcli.dataset.manifest.tokenizer}, nanoGPT's those of GPT-2.")
+    lines.append(f"{lower.shown(1)} % fewer bits per byte; must 15, aim 20")
+    return found, lines
+
+
+def same_text(gptcli: Gptcli, checkout: Path, folder: Path, env: dict[str, str]) -> NanoGPT:
+    """Give nanoGPT the text that gptcli's tokens hold; raises where the two have not the same val text."""
+    train, val = gptcli.text()
+    (folder / "book.txt").write_text(train + val, "utf-8", newline="")
+    nanogpt = NanoGPT(checkout, folder / "book.txt", folder, "shakespeare", env)
+    theirs = gpt2_tokenizer().decode(nanogpt.val)
+    if theirs != val:
+        raise RuntimeError(f"The sides have different val texts, of {len(theirs)} and {len(val)} characters.")
+    return nanogpt
+
+
+def step_seconds(process: Process) -> float:
+    """Return the median of nanoGPT's steps, the first left out."""
+    return spread([float(milliseconds) for _, milliseconds in ITERATION.findall(process.stdout)][1:]).median / 1000
+
+
+def figures(runs: Sequence[Trained], field: str) -> list[float]:
+    """Return one figure of all runs."""
+    return [getattr(run, field) for run in runs]
+
+
+def shown(runs: Sequence[Trained], field: str, digits: int) -> str:
+    """Return one figure of all runs for a table."""
+    return spread(figures(runs, field)).shown(digits)
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    rows = parser.add_subparsers(dest="row", required=True)
+    for name, work in (("first-result", first_result), ("ten-minutes", ten_minutes), ("book", book)):
+        row = rows.add_parser(name)
+        row.set_defaults(work=work)
+        row.add_argument("--text", type=Path, required=True, help="tiny Shakespeare, or the book")
+        row.add_argument("--nanogpt", type=Path, required=name != "ten-minutes", help="nanoGPT's checkout")
+        row.add_argument("--quick", action="store_true", help="a few steps, to see that everything runs")
+        add_shared(row)
+        if name == "first-result":
+            row.add_argument("--cold-pairs", type=int, default=3, help="how often with empty caches (default 3)")
+        elif name == "ten-minutes":
+            row.add_argument("--profile", default="laptop-10min", help="what runs for ten minutes")
+            row.add_argument("--to-target", default="laptop-10min", help=f"what reaches {TEN_MINUTES} soonest")
+        else:
+            row.add_argument("--profile", default="macbook")
+            row.add_argument("--seconds", type=float, default=60.0, help="of training, for both sides (default 60)")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Run the pairs and print the table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nanogpt", type=Path, required=True)
-    parser.add_argument("--text", type=Path, required=True, help="tiny Shakespeare, nanoGPT's input.txt")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    ours: list[tuple[float, float]] = []
-    theirs: list[tuple[float, float]] = []
-    with tempfile.TemporaryDirectory() as name:
-        nanogpt, gptcli = NanoGPT(options.nanogpt, options.text, Path(name)), Gptcli(options.text, Path(name))
-        for number in range(1, options.pairs + 1):
-            theirs.append(nanogpt.run(number))
-            ours.append(gptcli.run(number))
-            print(f"pair {number}: nanoGPT {theirs[-1]}, gptcli {ours[-1]}", file=sys.stderr)
-    ratios = [a[0] / b[0] for a, b in zip(theirs, ours, strict=True)]
-    result: dict[str, Any] = {
-        "nanogpt": summary(theirs),
-        "gptcli": summary(ours),
-        "times_faster": [round(f(ratios), 2) for f in (statistics.median, min, max)],
-    }
-    if options.json:
-        print(json.dumps(result))
-        return
-    print(f"{'':12}{'seconds':>24}{'val loss':>30}")
-    for side in ("nanogpt", "gptcli"):
-        seconds, losses = (
-            f"{median} ({low} to {high})" for median, low, high in (result[side]["seconds"], result[side]["val_loss"])
-        )
-        print(f"{side:12}{seconds:>24}{losses:>30}")
-    median, low, high = result["times_faster"]
-    print(f"times faster: {median} ({low} to {high})")
+    """Run the row and print its table."""
+    options = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        found, lines = options.work(options, Path(folder))
+    runs = {side: [run._asdict() for run in runs] for side, runs in found.items()}
+    finish({"row": options.row, "threads": options.threads, "runs": runs}, lines, options.json)
 
 
 if __name__ == "__main__":

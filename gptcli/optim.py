@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from gptcli.config import ModelConfig, TrainConfig
 
@@ -117,6 +118,52 @@ def _oriented(piece: _Piece, tensor: Tensor | None) -> Tensor:
     return rows.mT if piece.tall else rows
 
 
+class AdamW:
+    """torch's fused AdamW (Loshchilov and Hutter 2019) with weight decay on the matrices alone.
+
+    As a function: the class ``torch.optim.AdamW`` imports torch._dynamo, more than a second before the first step.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], config: TrainConfig) -> None:
+        self.config = config
+        self.parameters = parameters
+        # In the order of ADAMW_STATE.
+        self.state = {
+            name: (torch.zeros((), device=p.device), torch.zeros_like(p), torch.zeros_like(p))
+            for name, p in parameters.items()
+        }
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Update the weights from their ``.grad``."""
+        for decays in (True, False):
+            names = [name for name, p in self.parameters.items() if p.grad is not None and (p.dim() >= 2) == decays]
+            if not names:
+                continue
+            steps, means, squares = zip(*(self.state[name] for name in names), strict=True)
+            adamw(
+                [self.parameters[name] for name in names],
+                [_gradient(self.parameters[name]) for name in names],
+                list(means),
+                list(squares),
+                [],
+                list(steps),
+                fused=True,
+                amsgrad=False,
+                beta1=self.config.beta1,
+                beta2=self.config.beta2,
+                lr=lr,
+                weight_decay=self.config.weight_decay if decays else 0.0,
+                eps=1e-10 if self.config.optimizer == "muon" else 1e-8,
+                maximize=False,
+            )
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 class Optimizer:
     """Muon and AdamW as one: ``step(n)`` applies the gradients with the learning rates of update number n.
 
@@ -133,31 +180,13 @@ class Optimizer:
         }
         self.muon = Muon(matrices, model_config, config) if matrices else None
         rest = {name: p for name, p in self.parameters.items() if name not in matrices}
-        self.adamw = self._make_adamw(rest) if rest else None
-
-    def _make_adamw(self, parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-        """AdamW with weight decay on the matrices alone; the fused kernel exists for cpu, cuda and mps."""
-        decayed = [p for p in parameters.values() if p.dim() >= 2]
-        plain = [p for p in parameters.values() if p.dim() < 2]
-        groups = [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.config.learning_rate,
-            betas=(self.config.beta1, self.config.beta2),
-            eps=1e-10 if self.config.optimizer == "muon" else 1e-8,
-            fused=True,
-        )
+        self.adamw = AdamW(rest, config) if rest else None
 
     def step(self, step: int, dtype: torch.dtype) -> None:
         """Apply the gradients as update number ``step`` (from 0); ``dtype`` is the format of Muon's products."""
         lr = learning_rate(step, self.config)
         if self.adamw is not None:
-            for group in self.adamw.param_groups:
-                group["lr"] = lr
-            self.adamw.step()
+            self.adamw.step(lr)
         if self.muon is not None:
             self.muon.step(self.config.muon_learning_rate * lr / self.config.learning_rate, dtype)
 
@@ -167,11 +196,13 @@ class Optimizer:
             p.grad = None
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Return everything the next update depends on, by name; empty before the first update of AdamW."""
-        tensors: dict[str, Tensor] = {}
-        for name, p in self.parameters.items():
-            for key, value in (self.adamw.state if self.adamw else {}).get(p, {}).items():
-                tensors[f"adamw.{key}.{name}"] = value
+        """Return everything the next update depends on, by name."""
+        states = self.adamw.state if self.adamw is not None else {}
+        tensors = {
+            f"adamw.{key}.{name}": value
+            for name, state in states.items()
+            for key, value in zip(ADAMW_STATE, state, strict=True)
+        }
         if self.muon is not None:
             for (rows, columns), momentum in self.muon.momentum.items():
                 tensors[f"muon.momentum.{rows}x{columns}"] = momentum
@@ -179,20 +210,10 @@ class Optimizer:
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state_tensors`` gave; raises ``ValueError`` when it is not of this model and optimizer."""
-        states = {
-            name: {key: tensors[f"adamw.{key}.{name}"] for key in ADAMW_STATE if f"adamw.{key}.{name}" in tensors}
-            for name in self.parameters
-        }
-        for name, state in states.items():
-            if state and self.adamw is not None:
-                p = self.parameters[name]
-                # Copies: the tensors may be mapped from a file that is pruned while training goes on.
-                self.adamw.state[p] = {k: value.to(p.device, torch.float32, copy=True) for k, value in state.items()}
         expected = self.state_tensors()
         if odd := sorted(set(expected) ^ set(tensors)):
             raise ValueError(f"{odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")
         for name, tensor in expected.items():
             if tensors[name].shape != tensor.shape:
                 raise ValueError(f"{name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
-            if name.startswith("muon."):
-                tensor.copy_(tensors[name])
+            tensor.copy_(tensors[name])

@@ -102,6 +102,14 @@ class BatchStream:
         """Passes over the tokens so far."""
         return self._epoch + self._index / max(1, self._starts.size)
 
+    def recut(self, block_size: int, batch_size: int) -> BatchStream:
+        """Return a stream of other windows that goes on at the same share of the epoch, to the window before."""
+        other = BatchStream(
+            self._tokens, block_size=block_size, batch_size=batch_size, seed=self._seed, epoch=self._epoch
+        )
+        other._index = self._index * other.windows_per_epoch // max(1, self.windows_per_epoch)
+        return other
+
     def next_batch(self) -> Batch:
         """Return the next ``batch_size`` windows and move on."""
         starts: list[Int64] = []

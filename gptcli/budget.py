@@ -25,8 +25,6 @@ PLANNED_SHARE = 0.93
 # Evaluations planned for, fewer where they would take more than this share of the budget.
 EVALUATIONS = 10
 EVALUATION_SHARE = 0.2
-# Below this compiling does not pay.
-COMPILE_SECONDS = 300.0
 RUNS = Path("runs")
 
 
@@ -52,7 +50,7 @@ def fit_budget(
     returns a sentence for the reader. Raises ``ProfileError`` when the budget is too short for a single step.
     """
     begin = time.perf_counter()
-    guess = {"max_steps": 10**9 if seconds >= COMPILE_SECONDS else profile.train.warmup_steps + 1}
+    guess = {"max_steps": 10**9, "short_fraction": 0.0}
     probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
     # On the disk the run itself will lie on: the system's temporary folder may be memory.
     with scratch_folder((RUNS if RUNS.is_dir() else RUNS.parent) / "gptcli-budget") as folder:

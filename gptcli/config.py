@@ -165,6 +165,10 @@ class TrainConfig(_Section):
     """After the warm-up: stable then linear decay (`wsd`), a half cosine, or `constant`, which ignores `min_lr`."""
     warmup_steps: Count = 20
     """Steps over which the learning rate rises from zero, at most half of `max_steps`."""
+    short_block_size: Size | None = None
+    """Context of the first steps, from which a short run learns faster; as many tokens a step. Empty: `block_size`."""
+    short_fraction: Fraction = 0.5
+    """Share of `max_steps` at the beginning that has `short_block_size`."""
     decay_fraction: Fraction = 0.8
     """Share of `max_steps` at the end over which `wsd` decays."""
     weight_decay: Rate = 0.0
@@ -347,6 +351,14 @@ class RunProfile(_Section):
     def tokens_per_step(self) -> int:
         """Tokens that one step learns from."""
         return self.train.batch_size * self.train.grad_accum_steps * self.model.block_size
+
+    def windows(self, step: int) -> tuple[int, int]:
+        """Return how many windows of how many tokens a micro-batch has at update number ``step``, from 0."""
+        train, block_size = self.train, self.model.block_size
+        short = train.short_block_size or block_size
+        if short >= block_size or step >= round(train.short_fraction * train.max_steps):
+            return train.batch_size, block_size
+        return train.batch_size * block_size // short, short
 
     def without_promise(self) -> RunProfile:
         """Return the profile without the results it promises, which belong to its own text and its own values."""

@@ -37,7 +37,7 @@ class MemoryPlan:
     activations: int
     """What autograd keeps of a micro-batch for the backward pass, copies of weights in lower precision included."""
     logits: int
-    """Log-probabilities and their gradients at the beginning of the backward pass."""
+    """Log-probabilities and their gradients as the backward pass begins; of a large vocabulary on a CPU, a chunk's."""
     other: int
     """The process and its libraries before any model, and on a CPU the gaps of the heap where they are widest."""
     phases: dict[str, int]

@@ -1,7 +1,8 @@
 """The closed forms behind ``memory``: weights, moments, what autograd keeps, what each phase takes, in bytes.
 
-Derived from ``model``, ``lora``, ``optim`` and ``evaluate`` operation by operation over ``RunProfile`` alone; torch is
-not known here. On a CPU the heap's gaps are part of it, and those are measured, not derived.
+Derived from ``model``, ``fused``, ``head``, ``lora``, ``optim`` and ``evaluate`` operation by operation over
+``RunProfile`` alone; torch is not known here. On a CPU the heap's gaps are part of it, and those are measured, not
+derived.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ STAYS, REUSED, GAPS_OF_EVALUATION = 0.85, 0.25, 0.65
 # As in evaluate.py, which needs torch.
 EVALUATION_TOKENS = 16_384
 EVALUATION_LOGITS = 64 * 1024 * 1024
+# As in fused.py, model.py and head.py, for a CPU.
+MATRIX_ATTENTION = 512
+LARGE_VOCABULARY = 4096
+SCRATCH_BYTES, HEAD_BLOCK = 30 * 1024 * 1024, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,11 @@ class Forms:
         self.embeddings_trained = profile.finetune.base is None or not profile.finetune.embeddings_frozen
         self.head_trained = self.embeddings_trained if model.tie_embeddings else not self.lora
         self.width, self.kv = model.n_head * model.head_width, model.kv_heads * model.head_width
+        self.heads = model.n_head + model.kv_heads
+        self.drops_inside = model.dropout > 0 and not self.modern
         self.n = profile.train.batch_size * model.block_size
         self.head = model.vocab_size * model.n_embd
+        self.by_chunks = on_cpu and model.vocab_size >= LARGE_VOCABULARY
         self.vocab_size = model.vocab_size
         self.trained = trained_parameters(profile)
 
@@ -170,7 +178,8 @@ class Forms:
     @property
     def copies(self) -> int:
         """Autocast's copies of the weights of matrix products; frozen ones are as the graph keeps them."""
-        return self.model.n_layer * self._block_copies + self._copied(self.head, trained=self.head_trained)
+        head = 0 if self.by_chunks else self._copied(self.head, trained=self.head_trained)
+        return self.model.n_layer * self._block_copies + head
 
     @property
     def _block_copies(self) -> int:
@@ -189,12 +198,18 @@ class Forms:
         adapters = sum(layer.rank for layer in self.layers) * self.product
         if self.profile.finetune.lora_dropout and self.lora:
             adapters += sum(layer.inputs * self._noise(layer) for layer in self.layers if layer.rank)
-        return self.n * (2 * self._norm + self._attention + self._mlp + noise + adapters)
+        gains = self.heads * self.model.head_width * FLOAT32 if self.modern else 0
+        return self.n * (2 * self._norm + self._attention + self._mlp + noise + adapters) + gains
 
     def _noise(self, layer: Layer) -> int:
-        """Bytes of an element of dropout's noise before an adapter: what comes out of a norm is float32."""
+        """Bytes of an element of dropout's noise before an adapter: what comes out of a norm may be float32."""
         after_norm = layer.name not in ("attn.proj", "mlp.down")
-        return 1 if not self.on_cpu else FLOAT32 if after_norm else self.product
+        return 1 if not self.on_cpu else self._norm_output if after_norm else self.product
+
+    @property
+    def _norm_output(self) -> int:
+        """RMSNorm by hand writes what the product after it takes."""
+        return self.product if self.modern and self.on_cpu else FLOAT32
 
     def _input(self, name: str, width: int) -> int:
         """A linear layer keeps its input where its weight or its adapter is trained."""
@@ -202,34 +217,34 @@ class Forms:
         return width * self.product if layer.trained or layer.rank else 0
 
     @property
-    def _norm_input(self) -> int:
+    def _norm(self) -> int:
         """A token's input of a norm, and its statistics."""
         return (self.model.n_embd + (1 if self.modern else 2)) * FLOAT32
 
     @property
-    def _norm(self) -> int:
-        """What a norm keeps of a token: RMSNorm of a CPU is composed, and keeps the normalised input too."""
-        composed = self.modern and self.on_cpu and not self.lora
-        return self._norm_input + (self.model.n_embd * FLOAT32 if composed else 0)
-
-    @property
     def _attention(self) -> int:
-        """A token's norm output, q, k, v, the output, and where dropout is inside also the T x T matrices."""
-        inputs = self._input("attn.qkv", self.model.n_embd) + self._input("attn.proj", self.width)
-        sizes = FLOAT32 if self.on_cpu else self.product
-        heads = self.model.n_head * FLOAT32
-        if not self.modern:
-            qkv = 3 * self.width * sizes
-            if self.model.dropout and self.on_cpu:
-                return inputs + qkv + 3 * self.model.block_size * heads
-            return inputs + qkv + self._output(sizes) + heads
-        norms = heads + self.model.kv_heads * FLOAT32 + (self.width + self.kv) * FLOAT32
-        if self.on_cpu and not self.lora:
-            norms += (self.width + self.kv) * FLOAT32
-        qkv = (self.width + 2 * self.kv) * sizes
-        if not self.on_cpu and self.product != FLOAT32:
-            qkv += (self.width + self.kv) * self.product
-        return inputs + norms + qkv + self._output(sizes) + heads
+        """A token's norm output, what positions and the attention itself keep, and the projection's input."""
+        kept = self._input("attn.qkv", self.model.n_embd) + self._input("attn.proj", self.width)
+        qk = self.width + self.kv
+        if self.modern:
+            # The heads before their norm with v behind them, and one inverse root a head.
+            kept += (qk + self.kv) * self.product + self.heads * FLOAT32
+            if not self.on_cpu:
+                kept += qk * FLOAT32 * ((self.product != FLOAT32) + (not self.lora))
+        if self._by_matrices(self.drops_inside):
+            # A single head or sequence needs no copy of v: it stays a part of what the heads' norm keeps.
+            alone = self.modern and 1 in (self.model.kv_heads, self.train.batch_size)
+            return kept + (qk + (0 if alone else self.kv) + self.model.n_head * self.model.block_size) * self.product
+        size = FLOAT32 if self.on_cpu else self.product
+        kept += (qk + (0 if self.modern and size == self.product else self.kv)) * size
+        if self.drops_inside and self.on_cpu:
+            return kept + 3 * self.model.block_size * self.model.n_head * FLOAT32
+        return kept + self._output(size) + self.model.n_head * FLOAT32
+
+    def _by_matrices(self, drops: bool) -> bool:
+        """Whether attention keeps the T x T matrix of each head in the products' format: bfloat16 on a CPU."""
+        short = self.model.block_size <= MATRIX_ATTENTION
+        return self.on_cpu and self.product != FLOAT32 and short and not drops
 
     def _output(self, size: int) -> int:
         """The attention's output, where it is not the very tensor that the projection keeps."""
@@ -240,58 +255,113 @@ class Forms:
     def _mlp(self) -> int:
         inner, modern = self.model.inner_width, self.modern
         inputs = self._input("mlp.gate_up" if modern else "mlp.up", self.model.n_embd) + self._input("mlp.down", inner)
-        return inputs + (3 if modern else 1) * inner * self.product
+        # SwiGLU by hand keeps gate and up alone.
+        return inputs + (1 if not modern else 2 if self.on_cpu else 3) * inner * self.product
 
     @cached_property
     def kept(self) -> int:
         """What autograd keeps between the passes, log-probabilities apart."""
         model = self.model
-        ends = self._norm + (model.n_embd * self.product if self.head_trained else 0)
-        if model.dropout and not self.modern:
+        ends = self._norm + (0 if self.by_chunks or not self.head_trained else model.n_embd * self.product)
+        if self.drops_inside and self.embeddings_trained:
             ends += model.n_embd * (FLOAT32 if self.on_cpu else 1)
         tokens = 2 * INT64 * self.n * self.train.grad_accum_steps
+        fixed = self.n * ends + tokens + self.copies + self._head_gradients
         if self.train.gradient_checkpointing:
-            inputs = model.n_layer * self.n * model.n_embd * FLOAT32
-            return inputs + self.n * ends + tokens + self.copies
-        # Without a gradient behind it the first norm keeps its input for its own weight alone.
-        first = self._norm_input if not self.embeddings_trained and (self.lora or self.modern) else 0
-        return model.n_layer * self.block + self.n * (ends - first) + tokens + self.copies
+            return model.n_layer * self.n * model.n_embd * FLOAT32 + fixed
+        # Without a gradient behind it and a weight of its own the first norm keeps nothing.
+        first = self.n * self._norm if not self.embeddings_trained and self.lora else 0
+        return model.n_layer * self.block - first + fixed
+
+    @property
+    def _head_gradients(self) -> int:
+        """What the loss by chunks keeps: the gradients of its input and, where it is trained, of the head."""
+        if not self.by_chunks:
+            return 0
+        return (self.n * self.model.n_embd + (self.head if self.head_trained else 0)) * FLOAT32
+
+    @property
+    def _rows(self) -> int:
+        """Positions of one chunk: as many as the scratch memory holds, in chunks of one size."""
+        most = max(1, SCRATCH_BYTES // self.product // self.vocab_size)
+        return -(-self.n // -(-self.n // most))
+
+    @property
+    def scratch(self) -> int:
+        """The logits of one chunk, in the format of the products."""
+        return self._rows * self.vocab_size * self.product if self.by_chunks else 0
+
+    @property
+    def _widened(self) -> int:
+        """The head's weight with two columns of ones."""
+        return (self.head + 2 * self.vocab_size) * self.product
 
     @property
     def logits(self) -> int:
-        """Log-probabilities, their gradient and that of the logits: N x V each."""
-        return 3 * self.n * self.vocab_size * FLOAT32
+        """Log-probabilities, their gradient and that of the logits, N x V each; by chunks, what a chunk works with."""
+        if not self.by_chunks:
+            return 3 * self.n * self.vocab_size * FLOAT32
+        lower = self.product if self.product != FLOAT32 else 0
+        # The inputs where they are not float32, and the weights of the targets; then the products of the two.
+        held = FLOAT32 + (FLOAT32 if self._norm_output != FLOAT32 else 0)
+        work = self._rows * (held + 2 * FLOAT32 + lower)
+        if self.head_trained:
+            # Adding a product of another format to a gradient makes a copy of it first.
+            block = min(HEAD_BLOCK, self.vocab_size) * (FLOAT32 + lower)
+            work = max(work, self._rows * (held + self.product) + block)
+        return self.scratch + self._widened + self.model.n_embd * work
 
     @property
     def _block_work(self) -> int:
         """Gradients that the backward pass of a block holds besides what autograd kept."""
         model = self.model
-        mlp = (3 if self.modern else 1) * model.inner_width * self.product
-        attention = 2 * model.block_size * model.n_head * FLOAT32 if model.dropout and not self.modern else 0
-        return self.n * (2 * model.n_embd * FLOAT32 + max(mlp, attention))
+        mlp = (4 if self.modern and self.on_cpu else 3 if self.modern else 2 if self.lora else 1) * model.inner_width
+        scores = model.block_size * model.n_head
+        attention = FLOAT32 * scores if self.drops_inside else 0
+        if self._by_matrices(self.drops_inside):
+            attention = 2 * self.product * scores
+        # The attention comes after the MLP, which has let go of what it kept.
+        return self.n * (2 * model.n_embd * FLOAT32 + max(mlp * self.product, attention - self._mlp - self._norm))
 
     @property
     def backward(self) -> int:
         """The most of the backward pass: at the logits, in the last block, or at the embeddings at its end."""
         embedding = self.head * FLOAT32 if self.head_trained else 0
         before = self.gradients if self.train.grad_accum_steps > 1 else 0
-        logits_product = self.n * self.vocab_size * (FLOAT32 + (self.product if self.product != FLOAT32 else 0))
-        half = self.head * self.product if self.product != FLOAT32 and self.head_trained else 0
         again = self.block + self._block_copies if self.train.gradient_checkpointing else 0
         return max(
-            before + self.kept + self.logits,
-            before + self.kept + logits_product + embedding + half,
-            before + self.kept + embedding + self._block_work + again,
-            self.gradients + embedding + (self.head * FLOAT32 if before and self.embeddings_trained else 0),
+            before + self.kept + self._head_work(embedding),
+            before + self.kept - self._head_gradients + embedding + self._block_work + again,
+            self.gradients + self._embedding_sums,
         )
 
+    @property
+    def _embedding_sums(self) -> int:
+        """The embedding's own gradient beside that of a tied head, and beside their sum over micro-batches before."""
+        own = self.model.tie_embeddings + (self.train.grad_accum_steps > 1)
+        return own * self.head * FLOAT32 if self.embeddings_trained else 0
+
+    def _head_work(self, embedding: int) -> int:
+        """What the head takes besides what is kept: in its products, or for their gradients."""
+        if self.by_chunks:
+            inputs = self.n * self.model.n_embd * self._norm_output
+            scaled = self.n * self.model.n_embd * (FLOAT32 + (self._norm_output if self._norm_output != FLOAT32 else 0))
+            return max(inputs + self.logits, embedding + scaled)
+        half = self.head * self.product if self.product != FLOAT32 and self.head_trained else 0
+        product = self.n * self.vocab_size * (FLOAT32 + (self.product if self.product != FLOAT32 else 0))
+        return max(self.logits, product + embedding + half)
+
     def _mapped_transients(self) -> int:
-        """Too large for the heap while training: logits, T x T matrices under dropout, the embeddings' gradient."""
-        size = self.model.block_size**2 * self.train.batch_size * self.model.n_head * FLOAT32
-        mapped = _if_mapped(self.logits // 3) * 3
-        if not self.modern and self.model.dropout:
-            mapped += _if_mapped(size) * 3 * (1 if self.train.gradient_checkpointing else self.model.n_layer)
-        return mapped + (_if_mapped(self.head * FLOAT32) if self.embeddings_trained else 0)
+        """Too large for the heap while training: logits, T x T matrices, the gradients of embeddings and head."""
+        model, train = self.model, self.train
+        scores = model.block_size**2 * train.batch_size * model.n_head
+        by_matrices = _if_mapped(scores * self.product) if self._by_matrices(self.drops_inside) else 0
+        matrices = 3 * _if_mapped(scores * FLOAT32) if self.drops_inside else by_matrices
+        embeddings = _if_mapped(self.head * FLOAT32) if self.embeddings_trained else 0
+        logits = 3 * _if_mapped(self.logits // 3)
+        if self.by_chunks:
+            logits = _if_mapped(self.scratch) + _if_mapped(self.head * FLOAT32 if self.head_trained else self._widened)
+        return matrices * (1 if train.gradient_checkpointing else model.n_layer) + logits + embeddings
 
     def _mapped(self) -> int:
         """All that is too large for the heap: embeddings with their state, and Muon's momentum, besides."""
@@ -324,20 +394,42 @@ class Forms:
     @property
     def evaluation(self) -> int:
         """One batch of ``evaluate``: its widest layer, or its logits and their log-probabilities."""
-        model, product = self.model, self.product
+        model = self.model
         fits = max(1, min(EVALUATION_TOKENS, EVALUATION_LOGITS // self.vocab_size) // model.block_size)
         n = fits * model.block_size
         if self.train.eval_tokens is not None:
             n = min(n, -(-self.train.eval_tokens // model.block_size) * model.block_size)
-        stream = 2 * model.n_embd * FLOAT32
-        qkv, rotated = self.width + 2 * self.kv, self.width + self.kv if self.modern else 0
-        widened = qkv * FLOAT32 if self.on_cpu and product != FLOAT32 else 0
-        attention = (qkv + rotated) * product + widened + self.width * FLOAT32
-        mlp = (4 if self.modern else 2) * model.inner_width * product
-        block = n * (stream + max(attention, mlp))
+        stream = model.n_embd * (FLOAT32 + self._norm_output)
+        mask = model.block_size**2 * model.n_head // model.kv_heads * self.product if self._by_matrices(False) else 0
+        block = n * (stream + max(self._evaluated_attention, self._evaluated_mlp)) + mask
         logits = 2 * n * self.vocab_size * FLOAT32
-        gaps = GAPS_OF_EVALUATION if self.on_cpu else 0
-        return (self.copies if not self.lora else 0) + max(round(block * (1 + gaps)), logits)
+        head = self._copied(self.head, trained=self.head_trained)
+        copies = 0 if self.lora else self.model.n_layer * self._block_copies + head
+        return copies + max(round(block * (1 + (GAPS_OF_EVALUATION if self.on_cpu else 0))), logits)
+
+    @property
+    def _evaluated_attention(self) -> int:
+        """A token of attention where nothing is kept: while its heads are turned, or mixed."""
+        product, qk = self.product, self.width + self.kv
+        turning = (3 if self.on_cpu else 4) * qk * FLOAT32 if self.modern else 0
+        heads = (qk if self.modern else 0) * product
+        if self._by_matrices(False):
+            heads += (qk + 2 * self.model.n_head * self.model.block_size) * product
+        else:
+            heads += (qk + self.kv) * FLOAT32 + self.width * product if self.on_cpu and product != FLOAT32 else 0
+            heads += self.width * FLOAT32
+        return (qk + self.kv) * product + max(turning, heads, 2 * self._adapted("attn.qkv"))
+
+    @property
+    def _evaluated_mlp(self) -> int:
+        """A token of the MLP where nothing is kept, and of the stream before the block, which is still held."""
+        name, widths = ("mlp.gate_up", 3 if self.on_cpu else 4) if self.modern else ("mlp.up", 2)
+        inner = widths * self.model.inner_width * self.product
+        return self.model.n_embd * FLOAT32 + max(inner, 3 * self._adapted(name))
+
+    def _adapted(self, name: str) -> int:
+        """A layer's output, its adapter's and their sum are as large as each other; 0 where there is no adapter."""
+        return sum(layer.outputs * self.product for layer in self.layers if layer.name == name and layer.rank)
 
 
 def _if_mapped(size: int) -> int:

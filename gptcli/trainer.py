@@ -19,7 +19,7 @@ from gptcli.batches import Batch, BatchStream
 from gptcli.building import build
 from gptcli.checkpoints import TrainState, owes_evaluation, point_best_at_latest, rng_tensors, save_checkpoint
 from gptcli.config import RunProfile
-from gptcli.device import Setup, choose_setup, detect
+from gptcli.device import Setup, choose_setup, detect, keep_freed_memory
 from gptcli.errors import GptcliError, RunError
 from gptcli.evaluate import evaluate
 from gptcli.events import CheckpointSaved, Evaluated, Notice, Reason, RunFinished, RunStarted, SampleDrawn, StepLogged
@@ -34,8 +34,8 @@ from gptcli.tokenizer import byte_lengths
 # float16 gradients are scaled so that small ones survive: halved on overflow, doubled after this many good steps.
 LOSS_SCALE_START = 65_536.0
 LOSS_SCALE_STEPS = 2000
-# Larger models are finetuned on a CPU without compiling, which takes memory; what it would save was not measured.
-COMPILED_PARAMETERS = 50_000_000
+# Larger models may be short of memory on a CPU, and give back what they free.
+SMALL_PARAMETERS = 50_000_000
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -46,6 +46,8 @@ class Trainer:
         self.run, self.profile = run, profile or run.profile()
         self.dataset, self.tokenizer = run.dataset(), run.tokenizer()
         self.setup = make_setup(self.profile, device)
+        if self.setup.device.type == "cpu" and count_parameters(self.profile.model) <= SMALL_PARAMETERS:
+            keep_freed_memory()
         self.started_at = time.perf_counter()
         self.model, self.optimizer, saved = build(run, self.profile, self.setup)
         self.state, self.saved_step = saved or TrainState(), saved.step if saved else -1
@@ -93,6 +95,8 @@ class Trainer:
         """
         config, state = self.profile.train, self.state
         begin = time.perf_counter()
+        if self.profile.windows(state.step) != self.profile.windows(max(0, state.step - 1)):
+            self.batches = open_batches(self.profile, self.dataset, state)
         micro_batches = [self.batches.next_batch() for _ in range(config.grad_accum_steps)]
         n_tokens = sum(int((batch.targets >= 0).sum()) for batch in micro_batches)
         mean = self._backward(micro_batches, n_tokens) if n_tokens else math.nan
@@ -342,10 +346,7 @@ class _Clock:
 def make_setup(profile: RunProfile, device: str | None = None) -> Setup:
     """Choose where the profile is trained here; ``device`` overrules it."""
     config = profile.train if device is None else profile.train.model_copy(update={"device": device})
-    flops = flops_per_token(profile.model) * profile.tokens_per_step * config.max_steps
-    if profile.finetune.base is not None and count_parameters(profile.model) > COMPILED_PARAMETERS:
-        flops = 0
-    return choose_setup(config, detect(), training_flops=float(flops))
+    return choose_setup(config, detect())
 
 
 def _broken_base(run: RunDir, base: str, val_loss: float, setup: Setup) -> RunError:
@@ -358,15 +359,19 @@ def _broken_base(run: RunDir, base: str, val_loss: float, setup: Setup) -> RunEr
 
 
 def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState) -> BatchStream:
-    """Open the stream of training batches at the state's position."""
-    return BatchStream(
+    """Open the stream of training batches for the next step, at the position that the last one left."""
+    rows, block_size = profile.windows(max(0, state.step - 1))
+    stream = BatchStream(
         dataset.train,
-        block_size=profile.model.block_size,
-        batch_size=profile.train.batch_size,
+        block_size=block_size,
+        batch_size=rows,
         seed=profile.train.seed,
         epoch=state.epoch,
         index=state.index,
     )
+    if (now := profile.windows(state.step)) == (rows, block_size):
+        return stream
+    return stream.recut(now[1], now[0])
 
 
 def loss_function(model: GPT, setup: Setup, *, compiled: bool = False) -> LossFunction:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +94,7 @@ class VocabularyTokenizer:
         ids: list[Ids] = []
         for text, apart in zip(texts, parted, strict=True):
             ids += [end, self.encode(text)] if apart else [self.encode(text)]
-        return np.concatenate(ids)
+        return cast("Ids", np.concatenate(ids))
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a text."""

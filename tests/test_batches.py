@@ -31,6 +31,14 @@ def stream(tokens: TokenReader, *, seed: int = 1, epoch: int = 0, index: int = 0
     return BatchStream(tokens, block_size=8, batch_size=batch_size, seed=seed, epoch=epoch, index=index)
 
 
+def test_a_stream_that_is_cut_anew_goes_on_at_its_share_of_the_epoch(tokens: TokenReader) -> None:
+    batches = stream(tokens, epoch=2, index=30, batch_size=2)
+    longer = batches.recut(16, 1)
+    assert longer.next_batch().inputs.shape == (1, 16)
+    assert longer.position == (2, 30 * longer.windows_per_epoch // batches.windows_per_epoch + 1)
+    assert longer.epochs == pytest.approx(batches.epochs + 1 / longer.windows_per_epoch, abs=1 / 31)
+
+
 def as_lists(batch: Batch) -> tuple[list[list[int]], list[list[int]]]:
     return batch.inputs.tolist(), batch.targets.tolist()
 

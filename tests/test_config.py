@@ -65,6 +65,18 @@ def test_bytes_of_every_weight_of_a_model_of_any_allowed_size_can_be_counted() -
         assert max(tensor.numel() for tensor in weights.values()) >= n * n
 
 
+def test_the_first_steps_have_the_short_context_and_as_many_tokens() -> None:
+    train = TrainConfig(batch_size=6, max_steps=10, short_block_size=16, short_fraction=0.4)
+    profile = RunProfile(model=ModelConfig(block_size=64), train=train)
+    assert [profile.windows(step) for step in (0, 3, 4, 9)] == [(24, 16), (24, 16), (6, 64), (6, 64)]
+
+
+@pytest.mark.parametrize("short", [None, 64, 100])
+def test_a_short_context_that_is_not_shorter_changes_nothing(short: int | None) -> None:
+    profile = RunProfile(model=ModelConfig(block_size=64), train=TrainConfig(batch_size=6, short_block_size=short))
+    assert profile.windows(0) == (6, 64)
+
+
 def test_min_lr_must_fit_the_schedule() -> None:
     with pytest.raises(ValidationError, match=r"min_lr 0\.1 is above learning_rate 0\.01"):
         TrainConfig(learning_rate=0.01, min_lr=0.1)

@@ -14,7 +14,7 @@ import torch
 
 from gptcli.bases.base import Base, build_model
 from gptcli.checkpoints import latest_checkpoint, load_checkpoint, run_weights
-from gptcli.config import ModelConfig, RunProfile
+from gptcli.config import RunProfile
 from gptcli.device import Setup, detect
 from gptcli.errors import CorpusError, DeviceError, ProfileError, RunError
 from gptcli.evaluate import evaluate
@@ -26,7 +26,7 @@ from gptcli.runs import RunDir, base_val_loss
 from gptcli.shards import TokenDataset
 from gptcli.tokenizer import CharTokenizer, byte_lengths
 from gptcli.train import StopRequest, train
-from gptcli.trainer import Trainer, make_setup
+from gptcli.trainer import Trainer
 
 TIMING = {"tokens_per_second", "elapsed", "remaining"}
 LORA = ("lora_rank=2", "lora_dropout=0.2")
@@ -377,14 +377,6 @@ def test_a_finetune_of_a_finetune_begins_where_that_ended(
     )
     merged, _ = run_weights(second)
     assert all(torch.equal(merged[name], weights[name]) for name in weights)
-
-
-def test_a_large_base_is_not_compiled_on_a_cpu_unless_that_is_asked_for(finetune_profile: MakeProfile) -> None:
-    large = ModelConfig(family="gpt2", n_layer=12, n_head=12, n_embd=768, vocab_size=50257)
-    profile = settle_profile(finetune_profile("max_steps=1000"), "gpt2", large)
-    assert not make_setup(profile).compile
-    asked = build_profile(profile.model_dump(mode="json"), ["compile=true"])
-    assert make_setup(asked).compile
 
 
 @pytest.mark.slow

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity
 
+from gptcli import fused, head, memory_forms
+from gptcli import model as network_module
 from gptcli.config import FinetuneConfig, ModelConfig, RunProfile, TrainConfig
 from gptcli.lora import add_adapters, freeze
-from gptcli.memory import MemoryPlan, machine_memory, plan_memory, trained_parameters
-from gptcli.memory_forms import EVALUATION_LOGITS, EVALUATION_TOKENS, block_layers
+from gptcli.memory import FORMAT_BYTES, MemoryPlan, machine_memory, plan_memory, trained_parameters
+from gptcli.memory_forms import EVALUATION_LOGITS, EVALUATION_TOKENS, FLOAT32, Forms, block_layers
 from gptcli.model import GPT
 from gptcli.optim import Optimizer
 from gptcli.plan import count_parameters
@@ -25,6 +30,15 @@ SHAPES: list[dict[str, Any]] = [
     {"family": "modern", "n_kv_head": 1},
     {"family": "modern", "n_kv_head": 2, "head_dim": 10, "n_inner": 72, "tie_embeddings": False},
 ]
+# Longer than attention by matrices goes; one sequence, and one head; a vocabulary whose loss is computed by chunks.
+LIMITS: list[dict[str, Any]] = [
+    {"block_size": 512, "n_layer": 1, "n_kv_head": 2},
+    {"block_size": 520, "n_layer": 1, "n_kv_head": 2},
+    {"n_head": 1, "head_dim": 16},
+    {"vocab_size": 4095},
+    {"vocab_size": 4096},
+    {"vocab_size": 5000, "tie_embeddings": False},
+]
 FINETUNES: list[dict[str, Any]] = [
     {},
     {"freeze_embeddings": True},
@@ -32,6 +46,19 @@ FINETUNES: list[dict[str, Any]] = [
     {"lora_rank": 4, "freeze_embeddings": False},
     {"lora_rank": 3, "lora_targets": ["attn.*"]},
     {"lora_rank": 2, "lora_targets": ["mlp.down", "attn.qkv"], "lora_dropout": 0.1},
+]
+FAMILIES = ("gpt2", "modern")
+MODERN_KEYS = ("n_kv_head", "head_dim", "tie_embeddings")
+# Large enough that the worst moment is in a block's MLP, in its T x T matrices, at the logits, or in their chunks.
+PEAKS: list[dict[str, Any]] = [
+    {"family": "gpt2", "n_layer": 4, "n_embd": 64, "block_size": 64},
+    {"family": "gpt2", "n_embd": 64, "block_size": 256, "dropout": 0.1},
+    {"family": "modern", "n_layer": 4, "n_embd": 64, "block_size": 64},
+    {"family": "modern", "n_embd": 64, "block_size": 256, "n_kv_head": 1},
+    {"family": "modern", "block_size": 64, "vocab_size": 2000},
+    {"family": "gpt2", "block_size": 16, "vocab_size": 20000},
+    {"family": "modern", "block_size": 128, "vocab_size": 5000, "tie_embeddings": False},
+    {"family": "modern", "block_size": 256, "vocab_size": 30000, "n_layer": 1},
 ]
 
 
@@ -62,10 +89,7 @@ def plan(config: RunProfile, dtype: str = "float32", frozen: str = "float32", de
 
 def saved_bytes(config: RunProfile, dtype: str) -> int:
     """Bytes that autograd keeps of one forward pass besides weights, each storage once."""
-    model = network(config)
-    shape = (config.train.batch_size, config.model.block_size)
-    tokens = torch.randint(65, shape)
-    targets = torch.randint(65, shape)
+    model, (tokens, targets) = network(config), batch(config)
     weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), tokens, targets)}
     kept: dict[int, Tensor] = {}
 
@@ -75,16 +99,44 @@ def saved_bytes(config: RunProfile, dtype: str) -> int:
             kept[pointer] = tensor
         return tensor
 
-    mixed = torch.autocast("cpu", dtype=torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), mixed:
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), mixed(dtype):
         model(tokens, targets, reduction="sum")
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def planned_bytes(config: RunProfile, dtype: str) -> int:
-    """The same as the plan has it: of the logits' three tensors the forward pass keeps one; tokens are the batch's."""
+    """The same as the plan has it: of all logits' three tensors the forward pass keeps one; tokens are the batch's."""
     found, n_tokens = plan(config, dtype), config.train.batch_size * config.model.block_size
-    return found.activations - 2 * 8 * n_tokens + found.logits // 3
+    kept_logits = 0 if forms(config, dtype).by_chunks else found.logits // 3
+    return found.activations - 2 * 8 * n_tokens + kept_logits
+
+
+def forms(config: RunProfile, dtype: str) -> Forms:
+    return Forms(config, FORMAT_BYTES[dtype], FLOAT32, on_cpu=True)
+
+
+def batch(config: RunProfile) -> tuple[Tensor, Tensor]:
+    """Random tokens and targets of the profile's shape."""
+    vocab_size = config.model.vocab_size
+    assert vocab_size is not None
+    shape = (config.train.batch_size, config.model.block_size)
+    return torch.randint(vocab_size, shape), torch.randint(vocab_size, shape)
+
+
+def mixed(dtype: str) -> contextlib.AbstractContextManager[object]:
+    """What a run on a CPU computes its losses in."""
+    return torch.autocast("cpu", dtype=torch.bfloat16) if dtype == "bfloat16" else contextlib.nullcontext()
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most that torch's allocator has given out during ``work`` and not got back."""
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    recorded: Any = profiler.profiler
+    events = [event for event in recorded.kineto_results.events() if event.name() == "[memory]"]
+    sizes = (event.nbytes() for event in sorted(events, key=lambda event: int(event.start_ns())))
+    most: int = max(accumulate(sizes))
+    return most
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -95,15 +147,85 @@ def test_activations_are_what_autograd_keeps(shape: dict[str, Any], dtype: str) 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", LIMITS, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_change_where_the_computation_does(family: str, shape: dict[str, Any], dtype: str) -> None:
+    gpt2 = {name: value for name, value in shape.items() if name not in MODERN_KEYS}
+    for batch_size in (1, 2):
+        config = profile({"family": family, **(gpt2 if family == "gpt2" else shape)}, batch_size=batch_size)
+        assert planned_bytes(config, dtype) == pytest.approx(saved_bytes(config, dtype), rel=0.001)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("finetune", FINETUNES, ids=str)
-@pytest.mark.parametrize("family", ["gpt2", "modern"])
+def test_a_large_vocabulary_keeps_a_gradient_of_the_head_only_where_that_is_trained(
+    finetune: dict[str, Any], dtype: str
+) -> None:
+    for tied in (True, False):
+        config = profile({"family": "modern", "vocab_size": 5000, "tie_embeddings": tied}, finetune)
+        assert planned_bytes(config, dtype) == pytest.approx(saved_bytes(config, dtype), rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("finetune", [None, {"lora_rank": 4}, {"freeze_embeddings": True}], ids=str)
+@pytest.mark.parametrize("shape", PEAKS, ids=str)
+def test_the_peak_of_a_training_step_is_planned(
+    shape: dict[str, Any], finetune: dict[str, Any] | None, dtype: str
+) -> None:
+    config = profile(shape, finetune, batch_size=4)
+    model, (tokens, targets) = network(config), batch(config)
+
+    def step() -> None:
+        with mixed(dtype):
+            loss = model(tokens, targets, reduction="sum")
+        loss.backward()
+
+    assert forms(config, dtype).backward == pytest.approx(peak_bytes(step), rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("finetune", [None, {"lora_rank": 4}], ids=str)
+@pytest.mark.parametrize("shape", PEAKS, ids=str)
+def test_the_peak_of_an_evaluation_is_planned(
+    shape: dict[str, Any], finetune: dict[str, Any] | None, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_forms, "GAPS_OF_EVALUATION", 0)
+    config = profile(shape, finetune, batch_size=4, eval_tokens=4 * shape["block_size"])
+    model, (tokens, targets) = network(config).eval(), batch(config)
+
+    @torch.no_grad()
+    def score() -> None:
+        with mixed(dtype):
+            model(tokens, targets, reduction="none")
+
+    assert forms(config, dtype).evaluation == pytest.approx(peak_bytes(score), rel=0.08)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scratch_memory_of_the_head_has_a_limit(dtype: str) -> None:
+    few = forms(profile({"vocab_size": 5000}, batch_size=3), dtype)
+    assert few.scratch == 3 * 32 * 5000 * FORMAT_BYTES[dtype]
+    many = forms(profile({"vocab_size": 50257}, batch_size=500), dtype)
+    assert 0.9 * head.SCRATCH_BYTES < many.scratch <= head.SCRATCH_BYTES
+    assert forms(profile({"vocab_size": 4095}), dtype).scratch == 0
+
+
+def test_limits_are_those_of_the_network() -> None:
+    assert memory_forms.MATRIX_ATTENTION == fused.MATRIX_ATTENTION
+    assert memory_forms.LARGE_VOCABULARY == network_module.LARGE_VOCABULARY
+    assert (memory_forms.SCRATCH_BYTES, memory_forms.HEAD_BLOCK) == (head.SCRATCH_BYTES, head.BLOCK)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("finetune", FINETUNES, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_activations_of_a_finetune_are_what_autograd_keeps(family: str, finetune: dict[str, Any], dtype: str) -> None:
     config = profile({"family": family}, finetune)
     # The first block's input needs no gradient under LoRA: the copies of its first matrix are not kept.
     assert planned_bytes(config, dtype) == pytest.approx(saved_bytes(config, dtype), rel=0.05)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "modern"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_checkpointing_keeps_one_input_a_block(family: str) -> None:
     config = profile({"family": family, "n_layer": 6}, gradient_checkpointing=True)
     assert planned_bytes(config, "float32") == pytest.approx(saved_bytes(config, "float32"), rel=0.02)
@@ -177,8 +299,8 @@ def test_the_peak_is_that_of_the_worst_phase() -> None:
 
 def test_what_should_save_memory_does() -> None:
     shape = {"family": "gpt2", "n_layer": 24, "n_embd": 512, "n_head": 8, "block_size": 512, "vocab_size": 50257}
-    whole = plan(profile(shape, {}))
-    assert plan(profile(shape, {}, gradient_checkpointing=True)).peak < whole.peak
+    whole = plan(profile(shape, {}, batch_size=4))
+    assert plan(profile(shape, {}, batch_size=4, gradient_checkpointing=True)).peak < whole.peak
     assert plan(profile(shape, {"lora_rank": 8})).peak < whole.peak
     assert plan(profile(shape, {"freeze_embeddings": True})).peak < whole.peak
     assert plan(profile(shape, {}, batch_size=1)).peak < whole.peak
@@ -186,9 +308,9 @@ def test_what_should_save_memory_does() -> None:
     assert plan(lora, "bfloat16", "bfloat16").peak < plan(lora, "bfloat16", "float32").peak
 
 
-def test_a_gpu_keeps_less_for_attention_than_a_cpu() -> None:
-    for family in ("gpt2", "modern"):
-        config = profile({"family": family, "dropout": 0.1})
+def test_a_gpu_keeps_no_matrices_of_a_long_context() -> None:
+    for family in FAMILIES:
+        config = profile({"family": family, "block_size": 512, "dropout": 0.1})
         on_gpu = plan(config, "bfloat16", device="cuda:0")
         assert on_gpu.activations < plan(config, "bfloat16").activations
         assert on_gpu.weights == plan(config).weights

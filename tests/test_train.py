@@ -79,8 +79,11 @@ def metrics(run: RunDir) -> list[dict[str, Any]]:
         ["dropout=0.2", "grad_accum_steps=2"],
         ["family=gpt2", "optimizer=adamw", "dropout=0.1", "bias=true"],
         ["dtype=float32", "tie_embeddings=false", "weight_decay=0.1"],
+        ["short_block_size=4", "short_fraction=0.3", "max_steps=10"],
+        ["short_block_size=4", "short_fraction=0.7", "max_steps=10"],
+        ["short_block_size=4", "short_fraction=0.9", "max_steps=10"],
     ],
-    ids=["modern-dropout-accumulation", "gpt2-adamw", "float32-untied"],
+    ids=["modern-dropout-accumulation", "gpt2-adamw", "float32-untied", "long-again", "just-long", "still-short"],
 )
 def test_an_interrupted_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     new_run: Callable[..., RunDir], overrides: list[str]

@@ -116,6 +116,12 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+def import_torch() -> None:
+    """Import torch under ``importing``, for a command that is going to compute."""
+    with importing():
+        import torch  # noqa: F401 - whoever computes finds it there
+
+
 def _catch_ctrl_c() -> None:
     """Make Ctrl-C a ``KeyboardInterrupt`` again, which ``gptcli.__main__`` and ``importing`` let end the process."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL and _hears_signals():

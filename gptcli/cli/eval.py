@@ -14,6 +14,7 @@ from gptcli.cli.common import (
     JsonOption,
     check_device,
     emit,
+    import_torch,
     note,
     read_text,
     reports_errors,
@@ -47,6 +48,7 @@ def eval_command(
     if encoding is not None and text is None:
         raise typer.BadParameter("--encoding is for a text; give one with --text.")
     content = None if text is None else read_text(text, encoding, "the text")
+    import_torch()
     from gptcli.evaluate import evaluate_run
 
     result = evaluate_run(found, text=content, which=checkpoint, device=device)

@@ -12,6 +12,7 @@ from gptcli.cli.common import (
     JsonOption,
     QuietOption,
     emit,
+    import_torch,
     note,
     progress,
     reports_errors,
@@ -47,6 +48,7 @@ def export_command(
 
     What was written is loaded back and compared with the model before it is kept.
     """
+    import_torch()
     from gptcli.bases.opening import open_base, run_named
     from gptcli.export.exporting import check_place, export
     from gptcli.runs import find_run

@@ -13,6 +13,7 @@ from gptcli.cli.common import (
     JsonOption,
     QuietOption,
     check_device,
+    import_torch,
     note,
     progress,
     reports_errors,
@@ -116,6 +117,7 @@ def _read_order(
             raise RunError(f"The profile {file.name} names no model to begin from.", _from_hint(corpus))
     elif base is None:
         raise RunError("There is no model to begin from.", _from_hint(corpus))
+    import_torch()
     from gptcli.bases.opening import describe_base
     from gptcli.finetune import settle_profile
     from gptcli.prepare import check_corpus

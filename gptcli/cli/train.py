@@ -12,6 +12,7 @@ from gptcli.cli.common import (
     JsonOption,
     QuietOption,
     check_device,
+    import_torch,
     note,
     progress,
     reports_errors,
@@ -91,6 +92,7 @@ def _find_resumed(run: str | None, overrides: list[str], say: Say) -> tuple[RunD
     from gptcli.runs import change_run, find_run
 
     found = find_run(run)
+    import_torch()
     if run is None:
         say(f"The newest run is {found.name}.")
     return found, change_run(found, overrides) if overrides else None
@@ -127,6 +129,7 @@ def _settle(
         warn_about(dataset.manifest, config)
     if overrides or not _keeps_promise(config, dataset.manifest):
         config = config.without_promise()
+    import_torch()
     return config, file.name, dataset
 
 

@@ -88,6 +88,11 @@ class BatchStream:
         self._index = index
 
     @property
+    def block_size(self) -> int:
+        """Tokens of a window."""
+        return self._block_size
+
+    @property
     def position(self) -> tuple[int, int]:
         """Epoch and index of the next window; a stream made with them goes on exactly here."""
         return self._epoch, self._index

@@ -32,7 +32,8 @@ CHUNK_CHARS = 1 << 16
 # the punctuation before them, so a line end is a good place after a letter or a number only.
 _SAFE_CUT = re.compile(r"(?<=\S)[ \t]|(?<=[^\W_])\n")
 _GPT2_CUT = re.compile(r"(?<=\S)\n")
-_ANY_GPT2_CUT = re.compile(r"(?<=\S)\s")
+# Python's white space has four control characters that tiktoken's has not.
+_ANY_GPT2_CUT = re.compile(r"(?<=\S)[^\S\x1c-\x1f]")
 
 
 class BpeTokenizer(VocabularyTokenizer):

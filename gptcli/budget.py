@@ -45,9 +45,10 @@ def fit_budget(
 ) -> tuple[RunProfile, str]:
     """Return the profile with ``max_steps`` such that training, evaluating and saving take ``seconds`` here.
 
-    Times up to 50 steps (about 3 s), an evaluation and a save; what that takes is part of the budget. The warm-up
-    is cut to a tenth of the steps, and there are up to ten evaluations that take a fifth of the time at most. Also
-    returns a sentence for the reader. Raises ``ProfileError`` when the budget is too short for a single step.
+    Times up to 50 steps of the whole context (about 3 s), an evaluation and a save; what that takes is part of the
+    budget. The warm-up is cut to a tenth of the steps, and there are up to ten evaluations that take a fifth of the
+    time at most. Also returns a sentence for the reader. Raises ``ProfileError`` when the budget is too short for a
+    single step.
     """
     begin = time.perf_counter()
     guess = {"max_steps": 10**9, "short_fraction": 0.0}

@@ -34,7 +34,7 @@ DAMAGED = "Another checkpoint may be whole: gptcli sample RUN --checkpoint lates
 RESTORE = "Restore the folder base/ from a copy of the run; its checkpoints hold only what was trained."
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 # Keys of the state that files of before do not have; they begin at their defaults.
-LATER_KEYS = {"evaluations_since_best"}
+LATER_KEYS = {"evaluations_since_best", "block_size"}
 
 
 @dataclass(slots=True)
@@ -45,7 +45,9 @@ class TrainState:
     tokens_seen: int = 0
     epoch: int = 0
     index: int = 0
-    """Next window of the epoch."""
+    """Next window of the epoch, of ``block_size`` tokens."""
+    block_size: int = 0
+    """0 before the first step."""
     loss_sum: float = 0.0
     """Sum of the token losses since the last report, and their number."""
     loss_tokens: int = 0

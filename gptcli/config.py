@@ -166,7 +166,7 @@ class TrainConfig(_Section):
     warmup_steps: Count = 20
     """Steps over which the learning rate rises from zero, at most half of `max_steps`."""
     short_block_size: Size | None = None
-    """Context of the first steps, from which a short run learns faster; as many tokens a step. Empty: `block_size`."""
+    """Context of the first steps, from which short runs learn faster; as many tokens a step. Empty: `block_size`."""
     short_fraction: Fraction = 0.5
     """Share of `max_steps` at the beginning that has `short_block_size`."""
     decay_fraction: Fraction = 0.8
@@ -204,7 +204,7 @@ class TrainConfig(_Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the matrix products; weights stay float32."""
     compile: Literal["auto"] | bool = "auto"
-    """Compile the model with torch: `auto` does where it pays for itself."""
+    """Compile the model with torch: `auto` does on CUDA."""
     gradient_checkpointing: bool = False
     """Compute the inside of each block again in the backward pass instead of keeping it: less memory, more time."""
 
@@ -346,6 +346,16 @@ class RunProfile(_Section):
     """The weights that `gptcli finetune` begins from."""
     sample: SampleConfig = SampleConfig()
     """The writing."""
+
+    @model_validator(mode="after")
+    def _short_windows_fill_a_batch(self) -> RunProfile:
+        tokens, short = self.train.batch_size * self.model.block_size, self.train.short_block_size
+        if short and tokens % short:
+            raise ValueError(
+                f"short_block_size {short} does not divide batch_size x block_size, {tokens}; "
+                "leave it out: --set short_block_size=null"
+            )
+        return self
 
     @property
     def tokens_per_step(self) -> int:

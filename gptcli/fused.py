@@ -97,10 +97,7 @@ class _Position(Function):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the heads of ``x`` (B, T, H, D) by the angles of their positions, ``cos`` and ``sin`` (T, 1, D).
-
-    The sign of rotate-half is in ``sin``, so that rotating is two products and one roll.
-    """
+    """Turn the heads of ``x`` (B, T, H, D) by the angles of their positions: ``model.rotary_tables``, (T, 1, D)."""
     return torch.addcmul(x * cos, x.roll(x.size(-1) // 2, dims=-1), sin)
 
 
@@ -170,12 +167,12 @@ def _attend_by_matrices(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def dropout(x: Tensor, share: float, training: bool) -> Tensor:
     """Set a ``share`` of ``x`` to zero while training, and scale the rest so that the mean stays.
 
-    By hand the share is one of 256ths, at least one of them, so that a draw of torch's generator decides about eight
-    numbers: a tenth of the time.
+    By hand the share is a whole number of 256ths, so that a draw of torch's generator decides about eight numbers: a
+    tenth of the time. Shares that this would change much are torch's own.
     """
-    if not training or not share or not by_hand(x):
+    dropped = round(share * 256)
+    if not training or not 4 <= dropped <= 252 or not by_hand(x):
         return F.dropout(x, share, training)
-    dropped = min(255, max(1, round(share * 256)))
     bits = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
     kept = bits[: x.numel()].view(x.shape) >= dropped
     return x * kept.to(x.dtype).mul_(256 / (256 - dropped))

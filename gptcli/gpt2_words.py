@@ -163,7 +163,7 @@ class _Table:
         size = 1 << TABLE_BITS
         self._low, self._high = np.full(size, _NO_KEY), np.full(size, _NO_KEY)
         self._values = np.full(size, _packed([]), np.uint64)
-        short = [(token, rank) for rank, token in enumerate(tokens) if len(token) <= MAX_BYTES and any(token)]
+        short = [(token, rank) for rank, token in enumerate(tokens) if len(token) <= MAX_BYTES and b"\0" not in token]
         keys = np.frombuffer(b"".join(token.ljust(MAX_BYTES, b"\0") for token, _ in short), "<u8").reshape(-1, 2)
         rows = _rows(keys[:, 0], keys[:, 1])
         self._low[rows], self._high[rows] = keys[:, 0], keys[:, 1]

@@ -33,7 +33,8 @@ def head_loss(x: Tensor, weight: Tensor, targets: Tensor, *, dtype: torch.dtype)
     """Return the summed cross-entropy in nats of the logits ``x @ weight.T``, a float32 scalar.
 
     x: (N, C) float32 or bfloat16. weight: (V, C), of which the gradient is float32. targets: (N,) int64, negative
-    where a position is not scored and costs nothing. Products are in ``dtype``, sums in float32. Gradients are only
+    where a position is not scored and costs nothing. Products and sums of a block of tokens are rounded
+    to ``dtype``, those of blocks are float32. Gradients are only
     computed for what requires them; the loss is not finite where ``x`` or the logits are not. All tensors on a CPU.
     """
     scored = targets >= 0

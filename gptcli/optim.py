@@ -211,6 +211,9 @@ class Optimizer:
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what ``state_tensors`` gave; raises ``ValueError`` when it is not of this model and optimizer."""
         expected = self.state_tensors()
+        if not any(name.startswith("adamw.") for name in tensors):
+            # As an earlier version saved it before the first update.
+            expected = {name: tensor for name, tensor in expected.items() if not name.startswith("adamw.")}
         if odd := sorted(set(expected) ^ set(tensors)):
             raise ValueError(f"{odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")
         for name, tensor in expected.items():

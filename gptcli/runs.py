@@ -31,7 +31,7 @@ from gptcli.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 
 RUN_VERSION = 1
 # The order of the data and the optimizer's state hang on these.
-FIXED = {("train", "seed"), ("train", "optimizer")}
+FIXED = {("train", key) for key in ("seed", "optimizer", "short_block_size", "short_fraction")}
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -78,9 +78,11 @@ class Trainer:
         try:
             compiled = loss_function(self.model, self.setup, compiled=True)
             drops = self.profile.model.dropout > 0 or self.profile.finetune.lora_dropout > 0
+            last = self.profile.train.max_steps - 1
             with torch.random.fork_rng(enabled=drops):
-                tokens = np.zeros((self.profile.train.batch_size, self.profile.model.block_size), np.int64)
-                compiled(*self._to_device(Batch(tokens, tokens))).backward()  # type: ignore[no-untyped-call]
+                for windows in {self.profile.windows(self.state.step), self.profile.windows(last)}:
+                    tokens = np.zeros(windows, np.int64)
+                    compiled(*self._to_device(Batch(tokens, tokens))).backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and training can do without
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self._pending.append(f"torch.compile does not work here, so the run goes on without it ({reason}).")
@@ -95,7 +97,7 @@ class Trainer:
         """
         config, state = self.profile.train, self.state
         begin = time.perf_counter()
-        if self.profile.windows(state.step) != self.profile.windows(max(0, state.step - 1)):
+        if self.batches.block_size < self.profile.windows(state.step)[1]:
             self.batches = open_batches(self.profile, self.dataset, state)
         micro_batches = [self.batches.next_batch() for _ in range(config.grad_accum_steps)]
         n_tokens = sum(int((batch.targets >= 0).sum()) for batch in micro_batches)
@@ -104,7 +106,7 @@ class Trainer:
         self.optimizer.zero_grad()
         state.step += 1
         state.tokens_seen += n_tokens
-        state.epoch, state.index = self.batches.position
+        (state.epoch, state.index), state.block_size = self.batches.position, self.batches.block_size
         if math.isfinite(mean):
             state.loss_sum += mean * n_tokens
             state.loss_tokens += n_tokens
@@ -359,19 +361,21 @@ def _broken_base(run: RunDir, base: str, val_loss: float, setup: Setup) -> RunEr
 
 
 def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState) -> BatchStream:
-    """Open the stream of training batches for the next step, at the position that the last one left."""
-    rows, block_size = profile.windows(max(0, state.step - 1))
+    """Open the stream of training batches for the next step, at the position that the last one left.
+
+    Windows that are long stay long, however many steps the run is now to have.
+    """
+    rows, block_size = profile.windows(state.step)
+    before = state.block_size or block_size
     stream = BatchStream(
         dataset.train,
-        block_size=block_size,
-        batch_size=rows,
+        block_size=before,
+        batch_size=profile.train.batch_size * profile.model.block_size // before,
         seed=profile.train.seed,
         epoch=state.epoch,
         index=state.index,
     )
-    if (now := profile.windows(state.step)) == (rows, block_size):
-        return stream
-    return stream.recut(now[1], now[0])
+    return stream.recut(block_size, rows) if before < block_size else stream
 
 
 def loss_function(model: GPT, setup: Setup, *, compiled: bool = False) -> LossFunction:

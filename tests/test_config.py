@@ -71,7 +71,13 @@ def test_the_first_steps_have_the_short_context_and_as_many_tokens() -> None:
     assert [profile.windows(step) for step in (0, 3, 4, 9)] == [(24, 16), (24, 16), (6, 64), (6, 64)]
 
 
-@pytest.mark.parametrize("short", [None, 64, 100])
+def test_a_short_context_that_fills_no_batch_is_refused() -> None:
+    train = TrainConfig(batch_size=1, short_block_size=48)
+    with pytest.raises(ValidationError, match="short_block_size 48 does not divide batch_size x block_size, 64"):
+        RunProfile(model=ModelConfig(block_size=64), train=train)
+
+
+@pytest.mark.parametrize("short", [None, 64, 128])
 def test_a_short_context_that_is_not_shorter_changes_nothing(short: int | None) -> None:
     profile = RunProfile(model=ModelConfig(block_size=64), train=TrainConfig(batch_size=6, short_block_size=short))
     assert profile.windows(0) == (6, 64)

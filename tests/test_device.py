@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gptcli.config import TrainConfig
-from gptcli.device import Capabilities, choose_setup, detect, keep_freed_memory
+from gptcli.device import Capabilities, choose_setup, detect
 from gptcli.errors import DeviceError
 
 H100 = Capabilities(cuda=("NVIDIA H100 80GB HBM3",), cuda_bf16=True, threads=8, compiler=True)
@@ -41,11 +41,6 @@ def test_one_thread_is_one_thread() -> None:
 def test_a_cpu_compiles_only_when_asked() -> None:
     assert not choose_setup(TrainConfig(), SERVER).compile
     assert choose_setup(TrainConfig(compile=True), SERVER).compile
-
-
-def test_keeping_freed_memory_changes_no_result() -> None:
-    keep_freed_memory()
-    assert torch.ones(2**20).sum() == 2**20
 
 
 def test_mfu_is_only_known_where_the_peak_is() -> None:

@@ -41,9 +41,9 @@ PARTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer() -> BpeTokenizer:
-    return train_bpe(
-        ["the dog's name isn't known; they'll say 'the dog', 12 of them say it.\n\n" * 9, "".join(PARTS)], 400
-    )
+    said = "the dog's name isn't known; they'll say 'the dog', 12 of them say it.\n\n" * 9
+    # Tokens that end in what is no white space to tiktoken, or in what parts texts here.
+    return train_bpe([said, "".join(PARTS), "!\0 [1]\x1c[2]\x1c" * 50], 420)
 
 
 @pytest.fixture(autouse=True)

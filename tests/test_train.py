@@ -206,6 +206,19 @@ def test_a_longer_run_is_written_into_the_profile(new_run: Callable[..., RunDir]
     assert run.profile().train.max_steps == 16
 
 
+@pytest.mark.parametrize(("stopped", "max_steps"), [(4, 6), (4, 20), (8, 9), (8, 40), (12, 40)])
+def test_a_run_with_a_short_context_goes_on_for_other_numbers_of_steps(
+    new_run: Callable[..., RunDir], stopped: int, max_steps: int
+) -> None:
+    run = new_run("r", "short_block_size=4", "max_steps=12", "log_interval=1")
+    before = interrupt(run, stopped) if stopped < 12 else finish(run)
+    with contextlib.closing(train(run, profile=change_run(run, [f"max_steps={max_steps}"]))) as events:
+        after = [event for event in events if isinstance(event, StepLogged)]
+    epochs = [event.epoch for event in (*before, *after) if isinstance(event, StepLogged)]
+    assert epochs == sorted(epochs), "no text is read again before its turn"
+    assert after[-1].step == max_steps
+
+
 def test_a_run_that_dies_between_checkpoints_goes_on_from_the_last_one(new_run: Callable[..., RunDir]) -> None:
     whole, killed = new_run("whole", "log_interval=2"), new_run("killed", "log_interval=2")
     finish(whole)

@@ -92,10 +92,11 @@ def _find_resumed(run: str | None, overrides: list[str], say: Say) -> tuple[RunD
     from gptcli.runs import change_run, find_run
 
     found = find_run(run)
-    import_torch()
     if run is None:
         say(f"The newest run is {found.name}.")
-    return found, change_run(found, overrides) if overrides else None
+    changed = change_run(found, overrides) if overrides else None
+    import_torch()
+    return found, changed
 
 
 def _settle(

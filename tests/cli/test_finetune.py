@@ -125,7 +125,7 @@ def test_budget_fits_a_finetune_too(workspace: Path) -> None:
 
 def test_it_ends_early_when_val_loss_goes_up(workspace: Path) -> None:
     args = ("--set", "max_steps=200", "--set", "learning_rate=1.0", "--set", "grad_clip=0", "--set", "patience=2")
-    done = finetuned(workspace, *args, "--set", "optimizer=adamw")
+    done = finetuned(workspace, *args, "--set", "optimizer=adamw", "--set", "warmup_steps=0")
     last = metrics(workspace, "tuned")[-1]
     assert (last["reason"], last["best_step"]) == ("stopped_early", 0)
     assert last["step"] == 8

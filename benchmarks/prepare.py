@@ -1,6 +1,7 @@
 """Time and memory of making tokens of a text: ``gptcli prepare`` beside the two ways of nanoGPT, with GPT-2's BPE.
 
-    python benchmarks/prepare.py [--text FILE.jsonl] [--megabytes 100] [--book FILE ...] [--pairs 5] [--json]
+    python benchmarks/prepare.py [--text FILE.jsonl] [--megabytes 100] [--book FILE ...] [--pairs 5]
+                                 [--threads N] [--json FILE]
 
 ``openwebtext`` follows nanoGPT's data/openwebtext/prepare.py: ``encode_ordinary`` for each document in as many
 processes as there are cores, then the concatenating write to a memory-mapped file; without ``datasets`` between, which
@@ -15,7 +16,6 @@ import argparse
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from prepare_text import write_text
+from side_by_side import finish, in_turn, make_parser, ratios, spread, table
 
 SIDES = ("openwebtext", "shakespeare", "gptcli")
 VAL_SHARE = 0.0005
@@ -94,7 +95,7 @@ def shakespeare(path: Path, folder: Path) -> None:
 
 def run_side(side: str, text: Path, folder: Path, processes: int) -> tuple[float, float]:
     """Run one side in a fresh process; return seconds from its start to its end, and MB of its largest process."""
-    command = [sys.executable, __file__, "--side", side, "--text", str(text), "--processes", str(processes)]
+    command = [sys.executable, __file__, "--side", side, "--text", str(text), "--threads", str(processes)]
     if side == "gptcli":
         command = [sys.executable, "-m", "gptcli", "prepare", "text", "--tokenizer", "gpt2", "--force"]
     with (folder / "said").open("w+") as said:
@@ -109,62 +110,52 @@ def run_side(side: str, text: Path, folder: Path, processes: int) -> tuple[float
     return seconds, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def spread(values: list[float]) -> list[float]:
-    """Return median, smallest and largest."""
-    return [round(f(values), 2) for f in (statistics.median, min, max)]
-
-
-def compare(text: Path, folder: Path, pairs: int, processes: int) -> dict[str, Any]:
-    """Run all sides in turn and sum up."""
+def compare(text: Path, folder: Path, pairs: int, processes: int) -> tuple[dict[str, Any], list[str]]:
+    """Run all sides in turn; return all figures and the table."""
     command = [sys.executable, "-m", "gptcli", "fetch", str(text.resolve()), "--name", "text"]
     subprocess.run(command, cwd=folder, capture_output=True, check=True)  # noqa: S603
-    megabytes = sum(len(one.encode()) for one in read_texts(text)) / 1e6
+    with text.open(encoding="utf-8") as file:
+        megabytes = sum(len(json.loads(line)["text"].encode()) for line in file) / 1e6
     runs: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
-    for number in range(1, pairs + 1):
-        for side in SIDES:
-            runs[side].append(run_side(side, text, folder, processes))
-        print(f"pair {number}: " + ", ".join(f"{side} {runs[side][-1][0]:.2f} s" for side in SIDES), file=sys.stderr)
-    result: dict[str, Any] = {"megabytes": round(megabytes, 1), "processes": processes}
-    for side in SIDES:
-        result[side] = {
-            "seconds": spread([seconds for seconds, _ in runs[side]]),
-            "megabytes_per_second": spread([megabytes / seconds for seconds, _ in runs[side]]),
-            "peak_megabytes": spread([peak for _, peak in runs[side]]),
-            "times_as_long": spread([a[0] / b[0] for a, b in zip(runs[side], runs["gptcli"], strict=True)]),
-        }
-    return result
+    for _, side in in_turn(SIDES, pairs):
+        runs[side].append(run_side(side, text, folder, processes))
+    seconds = {side: [one for one, _ in runs[side]] for side in SIDES}
+    rows = [
+        [
+            side,
+            spread(seconds[side]).shown(2),
+            spread([megabytes / one for one in seconds[side]]).shown(1),
+            spread([peak for _, peak in runs[side]]).shown(0),
+            ratios(seconds[side], seconds["gptcli"]).shown(2),
+        ]
+        for side in SIDES
+    ]
+    lines = [f"{megabytes:.1f} MB of text, medians (smallest to largest)"]
+    lines.append(table(["", "seconds", "MB/s", "peak MB", "times as long as gptcli"], rows))
+    return {"megabytes": megabytes, "processes": processes, "runs": runs}, lines
 
 
 def main() -> None:
-    """Run the sides and print the table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the sides and print the table."""
+    parser = make_parser(__doc__)
     parser.add_argument("--text", type=Path, help='documents as lines of JSON with a "text"')
     parser.add_argument("--megabytes", type=float, default=100, help="of the text that is made where none is given")
     parser.add_argument("--book", type=Path, action="append", default=[], help="a text whose words it may have")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of openwebtext")
     parser.add_argument("--side", choices=SIDES[:2], help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.side == "openwebtext":
-        return openwebtext(options.text, Path(), options.processes)
+        return openwebtext(options.text, Path(), options.threads)
     if options.side == "shakespeare":
         return shakespeare(options.text, Path())
     with tempfile.TemporaryDirectory() as name:
         text = options.text.resolve() if options.text else Path(name) / "made.jsonl"
         if options.text is None:
-            write_text(text, options.megabytes, options.book, seed=1)
-        result = compare(text, Path(name), options.pairs, options.processes)
-    if options.json:
-        print(json.dumps(result))
-        return None
-    print(f"{result['megabytes']} MB of text, medians (smallest to largest)")
-    print(f"{'':14}{'seconds':>26}{'MB/s':>26}{'peak MB':>30}{'times as long':>22}")
-    for side in SIDES:
-        row = result[side]
-        cells = ["{} ({} to {})".format(*row[key]) for key in row]
-        print(f"{side:14}{cells[0]:>26}{cells[1]:>26}{cells[2]:>30}{cells[3]:>22}")
-    return None
+            # In a process of its own: the peak of a child begins at that of its parent.
+            make = get_context("spawn").Process(target=write_text, args=(text, options.megabytes, options.book, 1))
+            make.start()
+            make.join()
+        found, lines = compare(text, Path(name), options.pairs, options.threads)
+    return finish(found, lines, options.json)
 
 
 if __name__ == "__main__":

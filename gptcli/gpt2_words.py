@@ -10,6 +10,7 @@ import functools
 import struct
 import sys
 import threading
+from array import array
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -26,8 +27,10 @@ LETTER, NUMBER, SIGN, EDGE, BLANK, SPACE, UNKNOWN = range(1, 8)
 PROBES = ((r"\p{L}", LETTER), (r"\p{N}", NUMBER), (r"\s", BLANK))
 # In a joined text, stands between two texts.
 EDGE_CHARACTER = "\0"
-# The table has words of so many bytes and tokens; longer ones are looked up one by one.
-MAX_BYTES, MAX_TOKENS = 16, 4
+# The table has words of so many bytes; longer ones are looked up one by one.
+MAX_BYTES = 16
+# A row has so many tokens; of a word with more it has the place where they stand.
+MAX_TOKENS = 4
 # Of the words of a chunk, so many may be looked up one by one; beyond, tiktoken takes all of it.
 MANY = 1 / 6
 MAX_KNOWN = 1 << 17
@@ -57,7 +60,6 @@ class WordEncoder:
     def __init__(self, encoding: Encoding, tokens: Sequence[bytes]) -> None:
         assert len(tokens) <= MOST_IDS, "ids are held in 16 bits"
         self._encoding, self._tokens = encoding, tokens
-        self._known: dict[bytes, int | Ids] = {}
         self._own = threading.local()
 
     def encode(self, chunk: str, edge: int | None) -> Ids | None:
@@ -66,7 +68,7 @@ class WordEncoder:
         None for one that tiktoken is better at, of new and long words.
         """
         if not hasattr(self._own, "table"):
-            self._own.table = _Table(self._encoding, self._tokens, self._known)
+            self._own.table = _Table(self._encoding, self._tokens)
         table: _Table = self._own.table
         return table.encode(chunk, edge)
 
@@ -158,8 +160,11 @@ def _probes() -> list[tuple[Encoding, int]]:
 class _Table:
     """The tokens of words, each at one of two rows that its bytes decide."""
 
-    def __init__(self, encoding: Encoding, tokens: Sequence[bytes], known: dict[bytes, int | Ids]) -> None:
-        self._encoding, self._known = encoding, known
+    def __init__(self, encoding: Encoding, tokens: Sequence[bytes]) -> None:
+        self._encoding = encoding
+        self._known: dict[bytes, int] = {}
+        # The tokens of words with many, one word after the other, where each starts, and how many it has.
+        self._long, self._long_starts, self._long_sizes = array("H"), array("q"), array("q")
         size = 1 << TABLE_BITS
         self._low, self._high = np.full(size, _NO_KEY), np.full(size, _NO_KEY)
         self._values = np.full(size, _packed([]), np.uint64)
@@ -170,6 +175,8 @@ class _Table:
         self._values[rows] = [_packed([rank]) for _, rank in short]
 
     def encode(self, chunk: str, edge: int | None) -> Ids | None:
+        if len(self._known) > MAX_KNOWN:
+            self._forget()
         data, padded, places = cut_words(chunk)
         starts, sizes = places[:-1], np.diff(places)
         # Eight bytes from each place on; words are cut from them.
@@ -187,32 +194,57 @@ class _Table:
         missed = missed[again]
         most = int(MANY * starts.size) + 16
         few = missed[:most]
-        found = [
-            self._learn(word, edge) if (known := self._known.get(word := data[start:end])) is None else known
-            for start, end in zip((starts[few] - 1).tolist(), (places[few + 1] - 1).tolist(), strict=True)
-        ]
-        later = _packed([LONG])
-        values[few] = np.array([later if isinstance(one, np.ndarray) else one for one in found], np.uint64)
+        values[few] = np.array(
+            [
+                self._learn(word, edge) if (known := self._known.get(word := data[start:end])) is None else known
+                for start, end in zip((starts[few] - 1).tolist(), (places[few + 1] - 1).tolist(), strict=True)
+            ],
+            np.uint64,
+        )
         # A row taken by another word goes to the newer one.
-        kept = few[(sizes[few] <= MAX_BYTES) & (low[few] > 0) & (values[few] != np.uint64(later))]
+        kept = few[(sizes[few] <= MAX_BYTES) & (low[few] > 0)]
         into = np.where(self._low[rows[kept]] == _NO_KEY, rows[kept], rows[kept] ^ 1)
         self._low[into], self._high[into], self._values[into] = low[kept], high[kept], values[kept]
-        if missed.size > most:
-            return None
-        tokens = values.view(np.uint16)
-        ids = tokens[tokens != NO_TOKEN]
-        long = [one for one in found if isinstance(one, np.ndarray)]
-        return _fill_in(ids, long) if long else ids
+        return None if missed.size > most else self._unpacked(values)
 
-    def _learn(self, word: bytes, edge: int | None) -> int | Ids:
-        """Ask tiktoken for the tokens of a word; return them as one value of the table where there are few."""
+    def _learn(self, word: bytes, edge: int | None) -> int:
+        """Ask tiktoken for the tokens of a word; return the value of its row."""
         if word == EDGE_CHARACTER.encode():
             return _packed([] if edge is None else [edge])
         ids = self._encoding.encode_ordinary(word.decode())
-        if len(self._known) >= MAX_KNOWN:
-            self._known.clear()
-        self._known[word] = found = _packed(ids) if len(ids) <= MAX_TOKENS else np.array(ids, np.uint16)
+        if len(ids) > MAX_TOKENS:
+            number = len(self._long_starts)
+            self._long_starts.append(len(self._long))
+            self._long_sizes.append(len(ids))
+            self._long.extend(ids)
+            ids = [LONG, number & 0xFFFF, number >> 16]
+        self._known[word] = found = _packed(ids)
         return found
+
+    def _unpacked(self, values: Keys) -> Ids:
+        """Return the tokens of words one after the other."""
+        tokens = values.view(np.uint16).reshape(-1, MAX_TOKENS)
+        long = np.flatnonzero(tokens[:, 0] == LONG)
+        numbers = tokens[long, 1].astype(np.int64) | tokens[long, 2].astype(np.int64) << 16
+        tokens[long, 1:3] = NO_TOKEN
+        ids: Ids = tokens[tokens != NO_TOKEN]
+        if not long.size:
+            return ids
+        sizes = np.frombuffer(self._long_sizes, np.int64)[numbers]
+        counts = np.ones(ids.size, np.int64)
+        counts[ids == LONG] = sizes
+        whole = np.repeat(ids, counts)
+        # From the first token of each long word to where its tokens stand.
+        ahead = np.frombuffer(self._long_starts, np.int64)[numbers] - (np.cumsum(sizes) - sizes)
+        whole[whole == LONG] = np.frombuffer(self._long, np.uint16)[np.repeat(ahead, sizes) + np.arange(sizes.sum())]
+        return whole
+
+    def _forget(self) -> None:
+        """Drop the words that were learned, and of the rows those that say where tokens stand."""
+        self._known.clear()
+        self._long, self._long_starts, self._long_sizes = array("H"), array("q"), array("q")
+        long = self._values.view(np.uint16).reshape(-1, MAX_TOKENS)[:, 0] == LONG
+        self._low[long] = self._high[long] = _NO_KEY
 
 
 def _packed(ids: list[int]) -> int:
@@ -225,12 +257,3 @@ def _rows(low: Keys, high: Keys) -> Places:
     mixed = (low * _FACTORS[0]) ^ (high * _FACTORS[1])
     rows: Places = ((mixed * _FACTORS[0]) >> np.uint64(64 - TABLE_BITS)).view(np.int64)
     return rows
-
-
-def _fill_in(ids: Ids, long: list[Ids]) -> Ids:
-    """Return the ids with those of long words in the places left for them."""
-    parts, done = [], 0
-    for place, found in zip(np.flatnonzero(ids == LONG).tolist(), long, strict=True):
-        parts += [ids[done:place], found]
-        done = place + 1
-    return np.concatenate([*parts, ids[done:]])

@@ -18,6 +18,7 @@ from gptcli.copies.index import NGRAMS_NAME, IndexWriter, read_ngrams
 from gptcli.corpora import CORPORA, Corpus, find_corpus, is_fetched, locate_corpus, unknown_corpus
 from gptcli.documents import read_documents
 from gptcli.encode import SplitTotals, encode_documents
+from gptcli.encode_processes import EncodeProcesses, encode_processes
 from gptcli.errors import CorpusError, FormatError, TokenizerError
 from gptcli.fetch.fetching import fetch
 from gptcli.fetch.recipes import recipes
@@ -256,8 +257,16 @@ def _now() -> str:
 
 def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest:
     """Make the tokens in three passes over the documents: survey, vocabulary, encoding."""
+    on_progress(f"Reading {order.corpus.name}.")
+    # Begun now, they are ready when the survey is done.
+    with encode_processes(order.corpus.n_bytes) as processes:
+        return _build_with(processes, order, on_progress)
+
+
+def _build_with(
+    processes: EncodeProcesses | None, order: _Order, on_progress: Callable[[str], None]
+) -> DatasetManifest:
     corpus = order.corpus
-    on_progress(f"Reading {corpus.name}.")
     plan = _plan_split(order)
     if not plan.characters:
         raise CorpusError(f"The corpus {corpus.name} has no text in it.", "gptcli fetch SOURCE fetches another one.")
@@ -272,9 +281,9 @@ def _build(order: _Order, on_progress: Callable[[str], None]) -> DatasetManifest
             ShardWriter(folder, "val", dtype, masked=masked) as val,
         ):
             documents = split_documents(read_documents(corpus.documents), plan)
-            report = _reporter(order, on_progress)
+            writers: dict[SplitName, ShardWriter] = {"train": train, "val": val}
             index = IndexWriter()
-            totals = encode_documents(documents, tokenizer, {"train": train, "val": val}, report, index)
+            totals = encode_documents(documents, tokenizer, writers, _reporter(order, on_progress), index, processes)
 
         manifest = DatasetManifest(
             corpus=corpus.name,

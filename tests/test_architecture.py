@@ -41,6 +41,8 @@ ROOMS = {
     "gptcli.batches": "data",
     "gptcli.corpora": "data",
     "gptcli.encode": "data",
+    "gptcli.encode_job": "data",
+    "gptcli.encode_processes": "data",
     "gptcli.gpt2_words": "data",
     "gptcli.prepare": "data",
     "gptcli.doctor": "data",

@@ -114,7 +114,9 @@ def serve() -> None:
 
 def _begin(code: str) -> subprocess.Popen[bytes]:
     """Begin a process that a terminal's Ctrl-C does not reach: it ends with its stdin."""
-    group = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
+    group = 0
+    if sys.platform == "win32":
+        group = subprocess.CREATE_NEW_PROCESS_GROUP
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,

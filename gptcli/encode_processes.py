@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import subprocess
 import sys
 from queue import SimpleQueue
 from types import TracebackType
+from typing import Any
 
 from gptcli.encode_job import Encoded, Piece, encode_job
-from gptcli.errors import CorpusError
+from gptcli.encode_messages import encoded_from, error_from, error_to, job_from, read_message, write_message
+from gptcli.errors import CorpusError, GptcliError
 from gptcli.shards import SplitName
 from gptcli.tokenizer import Tokenizer, from_json
 
@@ -45,7 +46,7 @@ class EncodeProcesses:
     def open(self, tokenizer: Tokenizer, *, indexed: bool) -> None:
         """Give all of them the tokenizer, and say whether the n-grams of train are wanted."""
         for process in self._all:
-            _send(process, (tokenizer.to_json(), indexed))
+            _send(process, {"tokenizer": tokenizer.to_json(), "indexed": indexed})
             self._free.put(process)
 
     def encode(self, job: list[Piece]) -> dict[SplitName, Encoded]:
@@ -56,9 +57,9 @@ class EncodeProcesses:
             answer = _receive(process)
         finally:
             self._free.put(process)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if "error" in answer:
+            raise error_from(answer["error"])
+        return encoded_from(answer["encoded"])
 
     def __enter__(self) -> EncodeProcesses:
         return self
@@ -93,23 +94,21 @@ def usable_cores() -> int:
 
 
 def serve() -> None:
-    """Answer jobs from stdin with their tokens, or with the error they raise, until it is closed."""
+    """Answer jobs from stdin with their tokens, or with the user's error in them, until it is closed."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     # What a library prints is no answer.
     sys.stdout = sys.stderr
     with contextlib.suppress(EOFError, BrokenPipeError):
-        # From the process that began this one.
-        value, indexed = pickle.load(source)  # noqa: S301
-        tokenizer = from_json(value, "the tokenizer in use")
+        wanted = read_message(source)
+        tokenizer = from_json(wanted["tokenizer"], "the tokenizer in use")
         while True:
-            job = pickle.load(source)  # noqa: S301
-            answer: dict[SplitName, Encoded] | Exception
+            job = job_from(read_message(source))
+            answer: dict[str, Any]
             try:
-                answer = encode_job(job, tokenizer, indexed=indexed)
-            except Exception as error:  # noqa: BLE001
-                answer = error
-            pickle.dump(answer, sink, pickle.HIGHEST_PROTOCOL)
-            sink.flush()
+                answer = {"encoded": encode_job(job, tokenizer, indexed=wanted["indexed"])}
+            except GptcliError as error:
+                answer = {"error": error_to(error)}
+            write_message(sink, answer)
 
 
 def _begin(code: str) -> subprocess.Popen[bytes]:
@@ -129,17 +128,16 @@ def _begin(code: str) -> subprocess.Popen[bytes]:
 def _send(process: subprocess.Popen[bytes], message: object) -> None:
     assert process.stdin is not None
     try:
-        pickle.dump(message, process.stdin, pickle.HIGHEST_PROTOCOL)
-        process.stdin.flush()
+        write_message(process.stdin, message)
     except BrokenPipeError as error:
         raise _ended(process) from error
 
 
-def _receive(process: subprocess.Popen[bytes]) -> dict[SplitName, Encoded] | Exception:
+def _receive(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     assert process.stdout is not None
     try:
-        answer: dict[SplitName, Encoded] | Exception = pickle.load(process.stdout)  # noqa: S301
-    except (EOFError, pickle.UnpicklingError) as error:
+        answer: dict[str, Any] = read_message(process.stdout)
+    except EOFError as error:
         raise _ended(process) from error
     return answer
 

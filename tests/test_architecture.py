@@ -42,6 +42,7 @@ ROOMS = {
     "gptcli.corpora": "data",
     "gptcli.encode": "data",
     "gptcli.encode_job": "data",
+    "gptcli.encode_messages": "data",
     "gptcli.encode_processes": "data",
     "gptcli.gpt2_words": "data",
     "gptcli.prepare": "data",

@@ -45,8 +45,9 @@ class EncodeProcesses:
 
     def open(self, tokenizer: Tokenizer, *, indexed: bool) -> None:
         """Give all of them the tokenizer, and say whether the n-grams of train are wanted."""
+        wanted = {"tokenizer": tokenizer.to_json(), "indexed": indexed}
         for process in self._all:
-            _send(process, {"tokenizer": tokenizer.to_json(), "indexed": indexed})
+            _send(process, wanted)
             self._free.put(process)
 
     def encode(self, job: list[Piece]) -> dict[SplitName, Encoded]:

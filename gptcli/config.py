@@ -7,17 +7,27 @@ Reading and writing profile files is the business of ``profiles``; nothing here 
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# More than any model has, and little enough for torch to count the bytes of any weight.
+# More than any model has: no file may claim a network that is hours in the making, or positions that fill the memory.
+MAX_LAYERS = 1000
+MAX_WIDTH = MAX_POSITIONS = 2**20
+MAX_VOCABULARY = 2**24
+# Of heads together, and of rotary tables: little enough for torch to count the bytes of any weight.
 MAX_SIZE = 2**27
+# Bytes of a name in the usual file systems, and the characters of it that a message shows.
+MAX_NAME, MAX_SHOWN = 255, 80
 # Texts drawn together; a slip of the finger should not fill the memory.
 MAX_SAMPLES = 10_000
-Positive = Annotated[int, Field(gt=0)]
-Size = Annotated[int, Field(gt=0, le=MAX_SIZE)]
-Count = Annotated[int, Field(ge=0)]
+# No number of steps or tokens needs more, and every one of them is exact as a float.
+MAX_COUNT = 2**53
+Positive = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
+Positions = Annotated[int, Field(gt=0, le=MAX_POSITIONS)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Rate = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 # Torch and numpy take seeds of 64 bits, torch signed ones.
@@ -45,21 +55,21 @@ class ModelConfig(_Section):
 
     family: Literal["modern", "gpt2"] = "modern"
     """Architecture: `modern` (RoPE, RMSNorm, SwiGLU; loads as Qwen3) or `gpt2` (loads as GPT-2)."""
-    n_layer: Size = 4
+    n_layer: Annotated[int, Field(gt=0, le=MAX_LAYERS)] = 4
     """Number of transformer blocks."""
-    n_head: Size = 4
+    n_head: Width = 4
     """Number of attention heads in a block."""
-    n_kv_head: Size | None = None
+    n_kv_head: Width | None = None
     """Number of key/value heads; fewer than `n_head` shares them (modern only). Empty: as many as `n_head`."""
-    n_embd: Size = 128
+    n_embd: Width = 128
     """Width of the residual stream."""
-    head_dim: Size | None = None
+    head_dim: Width | None = None
     """Width of one attention head. Empty: `n_embd / n_head`."""
-    n_inner: Size | None = None
+    n_inner: Width | None = None
     """Width of the hidden layer of the MLP. Empty: 4 x `n_embd` (gpt2), 8/3 x `n_embd` rounded up to 16 (modern)."""
-    block_size: Size = 256
+    block_size: Positions = 256
     """Context length in tokens."""
-    vocab_size: Size | None = None
+    vocab_size: Annotated[int, Field(gt=0, le=MAX_VOCABULARY)] | None = None
     """Number of tokens the model knows. Empty: taken from the tokenizer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of activations set to zero while training; more of it against overfitting."""
@@ -82,8 +92,8 @@ class ModelConfig(_Section):
             raise ValueError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}; try n_embd {near}")
         if self.n_head * self.head_width > MAX_SIZE:
             raise ValueError(f"n_head {self.n_head} x head_dim {self.head_width} is more than {MAX_SIZE}")
-        if self.family == "modern" and self.head_width % 2:
-            raise ValueError(f"rotary positions need an even head width, found {self.head_width} (n_embd / n_head)")
+        if self.family == "modern":
+            self._check_rotary()
         if self.n_head % self.kv_heads:
             raise ValueError(f"n_head {self.n_head} is not divisible by n_kv_head {self.kv_heads}")
         if self.family == "gpt2":
@@ -93,6 +103,13 @@ class ModelConfig(_Section):
         elif self.gelu != "tanh":
             raise ValueError("gelu is for family gpt2; the modern family has SwiGLU")
         return self
+
+    def _check_rotary(self) -> None:
+        if self.head_width % 2:
+            raise ValueError(f"rotary positions need an even head width, found {self.head_width} (n_embd / n_head)")
+        # No weight vouches for their tables, which are made as soon as there is a model.
+        if self.block_size * self.head_width > MAX_SIZE:
+            raise ValueError(f"block_size {self.block_size} x head_dim {self.head_width} is more than {MAX_SIZE}")
 
     def _check_gpt2(self) -> None:
         if self.kv_heads != self.n_head:
@@ -122,11 +139,23 @@ class ModelConfig(_Section):
         return -(-8 * self.n_embd // 3 // 16) * 16
 
 
+def check_folder_name(name: str) -> str:
+    """Return a name that leads to no other folder than the one it is looked up in; raises ``ValueError`` else.
+
+    A corpus made by hand may be called what a fetched one cannot, so this asks for less than ``gptcli fetch`` does.
+    """
+    plain = {name, PurePosixPath(name).name, PureWindowsPath(name).name} == {name}
+    length = len(name.encode("utf-8", "replace"))
+    if not plain or name in ("", "..") or length > MAX_NAME or any(ord(c) < 32 or ord(c) == 127 for c in name):
+        raise ValueError(f"{name[:MAX_SHOWN]!r} is not the name of a folder")
+    return name
+
+
 class DataConfig(_Section):
     """What is read, and how it becomes tokens."""
 
     corpus: str | None = None
-    """Corpus to train on when the command names none: a built-in recipe or a folder of `corpora/`."""
+    """Corpus to train on when the command names none: a built-in recipe or a folder of `corpora/`, no path."""
     tokenizer: str = "auto"
     """`char`, `gpt2`, `bpe:N` (trained on the corpus, N tokens) or `auto` (chosen by the size of the corpus)."""
     split: Literal["auto", "document", "paragraph"] = "auto"
@@ -135,6 +164,11 @@ class DataConfig(_Section):
     """Cut the whole text at this fraction instead, as nanoGPT does with 0.9."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the text that goes to val (for `split`)."""
+
+    @field_validator("corpus")
+    @classmethod
+    def _folder_name(cls, value: str | None) -> str | None:
+        return value and check_folder_name(value)
 
     @field_validator("tokenizer")
     @classmethod
@@ -165,7 +199,7 @@ class TrainConfig(_Section):
     """After the warm-up: stable then linear decay (`wsd`), a half cosine, or `constant`, which ignores `min_lr`."""
     warmup_steps: Count = 20
     """Steps over which the learning rate rises from zero, at most half of `max_steps`."""
-    short_block_size: Size | None = None
+    short_block_size: Positions | None = None
     """Context of the first steps, from which short runs learn faster; as many tokens a step. Empty: `block_size`."""
     short_fraction: Fraction = 0.5
     """Share of `max_steps` at the beginning that has `short_block_size`."""
@@ -195,7 +229,7 @@ class TrainConfig(_Section):
     """Steps between checkpoints; the best and the last step are always saved."""
     patience: Count = 0
     """Evaluations in a row without a better val loss after which the run ends early; 0 never does."""
-    keep_checkpoints: Count = 0
+    keep_checkpoints: Count = 1
     """Checkpoints kept besides the latest and the best."""
     sample_interval: Count = 0
     """Steps between samples drawn while training; 0 draws none."""

@@ -55,13 +55,14 @@ def locate_corpus(corpus: str, corpora_dir: Path = CORPORA) -> tuple[str, Path]:
 
 def corpus_names(corpora_dir: Path = CORPORA) -> list[str]:
     """Return the names of the fetched corpora, those made by hand too, the newest first."""
-    found = [path.parent for path in corpora_dir.glob(f"*/{DOCUMENTS}") if not path.parent.name.startswith(".")]
+    names = (path for path in corpora_dir.glob(f"*/{DOCUMENTS}") if path.is_file())
+    found = [path.parent for path in names if not path.parent.name.startswith(".")]
     return [folder.name for folder in sorted(found, key=lambda folder: (-_changed_ns(folder), folder))]
 
 
 def unfinished_fetches(corpora_dir: Path = CORPORA) -> dict[str, str]:
     """Return by name of the corpus the commands that go on with fetches broken off before there were documents."""
-    folders = sorted(path.parent for path in corpora_dir.glob(f"*/{RAW}") if not (path.parent / DOCUMENTS).exists())
+    folders = sorted(path.parent for path in corpora_dir.glob(f"*/{RAW}") if not (path.parent / DOCUMENTS).is_file())
     begun = {folder.name: last_fetch(folder) for folder in folders}
     return {name: fetch[1] for name, fetch in begun.items() if fetch is not None}
 
@@ -89,7 +90,7 @@ def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
     name, parent = locate_corpus(corpus, corpora_dir)
     folder = parent / name
     changed = (folder / DOCUMENTS).stat()
-    source, trusted = _source(folder, changed.st_mtime_ns)
+    source, trusted, problem = _source(folder, changed.st_mtime_ns)
     known = source.get("sha256", "")
     sha256 = known if trusted else sha256_file(folder / DOCUMENTS)
     edited = bool(known) and sha256 != known
@@ -103,7 +104,7 @@ def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
         tokenizer=tokenizer if isinstance(tokenizer, str) and tokenizer != "auto" else None,
         split=split if split in ("document", "paragraph") else None,
         split_at=split_at if isinstance(split_at, float) and 0 < split_at < 1 else None,
-        notes=(f"{folder / DOCUMENTS} was changed after it was fetched.",) if edited else (),
+        notes=(*problem, *([f"{folder / DOCUMENTS} was changed after it was fetched."] if edited else [])),
     )
 
 
@@ -122,7 +123,7 @@ def document_facts(folder: Path) -> Iterator[dict[str, Any]]:
         if row is not None:
             yield row
         line = provenance.get(item.id, {})
-        when = {key: line.get(key, "") for key in ("sha256", "fetched_at")}
+        when = {key: str(line.get(key, "")) for key in ("sha256", "fetched_at")}
         row = {"id": item.id, **origin_of(item), **when, "bytes": size}
     if row is not None:
         yield row
@@ -153,11 +154,12 @@ def _changed_ns(folder: Path) -> int:
     return max((folder / name).stat().st_mtime_ns for name in (DOCUMENTS, SOURCE) if (folder / name).is_file())
 
 
-def _source(folder: Path, changed_ns: int) -> tuple[dict[str, Any], bool]:
-    """Return what ``source.json`` says, and whether the documents are no newer than it."""
+def _source(folder: Path, changed_ns: int) -> tuple[dict[str, Any], bool, list[str]]:
+    """Return what ``source.json`` says, whether the documents are no newer than it, and what is wrong with it."""
+    path = folder / SOURCE
     try:
         source = read_source(folder)
-    except (OSError, FormatError):
-        return {}, False
-    path = folder / SOURCE
-    return source, path.exists() and changed_ns <= path.stat().st_mtime_ns
+    except (OSError, FormatError) as error:
+        problem = [f"{str(error).rstrip('.')}; where the text is from and its licence are not known."]
+        return {}, False, problem if path.exists() else []
+    return source, path.exists() and changed_ns <= path.stat().st_mtime_ns, []

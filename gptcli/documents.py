@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import IO, Any, Protocol, TypedDict
 
 import numpy as np
 from typing_extensions import Unpack
@@ -195,16 +195,27 @@ def _spans(found: list[Any], length: int) -> tuple[tuple[int, int], ...]:
     return tuple((start, end) for start, end in found)
 
 
-def read_documents(path: Path) -> Iterator[Document]:
-    """Yield the documents of a ``documents.jsonl``, a line in memory at a time.
+class Digest(Protocol):
+    """What ``hashlib`` makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add bytes."""
+
+
+def read_documents(path: Path, digest: Digest | None = None) -> Iterator[Document]:
+    """Yield the documents of a ``documents.jsonl``, a line in memory at a time; the bytes go into ``digest`` too.
 
     Raises ``FormatError`` that names the file and the line of the first one that is damaged.
     """
     number = 0
+    if path.exists() and not path.is_file():  # a device has no end, and a pipe no beginning
+        raise FormatError(f"{path}: the documents of a corpus should be a file, and this is none.", FETCH_HINT)
     try:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
+                if digest is not None:
+                    digest.update(line)
                 yield _parse_line(line)
     except OSError as error:
         raise FormatError(f"{path}: the documents cannot be read ({error.strerror}).", FETCH_HINT) from error

@@ -50,7 +50,6 @@ OLD_BUFFERS = re.compile(r"transformer\.h\.\d+\.attn\.(masked_)?bias")  # masks 
 
 HEAD = "lm_head.weight"
 MAX_SHOWN = 20
-MAX_LAYERS = 1000
 
 # The settings that ModelConfig has no key for, with the values it stands for.
 CLASSES = {"gpt2": "GPT2LMHeadModel", "qwen3": "Qwen3ForCausalLM"}
@@ -173,8 +172,6 @@ def lazy_from_transformers(
     does, this raises ``FormatError`` at once. Names without the prefix of the inner model, as the published GPT-2 has
     them, are known too.
     """
-    if config.n_layer > max(len(shapes), MAX_LAYERS):  # before a network of any size is laid out
-        raise FormatError(f"The weights do not fit the model: {len(shapes)} tensors for {config.n_layer:,} layers.")
     names = _whole_names(shapes, config)
     table = _correspondence(config)
     if problems := _mismatches(theirs, shapes, names, table, config):

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gptcli.config import GPT2_NAMES
@@ -354,7 +355,7 @@ class _Translation:
             return begin
         if begin == "resume":
             self._note("init_from", "gptcli train --resume goes on with a run, and gptcli finetune CORPUS --from ")
-            self.notes[-1] += f"nanogpt:{self._of('out_dir')}/ckpt.pt with a checkpoint of nanoGPT."
+            self.notes[-1] += f"{quote('nanogpt:{}/ckpt.pt'.format(self._of('out_dir')))} with a checkpoint of nanoGPT."
         elif begin != "scratch":
             self._note("init_from", "not known; the profile trains from scratch.")
         self._set("model.family", "gpt2")
@@ -371,7 +372,8 @@ class _Translation:
             known = {"corpus": dataset}
             if isinstance(dataset, str) and dataset.endswith("_char"):
                 known["tokenizer"] = "char"
-            self._note("dataset", f"no recipe has this name; fetch its text first: gptcli fetch FILE --name {dataset}.")
+            name = quote(str(dataset))
+            self._note("dataset", f"no recipe has this name; fetch its text first: gptcli fetch FILE --name {name}.")
             if base is None and "tokenizer" not in known:
                 self.notes[-1] += " The file does not say what its tokens are, and auto chooses; nanoGPT prepares "
                 self.notes[-1] += "--set data.tokenizer=char or gpt2."
@@ -424,7 +426,7 @@ class _Translation:
     def _prompt_file(self) -> bool:
         start = self.given.get("start")
         if isinstance(start, str) and start.startswith("FILE:"):
-            self._note("start", f"left out; gptcli sample --prompt-file {start[5:]}")
+            self._note("start", f"left out; gptcli sample --prompt-file {quote(start[5:])}")
             return True
         return False
 

@@ -14,10 +14,12 @@ import numpy as np
 
 from gptcli.bpe import byte_characters
 from gptcli.documents import well_formed
+from gptcli.errors import TokenizerError
 from gptcli.vocabulary import Ids, Vocabulary, VocabularyTokenizer
 
 NAME = "pretrained"
 MAX_VOCAB = 1 << 24
+MAX_SHOWN = 100
 NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Sequence"}
 PRE_TOKENIZERS = {"Split", "Digits", "ByteLevel", "Sequence"}
 # What is kept of a file; the rest (padding, truncation, post-processing) is about batches and wrappers.
@@ -39,9 +41,20 @@ class PretrainedTokenizer(VocabularyTokenizer):
         self._encoder = _make_encoder(self.tokenizer_json)
 
     def encode(self, text: str) -> Ids:
-        """Return the ids of a text, 1-D; special-token text is ordinary text, lone surrogates become U+FFFD."""
-        # Half as much time as ``encode``, which keeps the place of every token too.
-        (found,) = self._encoder.encode_batch_fast([well_formed(text)], add_special_tokens=False)
+        """Return the ids of a text, 1-D; special-token text is ordinary text, lone surrogates become U+FFFD.
+
+        Raises ``TokenizerError`` where the steps before the merges give the text up, as endless patterns do.
+        """
+        try:
+            # Half as much time as ``encode``, which keeps the place of every token too.
+            (found,) = self._encoder.encode_batch_fast([well_formed(text)], add_special_tokens=False)
+        except BaseException as error:
+            if type(error) is not Exception and not _is_panic(error):
+                raise
+            raise TokenizerError(
+                f"A text cannot be cut into tokens: the tokenizers library gives it up ({str(error)[:MAX_SHOWN]}).",
+                "The patterns of the model's tokenizer.json are not usual ones. Take another model, such as gpt2.",
+            ) from error
         return self._vocabulary.as_ids(np.array(found.ids, dtype=np.uint32))
 
     def content(self) -> dict[str, Any]:
@@ -170,13 +183,20 @@ def _check_ids(vocabulary: Mapping[str, int], added: list[dict[str, Any]]) -> No
             raise ValueError(f"its tokens {owner!r} and {item['content']!r} have the same id {item['id']}")
 
 
+def _is_panic(error: BaseException) -> bool:
+    """Say whether the library broke off inside of Rust: its exception can be told by its name alone."""
+    return type(error).__name__ == "PanicException"
+
+
 def _make_encoder(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - tokenizers has no types
     from tokenizers import Tokenizer
 
     kept = [token for token in value["added_tokens"] if token["content"].isspace() and not token.get("special")]
     try:
         encoder = Tokenizer.from_str(json.dumps({**value, "added_tokens": kept}))
-    except Exception as error:  # the library raises no other class
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
         raise ValueError(f"the tokenizers library cannot read it: {error}") from error
     if any(encoder.token_to_id(token["content"]) != token["id"] for token in kept):
         raise ValueError("its added tokens of whitespace have ids that cannot be kept")

@@ -13,14 +13,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import IO, Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from gptcli.chat_template import ChatTemplate
+from gptcli.config import MAX_VOCABULARY, check_folder_name
 from gptcli.copies.index import NgramsFile
 from gptcli.errors import CorpusError, FormatError
 from gptcli.files import read_json, sha256_file
@@ -94,12 +96,12 @@ class SplitSummary:
 class DatasetManifest:
     """Where a folder of tokens came from, how it was made and what it holds."""
 
-    corpus: str
+    corpus: Annotated[str, AfterValidator(check_folder_name)]
     corpus_sha256: str
     licence: str
-    tokenizer: str
-    fingerprint: str
-    vocab_size: Annotated[int, Field(gt=0)]
+    tokenizer: Annotated[str, Field(pattern=r"^(char|gpt2|pretrained|bpe:[1-9][0-9]*)$")]
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    vocab_size: Annotated[int, Field(gt=0, le=MAX_VOCABULARY)]
     dtype: DtypeName
     split: SplitMode
     split_reason: str
@@ -127,8 +129,8 @@ class DatasetManifest:
             manifest = _manifest_reader().validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise FormatError(f"{where}: {WHAT} is damaged at {field!r}: {first['msg']}.") from error
+            field, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise FormatError(f"{where}: {WHAT} is damaged at {field!r}: {problem}.") from error
         for name, summary in (("train", manifest.train), ("val", manifest.val)):
             counted = sum(shard.tokens for shard in summary.shards)
             if counted != summary.tokens:
@@ -261,21 +263,24 @@ class ShardWriter:
 class TokenReader:
     """The tokens of one split as one long sequence, memory-mapped over its shards.
 
-    Every header and file size is checked against the manifest's shards (``FormatError``); the bytes of a split
-    up to 64 MiB are checked against their sha256 too. Larger ones are not hashed at every start.
+    Every header and file size is checked against the manifest's shards (``FormatError``), and of splits up to 64 MiB
+    the sha256 and every id. Of larger ones, which are not read whole at every start, ids are checked when they are.
     """
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: DtypeName) -> None:
+    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: DtypeName, vocab_size: int = 2**32) -> None:
         self.dtype = dtype
         self.nbytes = sum(shard.tokens for shard in shards) * ON_DISK[dtype].itemsize
         self._ends: list[int] = []
         self._maps: list[npt.NDArray[Any]] = []
         self._masks: list[npt.NDArray[Any]] = []
-        hashed = self.nbytes <= SMALL_BYTES
-        for shard in shards:
-            self._maps.append(_open_shard(folder / shard.name, shard, dtype, hashed=hashed))
+        self._paths = [folder / shard.name for shard in shards]
+        self._vocab_size, self._checked = vocab_size, self.nbytes <= SMALL_BYTES
+        for path, shard in zip(self._paths, shards, strict=True):
+            self._maps.append(_open_shard(path, shard, dtype, hashed=self._checked))
+            if self._checked:
+                _check_ids(path, self._maps[-1], vocab_size)
             if shard.mask_sha256 is not None:
-                self._masks.append(_open_mask(folder / shard.mask_name, shard, hashed=hashed))
+                self._masks.append(_open_mask(folder / shard.mask_name, shard, hashed=self._checked))
             self._ends.append(shard.tokens + len(self))
 
     def __len__(self) -> int:
@@ -284,6 +289,8 @@ class TokenReader:
     def read(self, start: int, count: int) -> TokenArray:
         """Return tokens ``start`` to ``start + count``, 1-D in the dtype on disk; a read-only view where it can be."""
         tokens: TokenArray = self._cut(self._maps, start, count, np.empty(0, ON_DISK[self.dtype]))
+        if not self._checked and count:
+            _check_ids(self._paths[bisect.bisect_right(self._ends, start)], tokens, self._vocab_size)
         return tokens
 
     def scored(self, start: int, count: int) -> Mask | None:
@@ -347,6 +354,12 @@ def _open_shard(path: Path, shard: Shard, dtype: DtypeName, *, hashed: bool) -> 
     return mapped
 
 
+def _check_ids(path: Path, ids: TokenArray, vocab_size: int) -> None:
+    if (largest := int(ids.max())) >= vocab_size:
+        hint = "gptcli prepare CORPUS --force makes the tokens again."
+        raise FormatError(f"{path}: the token file is damaged: id {largest:,} of {vocab_size:,} was found.", hint)
+
+
 def _open_mask(path: Path, shard: Shard, *, hashed: bool) -> npt.NDArray[np.uint8]:
     """Check the file that says which tokens of a shard are scored, and map it."""
     try:
@@ -386,19 +399,18 @@ class TokenDataset:
         """Load the tokenizer these tokens were made with; ``FormatError`` when it is not the manifest's."""
         path = self.folder / TOKENIZER_NAME
         tokenizer = load_tokenizer(path)
-        if tokenizer.fingerprint != self.manifest.fingerprint:
-            raise FormatError(
-                f"{path}: the tokenizer's fingerprint is {tokenizer.fingerprint}, but the tokens were made with "
-                f"{self.manifest.fingerprint}.",
-                remake_hint(self.manifest),
-            )
+        for key in ("fingerprint", "vocab_size"):
+            found, then = getattr(tokenizer, key), getattr(self.manifest, key)
+            if found != then:
+                message = f"{path}: the tokenizer's {key} is {found}, but the tokens were made with {then}."
+                raise FormatError(message, remake_hint(self.manifest))
         return tokenizer
 
 
 def remake_hint(manifest: DatasetManifest) -> str:
     """Return the command that makes damaged tokens again."""
-    how = f"--tokenizer {manifest.tokenizer}" if can_be_named(manifest) else "--run RUN"
-    return f"gptcli prepare {manifest.corpus} {how} --force makes the tokens again."
+    how = f"--tokenizer {quote(manifest.tokenizer)}" if can_be_named(manifest) else "--run RUN"
+    return f"gptcli prepare {quote(manifest.corpus)} {how} --force makes the tokens again."
 
 
 def plain_folder(tokenizer: str) -> str:
@@ -431,8 +443,8 @@ def open_dataset(folder: Path) -> TokenDataset:
         raise CorpusError(f"There are no tokens in {folder}.", "gptcli prepare CORPUS makes them.")
     manifest = read_manifest(folder)
     try:
-        train = TokenReader(folder, manifest.train.shards, manifest.dtype)
-        val = TokenReader(folder, manifest.val.shards, manifest.dtype)
+        train = TokenReader(folder, manifest.train.shards, manifest.dtype, manifest.vocab_size)
+        val = TokenReader(folder, manifest.val.shards, manifest.dtype, manifest.vocab_size)
     except FormatError as error:
         raise FormatError(error.message, remake_hint(manifest)) from error
     return TokenDataset(folder, manifest, train, val)

@@ -6,12 +6,17 @@ Knows nothing of profiles or recipes; they hand it text and turn its findings in
 from __future__ import annotations
 
 import re
+import stat
+from pathlib import Path
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 KeyPath = tuple[str | int, ...]
+MAX_BYTES = 1 << 20
+MAX_TAG = 40  # characters of it that a message shows
+MAX_DIGITS = 1000
 
 
 class StrictYamlError(Exception):
@@ -24,7 +29,26 @@ class StrictYamlError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2 floats: the stock one reads ``3e-4`` as a string."""
+    """PyYAML's safe loader with YAML 1.2 floats, where the stock one reads ``3e-4`` as a string, and without tags."""
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:  # noqa: ANN401 - a key or a number
+        """Refuse what has a tag, which plain data does not need and PyYAML's constructors take at its word."""
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if (tag := getattr(event, "tag", None)) is not None:
+            short = tag.replace("tag:yaml.org,2002:", "!!")[:MAX_TAG]
+            raise StrictYamlError(event.start_mark.line + 1, f"tags such as {short!r} are not used in these files")
+        node: Node | None = super().compose_node(parent, index)
+        return node
+
+
+def _construct_int(loader: _Loader, node: ScalarNode) -> int:
+    # YAML 1.1 reads 1:30:00 as a number to the base of 60, which takes minutes where there are enough colons.
+    if len(node.value) > MAX_DIGITS:
+        raise StrictYamlError(node.start_mark.line + 1, f"a number of more than {MAX_DIGITS:,} digits was found")
+    return int(loader.construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -54,11 +78,26 @@ def dump_yaml(value: dict[str, Any]) -> str:
     return text
 
 
+def read_yaml_file(path: Path) -> str:
+    """Return the text of a YAML file; ``StrictYamlError`` for one above 1 MiB, which nobody wrote by hand.
+
+    So is what is no file: a pipe would be waited for, and a device has no end. Raises ``OSError`` and
+    ``UnicodeDecodeError`` as ``Path.read_text``.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise StrictYamlError(1, "this is not a regular file, so it was not read")
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise StrictYamlError(1, f"the file is larger than {MAX_BYTES:,} bytes, so it was not read")
+    return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
 def load_yaml(text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """Read a YAML mapping; also return the line of every value, by its path of keys and indices.
 
     An empty text is an empty mapping. Raises ``StrictYamlError`` for anything else than a mapping, for syntax errors,
-    keys that are not strings, keys given twice, aliases, and tags that plain data does not need.
+    keys that are not strings, keys given twice, aliases and tags.
     """
     try:
         loader = _Loader(text)
@@ -74,7 +113,7 @@ def load_yaml(text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise StrictYamlError(mark.line + 1 if mark else 1, error.problem or "this is not valid YAML") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         raise StrictYamlError(1, f"this is not valid YAML ({error})") from error
     if not isinstance(value, dict):
         raise StrictYamlError(1, f"a mapping of keys to values was expected, found {type(value).__name__}")
@@ -85,7 +124,7 @@ def load_value(text: str) -> Any:  # noqa: ANN401 - YAML scalars and lists of an
     """Read one YAML value, as in ``--set key=VALUE``; raises ``StrictYamlError`` when it is not valid YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader subclass
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
         raise StrictYamlError(1, f"{text!r} is not a valid YAML value") from error
 
 

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from gptcli.config import MAX_SIZE, DataConfig, ExpectConfig, ModelConfig, RunProfile, SampleConfig, TrainConfig
+from gptcli.config import (
+    MAX_VOCABULARY,
+    MAX_WIDTH,
+    DataConfig,
+    ExpectConfig,
+    ModelConfig,
+    RunProfile,
+    SampleConfig,
+    TrainConfig,
+)
+from gptcli.errors import SourceError
+from gptcli.fetch.corpus import check_name
 from gptcli.model import GPT
 from gptcli.profiles import builtin_folder, load_profile
 
@@ -51,18 +65,64 @@ def test_widths_are_resolved_from_n_embd() -> None:
     assert (gpt2.head_width, gpt2.kv_heads, gpt2.inner_width) == (48, 2, 384)
 
 
+SIZES = {
+    "n_layer": 1000, "vocab_size": 2**24,
+    **dict.fromkeys(("n_head", "n_kv_head", "n_embd", "head_dim", "n_inner", "block_size"), 2**20),
+}  # fmt: skip
+
+
+def test_no_size_of_a_model_is_more_than_any_model_has() -> None:
+    sizes = {name for name, field in ModelConfig.model_fields.items() if re.search(r"\bint\b", str(field.annotation))}
+    assert sizes == set(SIZES)
+    for name, most in SIZES.items():
+        with pytest.raises(ValidationError, match=f"{name}\n.*less than or equal to {most}"):
+            ModelConfig.model_validate({name: most + 1})
+
+
+def test_a_model_of_a_million_positions_is_allowed_and_longer_tables_than_its_own_are_not() -> None:
+    values = {"n_head": 8, "n_embd": 2048, "head_dim": 128, "block_size": 1_010_000}  # as Qwen2.5-7B-1M has them
+    assert ModelConfig.model_validate(values).block_size == 1_010_000
+    with pytest.raises(ValidationError, match="block_size 1010000 x head_dim 256 is more than 134217728"):
+        ModelConfig.model_validate({**values, "head_dim": 256})
+
+
 def test_bytes_of_every_weight_of_a_model_of_any_allowed_size_can_be_counted() -> None:
-    n = MAX_SIZE
-    sizes = [name for name, field in ModelConfig.model_fields.items() if re.search(r"\bint\b", str(field.annotation))]
-    assert len(sizes) == 8
-    for name in sizes:
-        with pytest.raises(ValidationError, match=f"{name}\n.*less than or equal to {n}"):
-            ModelConfig.model_validate({name: n + 1})
-    largest: dict[str, Any] = {"n_layer": 1, "n_embd": n, "n_inner": n, "vocab_size": n, "block_size": n}
-    for shape in ({"n_head": 1}, {"n_head": n, "head_dim": 1, "family": "gpt2"}, {"n_head": n // 2, "head_dim": 2}):
+    n = MAX_WIDTH
+    largest: dict[str, Any] = {"n_layer": 1, "n_embd": n, "n_inner": n, "vocab_size": MAX_VOCABULARY}
+    shapes: list[dict[str, Any]] = [
+        {"n_head": 1, "block_size": 128},
+        {"n_head": n, "head_dim": 1, "family": "gpt2", "block_size": n},
+        {"n_head": n, "head_dim": 128, "block_size": n},
+    ]
+    for shape in shapes:
         with torch.device("meta"):
             weights = GPT(ModelConfig.model_validate({**largest, **shape})).state_dict()
-        assert max(tensor.numel() for tensor in weights.values()) >= n * n
+        assert max(tensor.numel() for tensor in weights.values()) >= n * MAX_VOCABULARY
+
+
+@pytest.mark.parametrize(
+    "name", ["book", "My book", "\u2026 and more", "Moby Dick: or the whale", "-x", ".x", "a" * 255]
+)
+def test_a_corpus_may_be_called_as_any_folder(name: str) -> None:
+    assert DataConfig(corpus=name).corpus == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("..", ".", "/etc", "../x/away/python-docs", "corpora/book", "book/", "book/.", "a\\b", "C:x", "a\x00b"),
+        *("a\x1bb", "a\nb", "a" * 256, "\u2026" * 86),
+    ],
+)
+def test_a_profile_names_a_corpus_and_never_a_path(name: str) -> None:
+    with pytest.raises(ValidationError, match="is not the name of a folder"):
+        DataConfig(corpus=name)
+
+
+@given(st.text(max_size=20))
+def test_every_name_that_fetch_gives_a_corpus_can_stand_in_a_profile(name: str) -> None:
+    with contextlib.suppress(SourceError):
+        assert DataConfig(corpus=check_name(name)).corpus == name
 
 
 def test_the_first_steps_have_the_short_context_and_as_many_tokens() -> None:

@@ -36,7 +36,7 @@ def corpora_dir(tmp_path: Path) -> Path:
 
 def edit_source(folder: Path, **changes: object) -> None:
     path = folder / "source.json"
-    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "checksum": None, **changes}), "utf-8")
 
 
 def test_a_corpus_is_found_by_name_and_by_the_path_that_fetch_prints(corpora_dir: Path) -> None:
@@ -101,7 +101,33 @@ def test_a_corpus_without_a_readable_source_is_one_made_by_hand(corpora_dir: Pat
         path.write_text(content, "utf-8")
     corpus = find_corpus("hamlet", corpora_dir)
     assert corpus.sha256 == sha256_file(corpus.documents)
-    assert (corpus.licence, corpus.notes) == ("", ())
+    assert (corpus.licence, len(corpus.notes)) == ("", content is not None)
+    assert all(note.startswith(f"{path}: the source of a corpus ") for note in corpus.notes)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link to nothing"])
+def test_documents_that_are_no_file_are_no_corpus(corpora_dir: Path, kind: str) -> None:
+    path = corpora_dir / "strange" / "documents.jsonl"
+    path.parent.mkdir()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nothing")
+    assert corpus_names(corpora_dir) == ["hamlet"]
+    assert choose_corpus(None, None, corpora_dir) == "hamlet"
+    assert unfinished_fetches(corpora_dir) == {}
+    with pytest.raises(CorpusError, match="no corpus called 'strange'"):
+        find_corpus("strange", corpora_dir)
+
+
+def test_a_source_of_wrong_types_is_told_and_the_text_is_still_a_corpus(corpora_dir: Path) -> None:
+    edit_source(corpora_dir / "hamlet", missing=5, conversations="x")
+    corpus = find_corpus("hamlet", corpora_dir)
+    assert corpus.sha256 == sha256_file(corpus.documents)
+    assert "is damaged: fields are missing or of the wrong type (conversations, missing)" in corpus.notes[0]
 
 
 def test_an_unknown_name_gets_the_nearest_and_lists_what_there_is(corpora_dir: Path) -> None:
@@ -127,7 +153,7 @@ def test_names_that_are_no_corpus_are_not_fetched(corpora_dir: Path, name: str) 
 
 def test_a_fetch_that_was_broken_off_is_known_with_the_command_that_goes_on(tmp_path: Path, site: Site) -> None:
     site.pages["/a.txt"] = Page(b"One part of many.")
-    command = f"gptcli fetch {site.url}/a.txt --name mine --drop-lines ^Chapter"
+    command = f"gptcli fetch {site.url}/a.txt --name mine --drop-lines '^Chapter'"
     with Web(tmp_path / "corpora" / "mine", f"{site.url}/a.txt", FetchOptions(delay=0.0), command=command) as web:
         web.get(f"{site.url}/a.txt")
     assert unfinished_fetches(tmp_path / "corpora") == {"mine": command}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,17 @@ def test_a_piece_of_a_conversation_has_the_answers_that_are_in_it() -> None:
     assert (end.text, [end.text[a:b] for a, b in end.answers]) == ("User: Bye?\nAssistant: Bye.", [" Bye."])
     start = cut_out(TALK, 0, 24, 0)
     assert [start.text[a:b] for a, b in start.answers] == [" Hel"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_documents_that_are_no_file_are_told_and_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "documents.jsonl"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(FormatError, match="should be a file, and this is none"):
+        list(read_documents(path))

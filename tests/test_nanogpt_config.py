@@ -380,6 +380,19 @@ def test_learning_rate_schedules_that_differ_are_told(tmp_path: Path) -> None:
         assert any(words in note for note in imported.notes), words
 
 
+def test_commands_quote_what_the_file_says(tmp_path: Path) -> None:
+    text = "dataset = 'a; touch x'\nstart = 'FILE:b; touch x'\ninit_from = 'resume'\nout_dir = 'c; touch x'\n"
+    notes = "\n".join(load(text, tmp_path).notes)
+    for quoted in ("--name 'a; touch x'", "--prompt-file 'b; touch x'", "--from 'nanogpt:c; touch x/ckpt.pt'"):
+        assert quoted in notes
+
+
+@pytest.mark.parametrize("dataset", ["../x", "/etc", "a/b"])
+def test_dataset_that_is_a_path_is_refused_with_its_line(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=rf"config\.py:1: .*'{dataset}' is not the name of a folder"):
+        load(f"dataset = '{dataset}'\n", tmp_path)
+
+
 def test_beginnings_that_a_profile_cannot_name_are_told(tmp_path: Path) -> None:
     notes = load("init_from = 'resume'\nout_dir = 'mine'", tmp_path).notes
     assert any("--from nanogpt:mine/ckpt.pt" in note for note in notes)

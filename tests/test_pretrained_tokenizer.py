@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptcli.bpe import encode_pieces
-from gptcli.errors import FormatError
+from gptcli.errors import FormatError, TokenizerError
 from gptcli.pretrained_tokenizer import PretrainedTokenizer, pretrained_from_json
 from gptcli.tokenizer import StreamDecoder, byte_lengths, from_json, load_tokenizer, save_tokenizer
 from tests.bases.saved import QWEN_ADDED, QWEN_SPECIAL, qwen_tokenizer, save_tokenizer_of_qwen
@@ -206,6 +206,19 @@ def test_files_that_are_no_byte_level_bpe_are_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         PretrainedTokenizer(change(content), None)
+
+
+def test_a_pattern_without_end_is_an_error_for_the_user_and_other_texts_go_on(
+    content: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    steps = {"type": "Sequence", "pretokenizers": [split, {**BYTE_LEVEL, "use_regex": False}]}
+    tokenizer = PretrainedTokenizer({**content, "pre_tokenizer": steps}, None)
+    with pytest.raises(TokenizerError, match=r"library gives it up \(.*retry-limit-in-match over\)") as caught:
+        tokenizer.encode("a" * 60 + "b")
+    assert "tokenizer.json" in caught.value.hint
+    assert tokenizer.decode(tokenizer.encode("a man")) == "a man"
+    capfd.readouterr()  # Rust writes of its own accord
 
 
 @pytest.mark.parametrize("end_of_text", [5, 1204, 9999, -1])

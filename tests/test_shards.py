@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptcli import batches, shards
+from gptcli.batches import BatchStream, eval_batches
 from gptcli.chat_template import ChatTemplate
 from gptcli.errors import CorpusError, FormatError
 from gptcli.files import sha256_file, write_json
@@ -73,7 +77,7 @@ def make_dataset(folder: Path) -> Path:
 
 def edit_manifest(folder: Path, **changes: object) -> None:
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "checksum": None, **changes}), "utf-8")
 
 
 def test_two_byte_tokens_have_exactly_the_bytes_that_llm_c_reads(tmp_path: Path) -> None:
@@ -206,6 +210,13 @@ def test_a_manifest_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
     [
         ({"format_version": 2}, "format_version 2"),
         ({"vocab_size": "65"}, "damaged at 'vocab_size'"),
+        ({"vocab_size": 10**9}, "damaged at 'vocab_size'"),
+        ({"corpus": "../../../../etc"}, "damaged at 'corpus'"),
+        ({"corpus": "/etc"}, "damaged at 'corpus'"),
+        ({"corpus": ".."}, "damaged at 'corpus'"),
+        ({"tokenizer": "../x"}, "damaged at 'tokenizer'"),
+        ({"fingerprint": "../../x"}, "damaged at 'fingerprint'"),
+        ({"corpus": "a" * 5000}, "damaged at 'corpus'"),
         ({"dtype": "float32"}, "damaged at 'dtype'"),
         ({"split": "random"}, "damaged at 'split'"),
         ({"val": None}, "damaged at 'val'"),
@@ -233,6 +244,63 @@ def test_a_missing_shard_is_refused_with_the_command_that_makes_it_again(tmp_pat
     with pytest.raises(FormatError, match="cannot be read") as caught:
         open_dataset(folder)
     assert caught.value.hint.startswith("gptcli prepare hamlet --tokenizer char --force")
+
+
+def put_an_id_into(path: Path, token_id: int, manifest: Path) -> None:
+    """Change the last token of a shard, and the manifest so that it agrees."""
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + token_id.to_bytes(2, "little"))
+    manifest.write_text(
+        re.sub('"checksum": "[^"]*"', '"checksum": null', manifest.read_text("utf-8")).replace(
+            sha256(content).hexdigest(), sha256(path.read_bytes()).hexdigest()
+        ),
+        "utf-8",
+    )
+
+
+@pytest.mark.parametrize("name", ["train-00000.bin", "train-00002.bin", "val-00000.bin"])
+def test_an_id_outside_of_the_vocabulary_is_refused_with_its_shard(tmp_path: Path, name: str) -> None:
+    folder = make_dataset(tmp_path / "tokens")
+    vocab_size = read_manifest(folder).vocab_size
+    put_an_id_into(folder / name, vocab_size - 1, folder / "manifest.json")
+    open_dataset(folder)
+    put_an_id_into(folder / name, vocab_size, folder / "manifest.json")
+    with pytest.raises(FormatError, match=rf"{name}: .* id {vocab_size} of {vocab_size} was found") as caught:
+        open_dataset(folder)
+    assert caught.value.hint.startswith("gptcli prepare hamlet --tokenizer char --force")
+
+
+def test_an_id_outside_of_the_vocabulary_of_a_large_split_is_refused_when_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = write(tmp_path, np.array([3, 1, 4, 1, 5, 9, 2, 6]), shard_tokens=4)
+    monkeypatch.setattr(shards, "SMALL_BYTES", 15)
+    reader = TokenReader(tmp_path, writer.shards, "uint16", vocab_size=9)
+    assert reader.read(0, 5).tolist() == [3, 1, 4, 1, 5]
+    assert reader.read(8, 0).size == 0
+    for start, count in ((0, 8), (5, 1), (4, 4)):
+        with pytest.raises(FormatError, match=r"train-0000[01]\.bin: .* id 9 of 9 was found") as caught:
+            reader.read(start, count)
+        assert "gptcli prepare" in caught.value.hint
+    monkeypatch.setattr(batches, "SMALL_BYTES", 15)
+    stream = BatchStream(reader, block_size=3, batch_size=4, seed=1)
+    with pytest.raises(FormatError, match="id 9 of 9"):
+        stream.next_batch()
+    with pytest.raises(FormatError, match="id 9 of 9"):
+        list(eval_batches(reader, block_size=3, batch_size=2))
+
+
+def test_a_vocabulary_that_is_not_the_tokenizer_s_is_refused(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path / "tokens")
+    n = read_manifest(folder).vocab_size
+    edit_manifest(folder, vocab_size=n + 1)
+    with pytest.raises(FormatError, match=f"vocab_size is {n}, but the tokens were made with {n + 1}"):
+        open_dataset(folder).tokenizer()
+
+
+def test_commands_quote_what_a_manifest_says(tmp_path: Path) -> None:
+    manifest = replace(read_manifest(make_dataset(tmp_path)), corpus="book; touch x", tokenizer="char$(y)")
+    assert remake_hint(manifest).startswith("gptcli prepare 'book; touch x' --tokenizer 'char$(y)' --force")
 
 
 def test_a_folder_without_tokens_is_a_corpus_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from gptcli.bases.base import Base, BaseKind, LazyWeights
-from gptcli.bases.folder_tokenizer import DamagedFileError, in_a_line, open_folder_tokenizer, read_object
+from gptcli.bases.folder_tokenizer import DamagedFileError, in_a_line, inside_quotes, open_folder_tokenizer, read_object
 from gptcli.config import ModelConfig
 from gptcli.errors import FormatError, TokenizerError
 from gptcli.interchange import lazy_from_transformers, model_config_from_json
@@ -101,7 +101,7 @@ def weight_files(folder: Path) -> list[Path]:
             raise FormatError(
                 f"{folder}: the weights are in {found[0]} only, which can run code when it is opened. "
                 f"gptcli reads {WEIGHTS}.",
-                SAVE_AGAIN.format(folder),
+                SAVE_AGAIN.format(inside_quotes(folder)),
             )
         raise FormatError(f"{folder}: there are no weights: neither {WEIGHTS} nor {INDEX}.", SAVE_AGAIN.format("MODEL"))
     names = index_files(folder / INDEX)

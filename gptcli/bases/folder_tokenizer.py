@@ -7,6 +7,7 @@ It owns which file decides and which token ends a text. What a ``tokenizer.json`
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,10 +44,11 @@ def open_folder_tokenizer(folder: Path, settings: Mapping[str, Any], rows: int) 
         found = _gpt2(read_object(folder / "vocab.json"), {})
         if found is not None:
             return found
+        where = inside_quotes(folder)
         raise TokenizerError(
             f"{folder}: vocab.json is not GPT-2's, and there is no tokenizer.json that says how it is used.",
-            f"Write one: python -c \"from transformers import AutoTokenizer as A; A.from_pretrained('{folder}')"
-            f".save_pretrained('{folder}')\"",
+            f"Write one: python -c \"from transformers import AutoTokenizer as A; A.from_pretrained('{where}')"
+            f".save_pretrained('{where}')\"",
         )
     for name in SENTENCEPIECE:
         if (folder / name).is_file():
@@ -72,6 +74,11 @@ def _from_tokenizer_json(folder: Path, settings: Mapping[str, Any]) -> Tokenizer
         return PretrainedTokenizer(content, _end_of_text(folder, settings, content, added))
     except ValueError as error:
         raise _refused(folder, str(error)) from error
+
+
+def inside_quotes(folder: Path) -> str:
+    """Return a folder for a command that has it in quotes of two kinds; ``MODEL`` for one that could end them."""
+    return str(folder) if re.fullmatch(r"[\w ./:~-]+", str(folder)) else "MODEL"
 
 
 def _refused(folder: Path, reason: str) -> TokenizerError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ DATASET = re.compile(r"[\w./-]{1,100}")
 WEIGHT_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 MAX_SHOWN, MAX_PROBLEM = 20, 200
 MAX_BITS = 63
+MAX_PICKLE = 8 * 1024 * 1024  # of names and sizes: 0.2 MB for GPT-2 XL and its optimizer
 EXPECTED = "Expected the ckpt.pt that nanoGPT's train.py writes, such as nanogpt:out/ckpt.pt."
 # Which of nanoGPT's model_args is the size of which tensor.
 SIZES = {"vocab_size": (EMBEDDING, 0), "n_embd": (EMBEDDING, 1), "block_size": ("transformer.wpe.weight", 0)}
@@ -92,6 +94,8 @@ def _load(path: Path) -> dict[str, Any]:
     zipped = head.startswith(b"PK\x03\x04")
     if not zipped and head[:1] != b"\x80":
         raise FormatError(f"{path} is not a checkpoint of nanoGPT: torch.save did not write it.", EXPECTED)
+    if zipped:
+        _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that it refuses in the same breath
@@ -101,6 +105,31 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise FormatError(f"{path} is not a checkpoint of nanoGPT: it holds a {type(checkpoint).__name__}.", EXPECTED)
     return checkpoint
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ``FormatError`` for an archive that is more in memory than on disk; torch.save compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # a damaged file can raise anything inside zipfile
+        raise _damaged(path, str(error)) from error
+    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    pickled = max((member.file_size for member in members if member.filename.endswith(".pkl")), default=0)
+    if packed:
+        problem = f"{packed[0][:80]!r} in it is compressed"
+    elif pickled > MAX_PICKLE:
+        problem = f"data.pkl in it has {pickled:,} bytes, more than {MAX_PICKLE:,}"
+    # Where there are two tables of contents torch may read the other one: the first entry of this lies further on.
+    elif sum(member.file_size for member in members) > path.stat().st_size or members[0].header_offset:
+        problem = "its table of contents is not that of the file"
+    else:
+        return
+    raise FormatError(f"{path} is not a checkpoint of nanoGPT: torch.save did not write it ({problem}).", EXPECTED)
+
+
+def _damaged(path: Path, reason: str) -> FormatError:
+    return FormatError(f"{path} is damaged ({reason.rstrip('.')}).", f"Copy it again. {EXPECTED}")
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:
@@ -114,7 +143,7 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
         )
     reason = text.rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0].partition(". ")[0]
     reason = textwrap.shorten(reason or type(error).__name__, 160, placeholder=" ...")
-    return FormatError(f"{path} is damaged ({reason.rstrip('.')}).", f"Copy it again. {EXPECTED}")
+    return _damaged(path, reason)
 
 
 def _tensors(checkpoint: dict[str, Any], path: Path) -> dict[str, Tensor]:

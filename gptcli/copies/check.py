@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 import numpy as np
@@ -178,7 +179,7 @@ class CopyIndex:
         if found.bytes != manifest.train.bytes:
             raise FormatError(
                 f"{self._documents}: the text is not the one the tokens were made from.",
-                f"gptcli prepare {manifest.corpus} --force makes tokens of the text as it is now.",
+                f"gptcli prepare {quote(manifest.corpus)} --force makes tokens of the text as it is now.",
             )
         return found
 
@@ -204,7 +205,7 @@ def open_copy_index(run: TrainedRun) -> CopyIndex:
             f"The run {run.name!r} has no index of its training text ({NGRAMS_NAME}), and the corpus "
             f"{manifest.corpus!r} is not here as it was trained on.",
             f"With the same text the corpus can be asked: gptcli fetch SOURCE --name {manifest.corpus}   "
-            f"New runs on more than a few kilobytes of text carry one: gptcli prepare {manifest.corpus} --force",
+            f"New runs on more than a few kilobytes of text carry one: gptcli prepare {quote(manifest.corpus)} --force",
         )
     return CopyIndex(index, documents, manifest, why)
 

@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gptcli.documents import Document, Written, write_documents
 from gptcli.errors import CorpusError, FormatError, GptcliError, SourceError
@@ -34,10 +36,41 @@ ABANDONED_SECONDS = 3600
 # A site of at least so many posts of which less than one in so many is left has lost them by an accident.
 SHRUNK_FROM, SHRUNK_TO = 5, 4
 WRITE_HINT = "Free some space or check the folder's permissions; gptcli corpora list shows what is there."
+_READ_HINT = "gptcli fetch SOURCE writes it again."
+_Scalar = str | int | float | bool | None
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class _UnchangedError(Exception):
     """The text is what it was; leaves `atomic_write` without replacing the file."""
+
+
+class _Lost(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    why: str
+
+
+class _Record(BaseModel):
+    """What ``source.json`` has to hold, and what types the rest of it has; it may hold more."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, _Scalar | dict[str, _Scalar] | list[_Scalar]]
+
+    name: str
+    kind: str
+    source: str
+    fetched_at: str
+    sha256: str
+    licence: str
+    documents: _Count
+    bytes: _Count
+    conversations: _Count = 0
+    encodings: dict[str, _Count] = {}
+    dropped: dict[str, _Count] = {}
+    changes: dict[str, _Count] = {}
+    missing: list[_Lost] = []
+    notes: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +188,14 @@ def _is_ours(folder: Path, where: str, recipe: str | None) -> bool:
         return True
     if where == "-" or record["kind"] == "stdin":
         return False
-    path, before = (Path(text).expanduser() for text in (where, record["source"]))
-    # What comes through a pipe is never the same source again.
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return False
-    return where == record["source"] or path.resolve() == before.resolve()
+    try:
+        path, before = (Path(text).expanduser() for text in (where, record["source"]))
+        # What comes through a pipe is never the same source again.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return False
+        return where == str(record["source"]) or path.resolve() == before.resolve()
+    except (OSError, ValueError, RuntimeError):  # one of them can be no path: too long, or of no such user
+        return where == str(record["source"])
 
 
 def slug(name: str) -> str:
@@ -206,7 +242,7 @@ def _loses_nothing(before: dict[str, Any] | None, source: Source, facts: dict[st
     if before["source"] != source.where:
         return False
     changed = facts.get("changes") or {"gone": int(written.documents < before["documents"])}
-    return not changed["gone"]
+    return not changed.get("gone", 0)
 
 
 def _check_shrunk(before: dict[str, Any] | None, source: Source, written: Written) -> None:
@@ -263,20 +299,22 @@ def _source_before(folder: Path) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a device has no end, and a pipe no beginning
+        raise FormatError(f"{path}: the source of a corpus should be a file, and this is none.", _READ_HINT)
     record = read_json(path, format_version=FORMAT_VERSION, what="the source of a corpus")
-    texts = ("name", "kind", "source", "fetched_at", "sha256", "licence")
-    if not all(isinstance(record.get(key), str) for key in texts) or not all(
-        type(record.get(key)) is int for key in ("documents", "bytes")
-    ):
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        fields = ", ".join(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
         raise FormatError(
-            f"{path}: the source of a corpus is damaged: fields are missing or of the wrong type.",
-            "gptcli fetch SOURCE writes it again.",
-        )
+            f"{path}: the source of a corpus is damaged: fields are missing or of the wrong type ({fields}).",
+            _READ_HINT,
+        ) from error
     return record
 
 
 def _sha256(path: Path) -> str:
     try:
-        return sha256_file(path)
+        return sha256_file(path) if path.is_file() else ""
     except OSError:
         return ""

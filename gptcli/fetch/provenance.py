@@ -7,13 +7,14 @@ each document in the same order. Knows no kind of source.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from gptcli.documents import Document, read_documents
+from gptcli.documents import MAX_LINE_BYTES, Document, read_documents
 from gptcli.errors import FormatError
 
 FORMAT_VERSION = 1
@@ -71,12 +72,12 @@ def read_provenance(path: Path) -> dict[str, dict[str, Any]]:
     """Return the lines by id of document; nothing where the file is missing or damaged, since it only informs."""
     found: dict[str, dict[str, Any]] = {}
     try:
-        with path.open("rb") as file:
-            for line in file:
+        with path.open("rb") if path.is_file() else io.BytesIO() as file:
+            while line := file.readline(MAX_LINE_BYTES + 1):
                 value = json.loads(line)
                 if "id" in value:
                     found[str(value["id"])] = value
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return found
     return found
 

@@ -15,7 +15,7 @@ from gptcli.documents import CLEANERS
 from gptcli.errors import SourceError
 from gptcli.fetch.options import AsKind, FetchOptions
 from gptcli.profiles import builtin_folder
-from gptcli.strict_yaml import StrictYamlError, load_yaml
+from gptcli.strict_yaml import StrictYamlError, load_yaml, read_yaml_file
 
 LIST_HINT = "gptcli corpora list shows every recipe, and what is wrong with one."
 
@@ -133,8 +133,10 @@ def find_recipe(name: str, folder: Path = Path("corpora")) -> Recipe | None:
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; raises ``SourceError`` that lists every mistake with its line."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise SourceError(f"{path}: the recipe should be a file, and this is none.", LIST_HINT)
     try:
-        values, lines = load_yaml(path.read_text("utf-8"))
+        values, lines = load_yaml(read_yaml_file(path))
     except OSError as error:
         raise SourceError(f"{path}: the recipe cannot be read ({error.strerror}).", LIST_HINT) from error
     except UnicodeDecodeError as error:

@@ -224,9 +224,12 @@ def _text_of(value: object) -> str:
         return next((_text_of(value[key]) for key in _INNER if isinstance(value.get(key), str)), "")
     if isinstance(value, (date, datetime)):
         return value.isoformat()
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return ""
-    return str(value)
+    try:
+        return str(value) if math.isfinite(value) else ""
+    except (ValueError, OverflowError):  # a number of thousands of digits, or none of a decimal's
+        return ""
 
 
 def _one_line(value: object) -> str:
@@ -252,7 +255,7 @@ def _date(value: object) -> str:
     if re.match(r"[A-Z][a-z]{2}, \d|\d{1,2} [A-Z][a-z]{2} \d{4}", text):
         try:
             return parsedate_to_datetime(text).isoformat(timespec="seconds")
-        except (ValueError, IndexError, TypeError):
+        except (ValueError, IndexError, TypeError, OverflowError):
             return text
     return text
 

@@ -189,6 +189,15 @@ def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
         open_folder(tmp_path, "x")
 
 
+def test_a_folder_whose_name_would_end_the_quotes_is_no_part_of_a_command(tmp_path: Path) -> None:
+    for name, shown in (("plain-1.0 b", f"from_pretrained('{tmp_path}/plain-1.0 b')"), ("a$(touch x)", "('MODEL')")):
+        save_model(GPT2, tmp_path / name)
+        (tmp_path / name / "model.safetensors").rename(tmp_path / name / "pytorch_model.bin")
+        with pytest.raises(FormatError) as caught:
+            open_folder(tmp_path / name, "x")
+        assert shown in caught.value.hint
+
+
 def test_missing_file_of_several_is_named(tmp_path: Path) -> None:
     save_model(GPT2, tmp_path, max_shard_size="200KB")
     first = min(tmp_path.glob("model-*.safetensors"))

@@ -151,6 +151,62 @@ def test_a_damaged_record_is_told_and_the_next_fetch_repairs_it() -> None:
     assert read_source(folder)["name"] == "a"
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("missing", 5),
+        ("missing", [{"what": "x"}]),
+        ("conversations", "x"),
+        ("documents", -1),
+        ("documents", True),
+        pytest.param("bytes", 10**4000, id="bytes-without-end"),
+        ("notes", {"a": 1}),
+        ("encodings", ["utf-8"]),
+        ("dropped", {"empty": "many"}),
+        ("changes", 3),
+        ("more", [{"a": 1}]),
+    ],
+)
+def test_a_record_of_wrong_types_is_told_with_the_field_and_the_next_fetch_repairs_it(
+    field: str, value: object
+) -> None:
+    folder = fetch("a.txt").folder
+    path = folder / "source.json"
+    path.write_text(json.dumps({**read_source(folder), field: value}))
+    with pytest.raises(FormatError, match=rf"missing or of the wrong type \({field}\)") as caught:
+        read_source(folder)
+    assert caught.value.hint == "gptcli fetch SOURCE writes it again."
+    fetch("a.txt")
+    assert read_source(folder)["documents"] == 1
+
+
+def test_a_record_may_say_more_than_this_version_knows() -> None:
+    folder = fetch("a.txt").folder
+    record = {**read_source(folder), "more": 1, "others": ["x"], "facts": {"a": None}}
+    (folder / "source.json").write_text(json.dumps(record))
+    assert read_source(folder) == record
+
+
+@pytest.mark.parametrize("where", ["~nobody-of-this-name/a.txt", "a\0.txt", "x" * 5000])
+def test_a_record_whose_source_can_be_no_path_is_that_of_another_source(where: str) -> None:
+    folder = fetch("a.txt").folder
+    (folder / "source.json").write_text(json.dumps({**read_source(folder), "source": where}))
+    assert fetch("a.txt").folder.name == "a-2"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+@pytest.mark.parametrize("name", ["source.json", "documents.jsonl", "provenance.jsonl"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name: str) -> None:
+    folder = fetch("a.txt").folder
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    if name == "source.json":
+        with pytest.raises(FormatError, match="should be a file, and this is none"):
+            read_source(folder)
+    fetch("a.txt", name="a")
+    assert all(path.is_file() for path in folder.iterdir())
+
+
 def test_between_its_two_renames_a_killed_fetch_is_still_one_whole_corpus(here: Path) -> None:
     folder = fetch("a.txt").folder
     old, old_record = (folder / "documents.jsonl").read_bytes(), (folder / "source.json").read_text()

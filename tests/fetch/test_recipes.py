@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -277,4 +278,11 @@ def test_all_mistakes_of_a_recipe_are_told_at_once(here: Path) -> None:
 def test_a_recipe_that_is_no_text_is_an_error(here: Path) -> None:
     (here / "corpora" / "a.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(SourceError, match="not UTF-8"):
+        fetch("a")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+def test_a_pipe_in_the_place_of_a_recipe_is_not_waited_for(here: Path) -> None:
+    os.mkfifo(here / "corpora" / "a.yaml")
+    with pytest.raises(SourceError, match=r"a\.yaml: the recipe should be a file, and this is none"):
         fetch("a")

@@ -31,6 +31,7 @@ from gptcli.fetch.audio.whisper import (
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Missing, Plan, Source, shown
 from gptcli.fetch.web.progress import clock
+from gptcli.fetch.web.store import check_inside
 from gptcli.files import sha256_file
 
 __all__ = ["AUDIO_SUFFIXES", "open_audio"]
@@ -49,10 +50,13 @@ def open_audio(
 
     Transcripts lie in the corpus's ``folder`` under ``raw/transcripts``: what is there is read and not heard again.
     Reading the documents raises ``SourceError`` when there is no faster-whisper or no model, and for a single recording
-    that is broken or in which nobody speaks; among several those are missing or counted.
+    that is broken or in which nobody speaks; among several those are missing or counted. Raises ``FormatError`` where
+    that folder is a symbolic link out of the corpus.
     """
     ordered = sorted(files, key=lambda item: _by_number(item[1]))
     source = Source("audio", name, where, drops_lines=True)
+    for inside in (TRANSCRIPTS.parent, TRANSCRIPTS):
+        check_inside(folder / inside, folder)
     shelf = _Shelf(source, [Recording(*item) for item in ordered], folder / TRANSCRIPTS, options, on_progress)
     source.documents = shelf.documents()
     source.plan = shelf.plan

@@ -81,7 +81,7 @@ def write_transcript(path: Path, transcript: Transcript, doubts: Sequence[Doubt]
     value = {"format_version": FORMAT_VERSION, **asdict(transcript), "dropped": dropped}
     try:
         if not path.exists() or json.loads(path.read_bytes()) != json.loads(json.dumps(value)):
-            write_json(path, value)
+            write_json(path, value, checked=False)
     except OSError as error:
         raise CorpusError(
             f"{path} cannot be written ({error.strerror}).",
@@ -96,6 +96,8 @@ def read_transcript(path: Path) -> Transcript | None:
     """
     if not path.exists():
         return None
+    if not path.is_file():  # a device has no end, and a pipe no beginning
+        raise FormatError(f"{path}: {WHAT} should be a file, and this is none.", AGAIN_HINT)
     value = read_json(path, format_version=FORMAT_VERSION, what=WHAT)
     try:
         segments = tuple(_segment(item) for item in value["segments"])
@@ -109,7 +111,7 @@ def read_transcript(path: Path) -> Transcript | None:
             damaged=int(_number(value["damaged"])),
             segments=segments,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise FormatError(
             f"{path}: {WHAT} is damaged: fields are missing or of the wrong type ({error}).", AGAIN_HINT
         ) from error

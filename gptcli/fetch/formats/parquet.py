@@ -8,22 +8,20 @@ from typing import Any
 from gptcli.documents import Document
 from gptcli.fetch.conversations import LISTS
 from gptcli.fetch.formats.input import Input, NoTextError
+from gptcli.fetch.formats.parquet_batches import first_rows, open_parquet, row_batches
 from gptcli.fetch.formats.rows import fields_of, row_documents
-
-BATCH_ROWS = 64
-_BUFFER_BYTES = 1 << 20
 
 
 def read_parquet(file: Input) -> Iterator[Document]:
     """Yield a document for each row of a parquet file; see ``row_documents`` for what is the text.
 
     The columns of the text and its origin alone are read, a few rows at a time. Raises ``SourceError`` for a damaged
-    file.
+    file, and for one that unpacks to more than any text.
     """
     columns = _columns(file)
     if not columns:
         raise NoTextError(f"{file.label} has no columns that could hold text.")
-    sample = next(_batches(file, columns), [])
+    sample = first_rows(_batches(file, columns))
     if not sample:
         return
     fields = fields_of(file, sample)
@@ -85,10 +83,9 @@ def _batches(file: Input, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
     import pyarrow as pa
 
     try:
-        with _opened(file) as opened:
-            for batch in opened.iter_batches(batch_size=BATCH_ROWS, columns=columns):
-                columns_of = [_plain(batch, index) for index in range(batch.num_columns)]
-                yield pa.table(columns_of, batch.schema.names).to_pylist()
+        for batch in row_batches(file.path, columns, file.label):
+            columns_of = [_plain(batch, index) for index in range(batch.num_columns)]
+            yield pa.table(columns_of, batch.schema.names).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise file.damaged(error) from error
 
@@ -105,9 +102,8 @@ def _plain(batch: Any, index: int) -> Any:  # noqa: ANN401
 
 def _opened(file: Input) -> Any:  # noqa: ANN401
     import pyarrow as pa
-    from pyarrow import parquet
 
     try:
-        return parquet.ParquetFile(file.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        return open_parquet(file.path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise file.damaged(error) from error

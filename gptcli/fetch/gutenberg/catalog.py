@@ -22,6 +22,7 @@ from gptcli.errors import SourceError
 MAX_FIELD = 1 << 17
 MAX_CHARS = 512 * 1024**2
 MAX_SHOWN = 10
+_MAX_DIGITS = 9
 _LINE_CHARS = 1 << 20
 _COLUMNS = {"Text#", "Title", "Authors", "Language", "Type"}
 _SEARCH_HINT = (
@@ -74,7 +75,7 @@ def read_catalog(path: Path, label: str) -> Iterator[Entry]:
             rows = csv.DictReader(_lines(file, label))
             if missing := _COLUMNS - set(rows.fieldnames or ()):
                 raise CatalogError(f"{broken}: the column {min(missing)} is missing.", _SEARCH_HINT)
-            yield from (_entry(row) for row in rows if row["Type"] == "Text" and (row["Text#"] or "").isdecimal())
+            yield from (_entry(row) for row in rows if row["Type"] == "Text" and _is_number(row["Text#"] or ""))
     except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
         raise CatalogError(f"{broken}, or damaged ({error}).", _SEARCH_HINT) from error
 
@@ -96,6 +97,10 @@ def _lines(file: IO[str], label: str) -> Iterator[str]:
         if total > MAX_CHARS:
             raise CatalogError(f"{label} is larger than {MAX_CHARS:,} characters when it is inflated.", _SEARCH_HINT)
         yield line
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 def _entry(row: dict[str, str]) -> Entry:

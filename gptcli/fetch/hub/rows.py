@@ -13,11 +13,10 @@ from typing import Any
 from gptcli.documents import Origin, normalize_newlines
 from gptcli.errors import SourceError
 from gptcli.fetch.conversations import LISTS, choose_chat_fields
+from gptcli.fetch.formats.parquet_batches import first_rows, open_parquet, row_batches
 from gptcli.fetch.records import NoFieldError, TextFields, choose_fields, clean_text, value_at
 
-BATCH_ROWS = 64
 MAX_DATE = 40
-_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,8 @@ def choose_columns(path: Path, wanted: Sequence[str], label: str, where: str) ->
     columns = list(dict.fromkeys([*texts, *wanted]))
     if not columns:
         raise _no_text(where, names)
-    sample = next(_batches(path, columns, label), None)
-    if sample is None:
+    sample = first_rows(_batches(path, columns, label))
+    if not sample:
         return None
     try:
         return choose_fields(sample, tuple(wanted), label)
@@ -55,7 +54,7 @@ def holds_conversations(path: Path, label: str) -> bool:
     """Say whether the first rows of a file are conversations."""
     names, texts = _columns(path, label)
     columns = [name for name in names if name in LISTS or name in texts]
-    return bool(columns) and choose_chat_fields(next(_batches(path, columns, label), []), label) is not None
+    return bool(columns) and choose_chat_fields(first_rows(_batches(path, columns, label)), label) is not None
 
 
 def check_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> None:
@@ -126,20 +125,17 @@ def _batches(path: Path, columns: list[str], label: str) -> Iterator[list[dict[s
     import pyarrow as pa
 
     try:
-        with _opened(path, label) as file:
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns, use_threads=False):
-                yield batch.to_pylist()
+        for batch in row_batches(path, columns, label):
+            yield batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:  # a ValueError is text that is not UTF-8
         raise _damaged(label, error) from error
 
 
 def _opened(path: Path, label: str) -> Any:  # noqa: ANN401
     import pyarrow as pa
-    from pyarrow import parquet
 
     try:
-        # Whole row groups of some data sets do not fit into memory.
-        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        return open_parquet(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(label, error) from error
 

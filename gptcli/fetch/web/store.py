@@ -12,7 +12,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import sqlite3
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -26,6 +29,7 @@ from gptcli.files import sync_folder
 FORMAT_VERSION = 1
 RAW = "raw"
 LEDGER = "ledger.sqlite"
+OBJECTS = "objects"
 GOES_ON_FOR = timedelta(days=1)
 WRITE_HINT = "Free some space or check the folder's permissions, and run the same command again: what came is kept."
 _SCHEMA = f"""
@@ -42,6 +46,7 @@ CREATE INDEX pages_by_final_url ON pages (final_url);
 PRAGMA user_version = {FORMAT_VERSION};
 COMMIT;
 """
+_SHA256 = re.compile("[0-9a-f]{64}")
 _COLUMNS = "url, final_url, content_type, charset, headers, sha256, bytes, fetched_at, status"
 
 
@@ -73,6 +78,8 @@ class Store:
                 "Without --offline it is fetched.",
             )
         with self._telling():
+            for path in (self.folder, self._path, self.folder / OBJECTS):
+                check_inside(path, folder)
             self._make_folders()
             self._database = sqlite3.connect(self._path, isolation_level=None, timeout=0.2)
         try:
@@ -81,9 +88,11 @@ class Store:
                 self.resumed = self._begin(source, command)
                 counted = "SELECT count(*), coalesce(sum(bytes), 0) FROM pages WHERE fetch = ?"
                 self.pages, self.bytes = map(int, self._database.execute(counted, (self._number,)).fetchone())
-        except BaseException:
+        except BaseException as error:
             self._database.close()
             self._remove_made()
+            if isinstance(error, (ValueError, TypeError, OverflowError)):  # SQLite keeps any type in any column
+                raise self._explained(error) from error
             raise
 
     def find(self, url: str) -> Response | None:
@@ -107,7 +116,9 @@ class Store:
         """
         path = self.folder / "incoming"
         try:
-            with self._telling(), path.open("wb") as file:
+            with self._telling():
+                path.unlink(missing_ok=True)  # a link there would have its target overwritten
+            with self._telling(), path.open("xb") as file:
                 yield Incoming(file, path)
         finally:
             with contextlib.suppress(OSError):
@@ -121,6 +132,7 @@ class Store:
                 incoming.file.flush()
                 os.fsync(incoming.file.fileno())
                 incoming.file.close()  # Windows renames no open file
+                check_inside(response.path.parent, self.folder.parent)
                 response.path.parent.mkdir(parents=True, exist_ok=True)
                 incoming.path.replace(response.path)
                 sync_folder(response.path.parent)
@@ -177,7 +189,7 @@ class Store:
             self._database.execute("UPDATE fetches SET finished = ? WHERE number = ?", (now(), self._number))
             self._database.execute("COMMIT")
             used = {sha256 for (sha256,) in self._database.execute("SELECT sha256 FROM pages")}
-            for path in (self.folder / "objects").glob("*/*"):
+            for path in _objects(self.folder / OBJECTS):
                 if path.name not in used:
                     path.unlink()
 
@@ -249,7 +261,7 @@ class Store:
             known = dict(zip(_COLUMNS.split(", "), row, strict=True))
             try:
                 known["headers"] = json.loads(known["headers"])
-                response = Response(path=self._object(known["sha256"]), **known)
+                response = Response(path=self._object(_checked(known)["sha256"]), **known)
             except (ValueError, TypeError) as error:
                 raise self._explained(error) from error
             # One that was lost or cut off is as good as never fetched.
@@ -263,7 +275,7 @@ class Store:
                 self._database.execute(f"DELETE FROM pages WHERE {where}", {"fetch": self._number, "url": url})  # noqa: S608
 
     def _object(self, sha256: str) -> Path:
-        return self.folder / "objects" / sha256[:2] / sha256
+        return self.folder / OBJECTS / sha256[:2] / sha256
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -292,13 +304,23 @@ class Store:
 def last_fetch(folder: Path) -> tuple[str, str] | None:
     """Return source and command of the newest fetch in the raw store of a corpus; None for none, or one in use."""
     path = folder.absolute() / RAW / LEDGER
-    if not path.exists():
+    if not path.is_file():  # opening a pipe would wait for ever
         return None
     with contextlib.suppress(sqlite3.Error):
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.2)) as database:
             row: Any = database.execute("SELECT source, command FROM fetches ORDER BY number DESC LIMIT 1").fetchone()
-        return (str(row[0]), str(row[1])) if row else None
+        return (str(row[0]), _harmless(str(row[1]))) if row else None
     return None
+
+
+def _harmless(command: str) -> str:
+    """Return a command as it is where it is one that fetches and nothing else: users are told to type it."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    plain = words[:2] == ["gptcli", "fetch"] and shlex.join(words) == command and command.isprintable()
+    return command if plain or not command else "gptcli fetch SOURCE"
 
 
 def _is_old(ended: str | None) -> bool:
@@ -311,7 +333,38 @@ def now() -> str:
 
 
 def _size(path: Path) -> int:
+    """Return how many bytes a file of the store has; -1 where it is missing or no file, a symbolic link included."""
     try:
-        return path.stat().st_size
+        found = path.lstat()
     except OSError:
         return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+
+def check_inside(path: Path, corpus: Path) -> None:
+    """Raise ``FormatError`` for a symbolic link out of a corpus: a fetch writes and deletes where it leads."""
+    if path.is_symlink() and not path.resolve().is_relative_to(corpus.resolve()):
+        raise FormatError(
+            f"{path} is a symbolic link that leads out of the corpus, where a fetch would write and delete files.",
+            f"Remove it, and the next fetch makes its own: rm {path}",
+        )
+
+
+def _objects(folder: Path) -> Iterator[Path]:
+    """Yield the files that are named as the store names them; everything else is somebody else's."""
+    for inside in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch("[0-9a-f]{2}", inside.name) and inside.is_dir() and not inside.is_symlink():
+            yield from (path for path in inside.iterdir() if _SHA256.fullmatch(path.name) and _size(path) >= 0)
+
+
+def _checked(known: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the ledger; raises ``ValueError`` for what no fetch has written: SQLite keeps any type."""
+    numbers = {"bytes", "status"}
+    for name, value in known.items():
+        if type(value) is not (int if name in numbers else dict if name == "headers" else str):
+            raise ValueError(f"the {name} of a page is a {type(value).__name__}")
+    if not all(isinstance(value, str) for value in known["headers"].values()):
+        raise ValueError("a header of a page is no text")
+    if not _SHA256.fullmatch(known["sha256"]) and (known["sha256"] or known["status"] == 200):
+        raise ValueError("the sha256 of a page is not 64 hexadecimal digits")
+    return known

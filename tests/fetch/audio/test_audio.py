@@ -353,6 +353,7 @@ def test_a_damaged_transcript_is_not_overwritten(shelf: Path, story: str) -> Non
     (path,) = fetched.folder.rglob("*.json")
     for damage in (
         path.read_text("utf-8").replace('"seconds": 8.0', '"seconds": "8"'),
+        path.read_text("utf-8").replace('"seconds": 8.0', f'"seconds": {10**400}'),
         path.read_text("utf-8").replace('"format_version": 1', '"format_version": 2'),
         path.read_text("utf-8")[:-3],
     ):
@@ -360,6 +361,20 @@ def test_a_damaged_transcript_is_not_overwritten(shelf: Path, story: str) -> Non
         with pytest.raises(FormatError, match="the transcript of a recording"):
             Fetched([shelf / "Chapter 1.wav"], story).read()
         assert path.read_text("utf-8") == damage
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs symbolic links")
+@pytest.mark.parametrize("link", ["raw", "raw/transcripts"])
+def test_transcripts_are_not_written_through_a_link_out_of_the_corpus(
+    shelf: Path, story: str, tmp_path: Path, link: str
+) -> None:
+    place = tmp_path / "corpora" / "shelf" / link
+    place.parent.mkdir(parents=True)
+    (tmp_path / "victim").mkdir()
+    place.symlink_to(tmp_path / "victim")
+    with pytest.raises(FormatError, match="is a symbolic link that leads out of the corpus"):
+        Fetched([shelf / "Chapter 1.wav"], story).read()
+    assert list((tmp_path / "victim").iterdir()) == []
 
 
 def test_a_disk_that_takes_no_transcript_is_told(shelf: Path, story: str) -> None:

@@ -73,6 +73,15 @@ def test_an_uncompressed_catalogue_is_read_too(tmp_path: Path) -> None:
     )
 
 
+def test_a_book_whose_number_has_no_end_is_passed_over(tmp_path: Path) -> None:
+    content = catalog(*ROWS).decode().replace("61262,", f"{'9' * 5000},")
+    (tmp_path / "c.csv").write_text(content, "utf-8")
+    assert "61262," not in content
+    numbers = {entry.number for entry in read_catalog(tmp_path / "c.csv", "x")}
+    assert 863 in numbers
+    assert all(number < 10**9 for number in numbers)
+
+
 def test_titles_and_names_are_made_readable(path: Path) -> None:
     found = {entry.number: entry for entry in read_catalog(path, "x")}
     assert found[4650].title == "Candide,: ou l'optimisme"

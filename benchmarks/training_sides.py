@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from side_by_side import GPTCLI, Process, copy_checkout, run
 
-from gptcli.checkpoints import load_model
+from gptcli.restore import load_model
 from gptcli.runs import RunDir
 from gptcli.shards import open_dataset
 from gptcli.tokenizer import byte_lengths, gpt2_tokenizer, load_tokenizer

@@ -10,53 +10,53 @@ import torch
 from torch import Tensor
 
 from gptcli.checkpoints import (
+    FILES,
     Checkpoint,
     TrainState,
-    latest_checkpoint,
-    load_checkpoint,
     load_frozen,
     load_weights,
-    refuse_lost_weights,
     restore_rng,
 )
 from gptcli.config import RunProfile
 from gptcli.device import Setup
-from gptcli.errors import RunError
+from gptcli.errors import FormatError, RunError
 from gptcli.lora import add_adapters, freeze
 from gptcli.model import GPT, empty_model
 from gptcli.optim import Optimizer
+from gptcli.restore import Say, resumable_checkpoint
 from gptcli.runs import RunDir, begin_command
 
 
-def build(run: RunDir, profile: RunProfile, setup: Setup) -> tuple[GPT, Optimizer, TrainState | None]:
-    """Return the model on its device in training mode, its optimizer, and the progress of the newest checkpoint.
+def build(
+    run: RunDir, profile: RunProfile, setup: Setup, on_notice: Say, *, before: int | None = None
+) -> tuple[GPT, Optimizer, TrainState | None]:
+    """Return the model on its device in training mode, its optimizer, and the progress of its newest whole checkpoint.
 
     Torch's generators are where the run left them; without a checkpoint they and the weights come from the seed, and
-    there is no progress. Raises ``FormatError`` for damaged files, ``RunError`` for those of another optimizer, and
-    for a finetuned run that has lost its weights.
+    there is no progress. Checkpoints of the step ``before`` and later ones do not count. ``on_notice`` is told of a
+    damaged one. Raises ``FormatError`` when all are, ``RunError`` for an optimizer's state of another profile, and for
+    a finetuned run that has lost its weights.
     """
     if setup.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(profile.train.seed)
-    path = latest_checkpoint(run)
-    if path is None:
-        model, checkpoint = _draw(run, profile), None
-    else:
-        checkpoint = load_checkpoint(path)
-        model = _assemble(run, profile, checkpoint, setup)
+    checkpoint = resumable_checkpoint(run, on_notice, before=before)
+    model = _draw(run, profile) if checkpoint is None else _assemble(run, profile, checkpoint, setup)
     model.gradient_checkpointing = profile.train.gradient_checkpointing
     model = model.to(setup.device).train()
     optimizer = Optimizer(model, profile.model, profile.train)
     if checkpoint is None:
         return model, optimizer, None
     _restore(optimizer, checkpoint, profile)
-    restore_rng(checkpoint.optimizer, setup.device)
+    try:
+        restore_rng(checkpoint.optimizer, setup.device)
+    except ValueError as error:
+        raise FormatError(f"{checkpoint.path / FILES[1]}: {error}.", "Restore the checkpoint from a copy.") from error
     return model, optimizer, checkpoint.state
 
 
 def _draw(run: RunDir, profile: RunProfile) -> GPT:
     run.base()  # raises where a finetune has lost it
-    refuse_lost_weights(run)
     return GPT(profile.model)
 
 

@@ -8,62 +8,86 @@ How a state comes about is ``train``'s business.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import stat
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gptcli.errors import FormatError, RunError
-from gptcli.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
-from gptcli.lora import merged
-from gptcli.model import GPT, empty_model
+from gptcli.files import RANDOM, atomic_folder, atomic_write, read_json, sha256_file, write_json
+from gptcli.metrics import read_events
+from gptcli.model import GPT
 from gptcli.runs import RunDir, begin_command
-from gptcli.tokenizer import Tokenizer
 
 CHECKPOINT_VERSION = 1
+LEFTOVER = re.compile(rf"\.(step_[0-9]+|latest|best)\.{RANDOM}\.(tmp|old)")
+MAX_POINTER_BYTES = 200
 Which = Literal["best", "latest"]
-Say = Callable[[str], None]
-DAMAGED = "Another checkpoint may be whole: gptcli sample RUN --checkpoint latest (or best)."
+DAMAGED = "Another checkpoint may be whole: --checkpoint latest (or best) reads that one."
 RESTORE = "Restore the folder base/ from a copy of the run; its checkpoints hold only what was trained."
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 # Keys of the state that files of before do not have; they begin at their defaults.
-LATER_KEYS = {"evaluations_since_best", "block_size"}
+LATER_KEYS = {
+    *("evaluations_since_best", "block_size", "skipped_in_row", "stuck_since", "lowered_rates"),
+    *("loss_level", "loss_deviation", "level_steps", "in_spike", "spikes"),
+}
+
+
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(slots=True)
 class TrainState:
     """Everything of a run's progress that is not a tensor."""
 
-    step: int = 0
-    tokens_seen: int = 0
-    epoch: int = 0
-    index: int = 0
+    step: Count = 0
+    tokens_seen: Count = 0
+    epoch: Count = 0
+    index: Count = 0
     """Next window of the epoch, of ``block_size`` tokens."""
-    block_size: int = 0
+    block_size: Count = 0
     """0 before the first step."""
     loss_sum: float = 0.0
     """Sum of the token losses since the last report, and their number."""
-    loss_tokens: int = 0
-    skipped_steps: int = 0
+    loss_tokens: Count = 0
+    skipped_steps: Count = 0
+    skipped_in_row: Count = 0
+    stuck_since: Count | None = None
+    """The step whose weights have given no update since, where the last one was not applied."""
+    lowered_rates: list[float] = field(default_factory=list)
+    """The profile's ``learning_rate`` and ``muon_learning_rate`` that the run diverged with; it takes less of them."""
+    loss_level: float = 0.0
+    """What the loss of a step has been lately, how far it lay from that on average, over how many steps."""
+    loss_deviation: float = 0.0
+    level_steps: Count = 0
+    in_spike: bool = False
+    """Whether the last loss lay far above its level, and how often that began."""
+    spikes: Count = 0
     evaluated_step: int = 0
-    sampled_step: int = 0
+    sampled_step: Count = 0
     best_val_loss: float | None = None
     best_val_loss_stderr: float | None = None
     best_bits_per_byte: float | None = None
-    best_step: int | None = None
-    evaluations_since_best: int = 0
+    best_step: Count | None = None
+    evaluations_since_best: Count = 0
     last_val_loss: float | None = None
     last_train_loss: float | None = None
     loss_scale: float = 1.0
     """Factor on the loss against underflow in float16, and good steps since it last changed."""
-    loss_scale_steps: int = 0
+    loss_scale_steps: Count = 0
 
     @property
     def val_loss(self) -> float | None:
@@ -85,88 +109,123 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    run: RunDir, model: Mapping[str, Tensor], optimizer: dict[str, Tensor], state: TrainState, *, best: bool, keep: int
+    run: RunDir,
+    model: Mapping[str, Tensor],
+    optimizer: dict[str, Tensor],
+    state: TrainState,
+    *,
+    best: bool,
+    keep: int | None,
+    follows: int | None = None,
 ) -> Path:
     """Write a checkpoint of the trained weights, point ``latest`` (and ``best``) at it, then prune; returns its folder.
 
-    Nothing older is deleted before the new one is complete on disk.
+    Nothing older is deleted before the new one is complete on disk and reads back as it was written. For ``keep`` and
+    ``follows`` see ``prune_checkpoints``.
     """
     path = run.checkpoints_path / f"step_{state.step:06d}"
     try:
         _write(path, model, optimizer, state)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, FormatError) as error:
         raise RunError(
             f"{path}: the checkpoint cannot be saved ({error}).",
             f"Earlier checkpoints are as they were. Make room, then type: gptcli train --resume --run {run.name}",
         ) from error
     # Best first: killed in between, the resumed run goes on from the old latest and makes this checkpoint again.
     if best:
-        _point(run, "best", path.name)
-    _point(run, "latest", path.name)
-    prune_checkpoints(run, keep)
+        point(run, "best", path.name)
+    point(run, "latest", path.name)
+    prune_checkpoints(run, keep, follows)
     return path
 
 
-def point_best_at_latest(run: RunDir, keep: int) -> Path:
-    """Make the newest checkpoint the best too, as it lies there, then prune; returns its folder.
+def point_best_at(run: RunDir, step: int, keep: int | None) -> Path:
+    """Make the checkpoint of ``step``, as it lies there, the best one, then prune; returns its folder.
 
     For an evaluation that was made up for after the save: the weights are the same, and the state in the folder does
     not know of it. See ``owes_evaluation``.
     """
-    path = checkpoint_path(run, "latest")
-    _point(run, "best", path.name)
+    path = run.checkpoints_path / f"step_{step:06d}"
+    point(run, "best", path.name)
     prune_checkpoints(run, keep)
     return path
 
 
 def owes_evaluation(run: RunDir, state: TrainState) -> bool:
-    """Say whether ``best`` points at the newest checkpoint while its ``state`` does not know why.
+    """Say whether ``best`` points at the checkpoint of this ``state``, which does not know why.
 
     It was evaluated after it was saved, and has to be again, so that its val_loss is known to what comes after.
     """
-    best, latest = _pointed(run, "best"), _pointed(run, "latest")
-    return best is not None and best == latest and state.best_step != state.step
+    best = pointed(run, "best")
+    return best is not None and step_of(best) == state.step != state.best_step
 
 
 def _write(path: Path, model: Mapping[str, Tensor], optimizer: dict[str, Tensor], state: TrainState) -> None:
     with atomic_folder(path) as folder:
-        save_file(_plain(model), folder / FILES[0])
-        save_file(_plain(optimizer), folder / FILES[1])
+        for name, tensors in ((FILES[0], model), (FILES[1], optimizer)):
+            _save_tensors(tensors, folder / name)
         write_json(folder / FILES[2], {"format_version": CHECKPOINT_VERSION, **asdict(state)})
         files = {name: _facts(folder / name) for name in FILES}
         write_json(folder / "manifest.json", {"format_version": CHECKPOINT_VERSION, "files": files})
 
 
+def _save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a file; ``OSError`` where it does not read back as it was written, for older ones may be deleted then."""
+    plain = _plain(tensors)
+    save_file(plain, file)
+    read = load_tensors(file)
+    for name, tensor in plain.items():
+        if not torch.equal(read[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)):
+            raise OSError(errno.EIO, f"{name} does not read back as it was written", str(file))
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint back, verified against its manifest; raises ``FormatError`` when any byte differs."""
     verify_checkpoint(path)
-    return Checkpoint(path, _load_tensors(path / FILES[0]), _load_tensors(path / FILES[1]), _load_state(path))
+    return Checkpoint(path, load_tensors(path / FILES[0]), load_tensors(path / FILES[1]), load_state(path))
 
 
-def _load_state(path: Path) -> TrainState:
-    value = read_json(path / "state.json", format_version=CHECKPOINT_VERSION, what="the state of a checkpoint")
-    known = {field.name for field in fields(TrainState)}
+def load_state(path: Path) -> TrainState:
+    """Read the progress in a checkpoint's folder; ``FormatError`` where it is damaged."""
+    file, what = path / "state.json", "the state of a checkpoint"
+    value = read_json(file, format_version=CHECKPOINT_VERSION, what=what)
     keys = set(value) - {"format_version"}
-    if keys | LATER_KEYS != known:
-        raise FormatError(f"{path / 'state.json'}: the state of a checkpoint does not have the keys expected.")
-    return TrainState(**{key: value[key] for key in keys})
+    if keys | LATER_KEYS != {field.name for field in fields(TrainState)}:
+        raise FormatError(f"{file}: {what} does not have the keys expected.")
+    try:
+        state = TypeAdapter(TrainState).validate_json(json.dumps({key: value[key] for key in keys}), strict=True)
+    except ValidationError as error:
+        key = error.errors()[0]["loc"][0]
+        raise FormatError(f"{file}: {what} is damaged: its {key!r} is not what it has to be.") from error
+    if state.step != step_of(path):
+        raise FormatError(f"{file}: {what} is of step {state.step}.")
+    return state
 
 
 def verify_checkpoint(path: Path, names: Sequence[str] = FILES) -> None:
-    """Compare size and SHA-256 of files with the manifest; ``FormatError`` names the first that differs."""
+    """Compare size and SHA-256 of files with the manifest; ``FormatError`` names the first that differs.
+
+    A file that the disk cannot give back, or that is pruned meanwhile, is one that differs.
+    """
     manifest = read_json(path / "manifest.json", format_version=CHECKPOINT_VERSION, what="a checkpoint's manifest")
     files = manifest.get("files")
     if not isinstance(files, dict) or sorted(files) != sorted(FILES):
         raise FormatError(f"{path / 'manifest.json'}: a checkpoint's manifest lists other files than expected.")
     for name in names:
         file = path / name
-        if not file.is_file():
-            raise FormatError(f"{file}: this file of the checkpoint is missing.", DAMAGED)
-        if _facts(file) != files[name]:
+        try:
+            found = _facts(file)
+        except FileNotFoundError as error:
+            raise FormatError(f"{file}: this file of the checkpoint is missing.", DAMAGED) from error
+        except OSError as error:
+            raise FormatError(f"{file}: this file cannot be read ({error.strerror}).", DAMAGED) from error
+        if found != files[name]:
             raise FormatError(f"{file}: the file is damaged (its size or SHA-256 is not the manifest's).", DAMAGED)
 
 
 def _facts(file: Path) -> dict[str, int | str]:
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise FormatError(f"{file}: this is not a regular file.")
     return {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
 
 
@@ -191,17 +250,12 @@ def load_frozen(run: RunDir) -> dict[str, Tensor]:
         raise FormatError(f"{file}: the frozen weights of the run are missing.", RESTORE)
     if files != {FILES[0]: _facts(file)}:
         raise FormatError(f"{file}: the frozen weights are damaged (size or SHA-256 is not base.json's).", RESTORE)
-    return _load_tensors(file)
-
-
-def latest_checkpoint(run: RunDir) -> Path | None:
-    """Return the folder of the newest checkpoint, or None when there is none yet."""
-    return _pointed(run, "latest")
+    return load_tensors(file)
 
 
 def checkpoint_path(run: RunDir, which: Which) -> Path:
-    """Return the best or latest checkpoint; ``best`` falls back to the latest before the first evaluation."""
-    path = _pointed(run, which) or _pointed(run, "latest")
+    """Return the best or latest checkpoint: without an evaluation the latest, without a pointer the newest there is."""
+    path = pointed(run, which) or pointed(run, "latest") or next(iter(checkpoint_folders(run)), None)
     if path is None:
         refuse_lost_weights(run)
         raise RunError(
@@ -212,7 +266,13 @@ def checkpoint_path(run: RunDir, which: Which) -> Path:
 
 
 def refuse_lost_weights(run: RunDir) -> None:
-    """Raise ``RunError`` for a finetune, which begins with a checkpoint; a run from scratch may have none yet."""
+    """Raise ``RunError`` for a run that has had a checkpoint: a finetune begins with one, another may have none yet."""
+    steps = [event["step"] for event in read_events(run.metrics_path) if event["event"] == "checkpoint_saved"]
+    if steps:
+        raise RunError(
+            f"The run {run.name!r} has no checkpoint any more; its metrics go to step {max(steps)}.",
+            f"Restore the folder checkpoints/ from a copy, or begin again: {begin_command(run.profile())}",
+        )
     if (run.base_path / "base.json").is_file() and (base := run.base()) is not None:
         raise RunError(
             f"The run {run.name!r} was finetuned from {base['name']}, and it has no checkpoint any more.",
@@ -220,99 +280,18 @@ def refuse_lost_weights(run: RunDir) -> None:
         )
 
 
-def readable_checkpoint(run: RunDir, which: Which = "best", on_notice: Say | None = None) -> Checkpoint:
-    """Return the best or latest checkpoint for reading: verified, its weights mapped, its optimizer's state left out.
-
-    A run may be training meanwhile: what it prunes while it is opened here is looked up again. Where the checkpoint
-    asked for is damaged, the newest that is whole takes its place and ``on_notice`` is told; without ``on_notice``
-    that is an error. Raises ``RunError`` when there is no checkpoint, ``FormatError`` when none is whole.
-    """
-    damaged: dict[Path, FormatError] = {}
-    while True:
-        asked = _asked_for(run, which, damaged)
-        path = asked if asked not in damaged else _newest_other(run, damaged)
-        try:
-            found = _open_readable(path)
-        except FormatError as error:
-            if path.is_dir():  # else it was pruned just now, and what is asked for is another one
-                damaged[path] = error
-            continue
-        if path == asked:
-            return found
-        if (again := _asked_for(run, which, damaged)) in damaged:  # else the pointer has moved on
-            if on_notice is None:
-                raise damaged[again]
-            on_notice(f"{damaged[again].message} The checkpoint of step {found.state.step:,} takes its place.")
-            return found
-
-
-def _asked_for(run: RunDir, which: Which, damaged: dict[Path, FormatError]) -> Path:
-    """Return the checkpoint that is asked for; where the pointer is damaged that, noted among the ``damaged``."""
-    try:
-        return checkpoint_path(run, which)
-    except FormatError as error:
-        pointer = run.checkpoints_path / which
-        damaged[pointer] = error
-        return pointer
-
-
-def _newest_other(run: RunDir, damaged: Mapping[Path, FormatError]) -> Path:
-    paths = [path for path in run.checkpoints_path.glob("step_*") if path.is_dir() and path not in damaged]
-    if paths:
-        return max(paths, key=_step)
-    first = next(iter(damaged.values()))
-    again = begin_command(run.profile())
-    hint = f"No checkpoint of the run is whole: restore one from a copy, or begin again: {again}"
-    raise FormatError(first.message, hint) from first
-
-
-def _open_readable(path: Path) -> Checkpoint:
-    # Mapped first: what is mapped can be read to its end, even when the file is deleted meanwhile.
-    weights = _load_tensors(path / FILES[0])
-    try:
-        verify_checkpoint(path, (FILES[0], FILES[2]))  # the optimizer's state is twice as large and not needed
-    except FileNotFoundError as error:
-        raise FormatError(f"{error.filename}: this file of the checkpoint is missing.", DAMAGED) from error
-    return Checkpoint(path, weights, {}, _load_state(path))
-
-
-def run_weights(run: RunDir, which: Which = "best") -> tuple[Mapping[str, Tensor], int]:
-    """Return the whole weights of a run's checkpoint and its step, as ``whole_weights`` and ``readable_checkpoint``.
-
-    Raises ``RunError`` when there is no checkpoint, ``FormatError`` when a file of it is damaged.
-    """
-    found = readable_checkpoint(run, which)
-    return whole_weights(run, found), found.state.step
-
-
-def whole_weights(run: RunDir, checkpoint: Checkpoint) -> Mapping[str, Tensor]:
-    """Return the weights of a run's checkpoint by the names of ``GPT(config).state_dict()``, float32.
-
-    Those stored so are mapped from their file, never to be changed; others, and those that adapters are merged into,
-    are made each time they are asked for. Raises ``FormatError`` when they are not the profile's or ``base/`` is
-    damaged.
-    """
-    profile = run.profile()
-    stored = {**load_frozen(run), **checkpoint.model}
-    weights = merged(stored, profile.finetune)
-    shapes = {name: stored[name].shape for name in weights}
-    check_shapes(empty_model(profile.model), shapes, str(checkpoint.path / FILES[0]))
-    return weights
-
-
-def load_model(run: RunDir, which: Which = "best", device: torch.device | str = "cpu") -> tuple[GPT, Tokenizer, int]:
-    """Return the run's model in evaluation mode, its tokenizer, and the step of the checkpoint."""
-    weights, step = run_weights(run, which)
-    model = empty_model(run.profile().model)
-    # Copies: a checkpoint may be pruned, by the training that goes on, while it is open here.
-    model.load_state_dict({name: weights[name].clone() for name in weights}, assign=True)
-    return model.to(device).eval(), run.tokenizer(), step
-
-
 def load_weights(model: GPT, tensors: dict[str, Tensor], where: str) -> None:
     """Make ``tensors`` the model's weights, as they are; raises ``FormatError`` when they are not all of its own."""
     check_shapes(model, {name: tensor.shape for name, tensor in tensors.items()}, where)
+    check_numbers(tensors, where)
     model.load_state_dict(tensors, assign=True)
+
+
+def check_numbers(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise ``FormatError`` for weights that are not floating-point numbers."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise FormatError(f"{where}: {name} is {str(tensor.dtype).removeprefix('torch.')}, not a weight.")
 
 
 def check_shapes(model: GPT, shapes: Mapping[str, torch.Size], where: str) -> None:
@@ -330,24 +309,55 @@ def check_shapes(model: GPT, shapes: Mapping[str, torch.Size], where: str) -> No
         raise FormatError(f"{where}: the weights are not this model's: {'; '.join(problems[:8])}{more}.")
 
 
-def prune_checkpoints(run: RunDir, keep: int) -> None:
-    """Delete all but the latest, the best and the ``keep`` newest others; what a killed save moved aside goes back."""
-    for old in run.checkpoints_path.glob(".step_*.old/step_*"):
-        if not (run.checkpoints_path / old.name).exists():
-            old.replace(run.checkpoints_path / old.name)
-    kept = {path for which in ("latest", "best") if (path := _pointed(run, which)) is not None}
-    others = sorted((path for path in run.checkpoints_path.glob("step_*") if path not in kept), key=_step, reverse=True)
-    leftovers = run.checkpoints_path.glob(".*")  # of saves that were killed
-    for path in (*others[keep:], *leftovers):
-        if path.is_dir():
+def checkpoint_folders(run: RunDir) -> list[Path]:
+    """Return the folders of all checkpoints, the newest first."""
+    paths = (path for path in run.checkpoints_path.glob("step_*") if step_of(path) >= 0 and path.is_dir())
+    return sorted(paths, key=step_of, reverse=True)
+
+
+def prune_checkpoints(run: RunDir, keep: int | None, follows: int | None = None) -> None:
+    """Delete all but the latest, the best and the ``keep`` newest others (None: all), and what killed saves have left.
+
+    ``follows`` is the step of the checkpoint that the run came from before the latest, -1 for its beginning, None where
+    that is not known. Newer ones are not kept: they are damaged, or of a way that the run has left.
+    """
+    put_back(run)
+    kept = {path for which in ("latest", "best") if (path := pointed(run, which)) is not None}
+    others = [path for path in checkpoint_folders(run) if path not in kept]
+    left = [path for path in others if follows is not None and step_of(path) > follows]
+    older = [path for path in others if path not in left]
+    for path in (*left, *(older[keep:] if keep is not None else ()), *_leftovers(run)):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
 
-def _step(path: Path) -> int:
-    digits = path.name.removeprefix("step_")
-    return int(digits) if digits.isdecimal() else -1
+def put_back(run: RunDir) -> None:
+    """Put checkpoints back that a save has moved aside and was killed before it put the new one there."""
+    for path in _moved_aside(run):
+        if not (run.checkpoints_path / path.name).exists():
+            path.replace(run.checkpoints_path / path.name)
+
+
+def _moved_aside(run: RunDir) -> list[Path]:
+    """Return the checkpoints that a save has moved aside while it replaced them, and was killed."""
+    found: list[Path] = []
+    for old in (path for path in _leftovers(run) if path.suffix == ".old"):
+        with contextlib.suppress(OSError):  # a save is through with it just now
+            found += [path for path in old.glob("step_*") if step_of(path) >= 0 and not path.is_symlink()]
+    return found
+
+
+def _leftovers(run: RunDir) -> list[Path]:
+    """Return what saves have left that were killed: nothing else that somebody put there, and no links."""
+    found = (path for path in run.checkpoints_path.glob(".*") if LEFTOVER.fullmatch(path.name))
+    return [path for path in found if not path.is_symlink() and (path.is_dir() or path.suffix == ".tmp")]
+
+
+def step_of(path: Path) -> int:
+    """Return the step in a checkpoint's name, -1 for the name of anything else."""
+    return int(match[1]) if (match := re.fullmatch("step_([0-9]{1,15})", path.name)) else -1
 
 
 def rng_tensors(device: torch.device) -> dict[str, Tensor]:
@@ -361,12 +371,18 @@ def rng_tensors(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_rng(tensors: dict[str, Tensor], device: torch.device) -> None:
-    """Set torch's random generators to saved states; a device that was not saved keeps its own."""
-    torch.set_rng_state(tensors["rng.cpu"])
-    if device.type == "cuda" and "rng.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.cuda"], device)
-    elif device.type == "mps" and "rng.mps" in tensors:
-        torch.mps.set_rng_state(tensors["rng.mps"])
+    """Set torch's random generators to saved states; a device that was not saved keeps its own.
+
+    Raises ``ValueError`` for what is no state of a generator.
+    """
+    try:
+        torch.set_rng_state(tensors["rng.cpu"])
+        if device.type == "cuda" and "rng.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["rng.cuda"], device)
+        elif device.type == "mps" and "rng.mps" in tensors:
+            torch.mps.set_rng_state(tensors["rng.mps"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError("the states of the random generators are missing or damaged") from error
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -374,31 +390,49 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, mapped; ``FormatError`` where it is damaged."""
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise FormatError(f"{path}: the tensors cannot be read ({error}).") from error
 
 
-def _point(run: RunDir, which: Which, name: str) -> None:
+def point(run: RunDir, which: Which, name: str) -> None:
+    """Make ``latest`` or ``best`` name a checkpoint's folder."""
     with atomic_write(run.checkpoints_path / which) as file:
-        file.write(f"{name}\n".encode())
+        file.write(f"{name} {_crc(name)}\n".encode())
 
 
-def _pointed(run: RunDir, which: str) -> Path | None:
+def pointed_name(run: RunDir, which: str) -> str | None:
+    """Return what a pointer says, None where there is none; behind a name that its checksum refutes, that is added."""
     pointer = run.checkpoints_path / which
     if not pointer.is_file():
         return None
-    name = pointer.read_text("utf-8").strip()
-    if re.fullmatch(r"step_\d+", name):
-        # A save that was killed while it replaced the folder has left the old one aside. It is only read there: the
-        # run may be going on, and its own save puts it back.
-        aside = run.checkpoints_path.glob(f".{name}.*.old/{name}")
-        for path in (run.checkpoints_path / name, *aside):
-            if path.is_dir():
-                return path
-    raise FormatError(
-        f"{pointer}: it points at {name!r}, which is not a checkpoint of this run.",
-        "Restore the folder checkpoints/ from a copy of the run, or write the name of a step_ folder there into it.",
-    )
+    with pointer.open("rb") as file:
+        line = file.read(MAX_POINTER_BYTES).decode("utf-8", "replace").rstrip("\n")
+    name, _, crc = line.partition(" ")
+    # Pointers of before have no checksum behind the name.
+    return name if crc in ("", _crc(name)) else line
+
+
+def _crc(name: str) -> str:
+    return f"{zlib.crc32(name.encode()):08x}"
+
+
+def pointed(run: RunDir, which: str) -> Path | None:
+    """Return the folder that a pointer names, None where there is no pointer; ``FormatError`` for one of nonsense."""
+    name = pointed_name(run, which)
+    while name is not None:
+        if step_of(Path(name)) >= 0:
+            # What is aside is only read there: the run may be going on, and its own save puts it back.
+            for path in (run.checkpoints_path / name, *(path for path in _moved_aside(run) if path.name == name)):
+                if path.is_dir():
+                    return path
+        read, name = name, pointed_name(run, which)
+        if read == name:  # else it has moved on, and what it named was pruned meanwhile
+            raise FormatError(
+                f"{run.checkpoints_path / which}: it points at {name!r}, which is not a checkpoint of this run.",
+                "Restore the folder checkpoints/ from a copy, or write the name of a step_ folder there into it.",
+            )
+    return None

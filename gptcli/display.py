@@ -7,6 +7,7 @@ same rows are plain lines, printed as they come. Text from outside is made inert
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -20,7 +21,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gptcli.events import Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged, TrainEvent
+from gptcli.events import Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged, TrainEvent, WentBack
 from gptcli.figures import (
     COLUMNS,
     LossTable,
@@ -43,9 +44,17 @@ PLAIN_PROMPT = re.compile(r"[A-Za-z0-9 .,:;?'-]{1,40}")
 Facts = list[tuple[str, str]]
 
 
+class _Console(Console):
+    """rich's, but that a pipe nobody reads any more is an error as any other, and not the end of the program."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error be what it is."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def stderr_console() -> Console:
     """Return a console on stderr that never reads markup; colours and width are the terminal's own."""
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+    return _Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def print_facts(console: Console, facts: Facts) -> None:
@@ -202,7 +211,8 @@ class TrainView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            self._release()
         self._end_live()
 
     def show(self, event: TrainEvent) -> None:
@@ -224,6 +234,13 @@ class TrainView:
             self._sample(event)
         elif isinstance(event, Notice):
             self._print(Text.assemble(("note: ", "yellow"), visible(event.text)))
+        elif isinstance(event, WentBack):
+            self._latest = Row(event.step, 0.0, 0.0)
+            text = (
+                f"the loss was no number any more up to step {event.diverged_at:,}, so the run goes on from step "
+                f"{event.step:,} with {event.learning_rate_factor:g} times the learning rate."
+            )
+            self._print(Text.assemble(("note: ", "yellow"), text))
         elif isinstance(event, RunFinished):
             self._end_live()
             train_loss = self._table.best.train_loss if self._table.best else None
@@ -232,6 +249,7 @@ class TrainView:
                 "stopped_early": "stopped early",
                 "interrupted": "interrupted",
                 "terminated": "terminated",
+                "hung_up": "hung up",
             }[event.reason]
             title = f"{event.run}: {word} after {duration_text(event.elapsed)}"
             self._panel(title, summary_facts(event, train_loss, self._prompt))
@@ -271,7 +289,8 @@ class TrainView:
         """Leave the last rows on the screen without the progress bar."""
         if self._live is not None:
             self._ended = True
-            self._live.stop()
+            with contextlib.suppress(OSError):  # of a terminal that is gone
+                self._live.stop()
             self._live = None
 
     def _add(self, row: Row) -> None:

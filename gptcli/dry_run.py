@@ -9,8 +9,9 @@ from typing import Any
 
 from gptcli.bases.opening import BaseFacts
 from gptcli.config import RunProfile
+from gptcli.errors import RunError
 from gptcli.finetune import choose_frozen_dtype
-from gptcli.memory import FORMAT_BYTES, machine_memory, plan_memory, trained_parameters
+from gptcli.memory import FORMAT_BYTES, machine_memory, machine_swap, plan_memory, trained_parameters
 from gptcli.plan import count_parameters, flops_per_token
 from gptcli.runs import check_dataset_fits, resolve_profile
 from gptcli.shards import TokenDataset
@@ -18,6 +19,9 @@ from gptcli.trainer import make_setup
 
 # The latest and the best, and another while it is being written; weights and AdamW's two moments, all in float32.
 CHECKPOINTS, CHECKPOINT_BYTES = 3, 12
+# A plan is at most a fifth too high; what takes more than this many times the memory, and all swap, cannot be run.
+IMPOSSIBLE = 1.5
+HELD = ("weights", "gradients", "optimizer")
 
 
 def plan_training(profile: RunProfile, dataset: TokenDataset, *, device: str | None = None) -> dict[str, Any]:
@@ -91,16 +95,40 @@ def memory_facts(profile: RunProfile, device: str | None = None) -> dict[str, An
 
 def memory_warning(profile: RunProfile, device: str | None = None) -> str | None:
     """Return the sentence for a run that will hardly fit into this machine's memory, and what would; else None."""
-    facts = memory_facts(profile, device)
+    return _warning(profile, memory_facts(profile, device))
+
+
+def check_memory(profile: RunProfile, device: str | None = None) -> str | None:
+    """Return what ``memory_warning`` does, before a run begins; ``RunError`` for one that cannot fit.
+
+    Where the system does not say how much it can swap to a disk, nothing is refused.
+    """
+    facts, swap = memory_facts(profile, device), machine_swap()
     have, peak = facts["machine_memory"], facts["memory_peak"]
-    if have is None or peak <= have:
-        return None
+    if have is not None and swap is not None and peak > IMPOSSIBLE * have + swap:
+        message = _needs(have, peak)
+        raise RunError(
+            f"{message[0].upper()}{message[1:]}",
+            f"Less of it: {_ways_to_less(profile, facts)}. --dry-run shows the parts.",
+        )
+    return _warning(profile, facts)
+
+
+def _warning(profile: RunProfile, facts: dict[str, Any]) -> str | None:
+    have, peak = facts["machine_memory"], facts["memory_peak"]
+    return None if have is None or peak <= have else f"{_needs(have, peak)} Less of it: {_ways_to_less(profile, facts)}"
+
+
+def _needs(have: int, peak: int) -> str:
+    return f"this needs about {peak / 1e9:.1f} GB of memory, and this machine has {have / 1e9:.1f}."
+
+
+def _ways_to_less(profile: RunProfile, facts: dict[str, Any]) -> str:
     train, finetune = profile.train, profile.finetune
+    if finetune.base is None and sum(facts[f"memory_{part}"] for part in HELD) > facts["machine_memory"]:
+        return "a smaller model, such as --set n_layer=4 --set n_embd=256"
     ways = ["--set finetune.lora_rank=16"] if finetune.base is not None and not finetune.lora_rank else []
     ways += [] if train.gradient_checkpointing else ["--set gradient_checkpointing=true"]
     ways += ["--set batch_size=1"] if train.batch_size > 1 else []
     ways += ["--set block_size=256"] if profile.model.block_size > 256 else []
-    return (
-        f"this needs about {peak / 1e9:.1f} GB of memory, and this machine has {have / 1e9:.1f}. "
-        f"Less of it: {' '.join(ways) or 'a smaller model'}"
-    )
+    return " ".join(ways) or "a smaller model"

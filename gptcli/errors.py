@@ -6,7 +6,8 @@ GptcliError
 ├── TokenizerError    a tokenizer cannot be had, or cannot represent a text
 ├── ProfileError      a run profile, or a ``--set``, is wrong (carries every problem at once)
 ├── RunError          a run is missing, exists already, or cannot be resumed
-├── FormatError       a file is damaged, or of a format version this gptcli does not know
+├── FormatError       a file is damaged
+│   └── VersionError  a file has a format version this gptcli does not know
 ├── ExportError       a model cannot be written for another program, or does not read back as it is
 └── DeviceError       a device or number format is not to be had on this machine
 """
@@ -52,7 +53,11 @@ class RunError(GptcliError):
 
 
 class FormatError(GptcliError):
-    """A file is damaged, or has a ``format_version`` this gptcli does not know."""
+    """A file is damaged, or is not of the kind expected."""
+
+
+class VersionError(FormatError):
+    """A file has a ``format_version`` this gptcli does not know: another one wrote it."""
 
 
 class ExportError(GptcliError):

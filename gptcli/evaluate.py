@@ -7,6 +7,7 @@ batches. Knows nothing of training or terminals.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,12 @@ import numpy.typing as npt
 import torch
 
 from gptcli.batches import Tokens, eval_batches
-from gptcli.checkpoints import Which, load_model
+from gptcli.checkpoints import Which
 from gptcli.config import TrainConfig
 from gptcli.device import Setup, choose_setup, detect
 from gptcli.errors import CorpusError
 from gptcli.model import GPT
+from gptcli.restore import load_model
 from gptcli.runs import RunDir
 from gptcli.shards import ArrayTokens
 from gptcli.tokenizer import byte_lengths, encode_pieces
@@ -46,19 +48,41 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: GPT, tokens: Tokens, lengths: npt.NDArray[np.int64], setup: Setup, *, limit: int | None = None
+    model: GPT,
+    tokens: Tokens,
+    lengths: npt.NDArray[np.int64],
+    setup: Setup,
+    *,
+    limit: int | None = None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score every token of ``tokens`` but the first (or the first ``limit`` of them) exactly once.
 
     Of conversations, those are the tokens of the answers; the others are read and count in no figure. ``lengths`` holds
-    the bytes behind each token id. The model is put into evaluation mode and back.
+    the bytes behind each token id. The model is put into evaluation mode and back; what ``before_batch`` raises ends it
+    early.
     """
     training = model.training
     model.eval()
+    try:
+        return _score(model, tokens, lengths, setup, limit, before_batch)
+    finally:
+        model.train(training)
+
+
+def _score(
+    model: GPT,
+    tokens: Tokens,
+    lengths: npt.NDArray[np.int64],
+    setup: Setup,
+    limit: int | None,
+    before_batch: Callable[[], None],
+) -> Evaluation:
     block_size, vocab_size = model.config.block_size, model.config.vocab_size or 1
     batch_size = max(1, min(BATCH_TOKENS, BATCH_LOGITS // vocab_size) // block_size)
     sums, squares, counts, n_bytes = [], [], [], 0
     for inputs, targets in eval_batches(tokens, block_size=block_size, batch_size=batch_size, limit=limit):
+        before_batch()
         with setup.autocast():
             losses = model(
                 torch.from_numpy(inputs).to(setup.device), torch.from_numpy(targets).to(setup.device), reduction="none"
@@ -69,7 +93,6 @@ def evaluate(
         scored = targets >= 0
         counts.append(torch.from_numpy(scored.sum(axis=1)))
         n_bytes += int(lengths[targets[scored]].sum())
-    model.train(training)
     return _summarise(torch.cat(sums), torch.cat(squares), torch.cat(counts).double(), n_bytes)
 
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Reason = Literal["completed", "stopped_early", "interrupted", "terminated"]
+Reason = Literal["completed", "stopped_early", "interrupted", "terminated", "hung_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class WentBack:
+    """The run diverged, and goes on from an earlier step with a lower learning rate."""
+
+    step: int
+    """The step of the checkpoint it goes on from; 0 may be the beginning."""
+    diverged_at: int
+    learning_rate_factor: float
+    """What all learning rates are multiplied with from here on."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunFinished:
     """The last event of every run."""
 
@@ -139,7 +150,7 @@ class RunFinished:
     """The run was tuned on conversations."""
 
 
-TrainEvent = RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn | Notice | RunFinished
+TrainEvent = RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn | Notice | WentBack | RunFinished
 
 
 def to_record(event: TrainEvent) -> dict[str, Any]:
@@ -161,5 +172,6 @@ _NAMES: dict[type[object], str] = {
     CheckpointSaved: "checkpoint_saved",
     SampleDrawn: "sample_drawn",
     Notice: "notice",
+    WentBack: "went_back",
     RunFinished: "run_finished",
 }

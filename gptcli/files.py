@@ -6,8 +6,10 @@ A reader of these files sees the old state or the new one, never half of one. No
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -18,9 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gptcli.errors import FormatError
+from gptcli.errors import FormatError, VersionError
 
 MAX_JSON_BYTES = 256 * 1024 * 1024
+CHECKSUM = "checksum"
+# What tempfile puts into a name.
+RANDOM = "[a-z0-9_]{8}"
+# What a file system says that knows no fsync; any other error is one of the disk.
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -31,17 +38,19 @@ def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
     its permissions become, else those of a new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    with _naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        _name_file(error, path)
         raise
     sync_folder(path.parent)
 
@@ -53,15 +62,31 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     An existing ``path`` is replaced: it is moved aside first and deleted last. Without ``replace`` only an empty
     folder is, whose permissions are kept; ``OSError`` for anything else. Files inside are fsynced here.
     """
-    with scratch_folder(path) as temporary:
+    with scratch_folder(path) as temporary, _naming(path):
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 _sync_file(file)
+                file.chmod(0o666 & ~_umask())  # safetensors makes files that nobody else may read
         temporary.chmod(0o777 & ~_umask())
         sync_folder(temporary)
         (_replace_folder if replace else _fill_place)(temporary, path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _name_file(error, path)
+        raise
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+    """Let an error of the system say which file it was about: one of a descriptor does not, nor a temporary name."""
+    if isinstance(error, OSError) and error.errno is not None and str(error.filename or ".tmp").endswith(".tmp"):
+        error.filename = str(path)
 
 
 @contextlib.contextmanager
@@ -71,13 +96,14 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     What killed processes left of those for the same ``path`` goes first; those of live ones stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")
+    name = re.compile(rf"\.{re.escape(path.name)}\.{RANDOM}\.tmp")
     for other in path.parent.iterdir():
         if name.fullmatch(other.name) and other.is_dir():
             with _held(other) as abandoned:
                 if abandoned:
                     shutil.rmtree(other, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    with _naming(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         with _held(temporary):
             yield temporary
@@ -134,22 +160,46 @@ def _fill_place(new: Path, path: Path) -> None:
     new.rename(path)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write ``value`` atomically as indented UTF-8 JSON with a final newline; NaN and infinities are refused."""
+def refuse_links_out(folder: Path, *names: str) -> None:
+    """Raise ``FormatError`` for a symbolic link of these names in ``folder`` that leads out of it.
+
+    A folder that somebody sent must not let anything be written or deleted elsewhere.
+    """
+    root = folder.resolve()
+    for path in (folder / name for name in names):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise FormatError(
+                f"{path}: this is a symbolic link that leads out of {folder}, so nothing is written there.",
+                "Put what it leads to in its place, or leave the folder alone.",
+            )
+
+
+def write_json(path: Path, value: dict[str, Any], *, checked: bool = True) -> None:
+    """Write ``value`` atomically as indented UTF-8 JSON with a final newline; NaN and infinities are refused.
+
+    A last key, ``checksum``, tells a file that was damaged since, unless people are to change it by hand.
+    """
+    plain = {key: inner for key, inner in value.items() if key != CHECKSUM}
+    whole = {**plain, CHECKSUM: _checksum(plain)} if checked else plain
     with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        file.write((json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _checksum(value: dict[str, Any]) -> str:
+    """Return 16 hexadecimal digits of what JSON makes of ``value``, whatever its layout in the file."""
+    plain = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def read_json(path: Path, *, format_version: int, what: str) -> dict[str, Any]:
     """Read a JSON object written by gptcli and check its ``format_version``.
 
     ``what`` names the file for the reader of an error ("the manifest of a corpus"). Raises ``FormatError`` for
-    a missing file, one above 256 MiB, anything but a JSON object, and an unknown version.
+    a missing file, one above 256 MiB, anything but a JSON object, an unknown version, and a content that is not that
+    of its checksum; files of earlier versions have none.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise FormatError(f"{path}: {what} is larger than {MAX_JSON_BYTES:,} bytes, so it was not read.")
-        value = json.loads(path.read_bytes())
+        value = json.loads(_read_bounded(path, what), parse_constant=_refuse_constant, parse_float=_finite)
     except OSError as error:
         raise FormatError(f"{path}: {what} cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
@@ -158,10 +208,38 @@ def read_json(path: Path, *, format_version: int, what: str) -> dict[str, Any]:
         raise FormatError(f"{path}: {what} is damaged: a JSON object was expected, found {type(value).__name__}.")
     found = value.get("format_version")
     if found != format_version:
-        raise FormatError(
+        raise VersionError(
             f"{path}: {what} has format_version {found!r}, this gptcli reads {format_version}.",
             "It was written by another version: update gptcli, or make the file again with this one.",
         )
+    expected = value.pop(CHECKSUM, None)
+    if expected is not None and expected != _checksum(value):
+        raise FormatError(
+            f"{path}: {what} is damaged: its content is not that of its checksum.",
+            f'Restore it from a copy. Where you changed it by hand yourself, let its last line be "{CHECKSUM}": null.',
+        )
+    return value
+
+
+def _read_bounded(path: Path, what: str) -> bytes:
+    """Read a regular file of at most 256 MiB; a device or a pipe in its place might have no end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise FormatError(f"{path}: {what} is not a regular file, so it was not read.")
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise FormatError(f"{path}: {what} is larger than {MAX_JSON_BYTES:,} bytes, so it was not read.")
+    return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large")
     return value
 
 
@@ -175,7 +253,10 @@ def sha256_file(path: Path) -> str:
 
 
 def sync_folder(path: Path) -> None:
-    """Make renames inside ``path`` durable; a no-op where folders cannot be opened (Windows)."""
+    """Make renames inside ``path`` durable, where folders can be synced (not on Windows, nor some network drives).
+
+    What was renamed lies there whole, so a disk that refuses this has lost nothing yet, and is no error.
+    """
     with contextlib.suppress(OSError, AttributeError):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -185,8 +266,16 @@ def sync_folder(path: Path) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    with path.open("rb") as file, contextlib.suppress(OSError):
-        os.fsync(file.fileno())
+    with path.open("r+b") as file:  # Windows syncs nothing that is open for reading alone
+        _sync(file.fileno())
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def _umask() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import torch
 from safetensors import SafetensorError
@@ -129,7 +130,8 @@ def _check_tokens(base: Base, dataset: TokenDataset) -> None:
         raise CorpusError(
             f"{dataset.folder}: these tokens were made with {manifest.tokenizer} ({manifest.fingerprint}), "
             f"{base.name} has its own tokenizer ({base.tokenizer.fingerprint}).",
-            f"Name the corpus, and its tokens are made to match: gptcli finetune {manifest.corpus} --from {base.name}",
+            "Name the corpus, and its tokens are made to match: "
+            f"gptcli finetune {quote(manifest.corpus)} --from {quote(base.name)}",
         )
 
 

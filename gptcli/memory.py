@@ -16,7 +16,7 @@ from pathlib import Path
 from gptcli.config import RunProfile
 from gptcli.memory_forms import FLOAT32, Forms, trained_parameters
 
-__all__ = ["MemoryPlan", "machine_memory", "plan_memory", "trained_parameters"]
+__all__ = ["MemoryPlan", "machine_memory", "machine_swap", "plan_memory", "trained_parameters"]
 
 FORMAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Resident memory of a run of a model of next to no size: interpreter, torch, tokenizers, work buffers (2026-11-21).
@@ -84,6 +84,15 @@ def machine_memory(root: Path = Path("/")) -> int | None:
     """
     sizes = [*_physical_memory(), *_cgroup_limits(root)]
     return min(sizes, default=None)
+
+
+def machine_swap(root: Path = Path("/")) -> int | None:
+    """Return the bytes that this machine can put on a disk instead; None where the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/meminfo").read_text("utf-8").splitlines():
+            if line.startswith("SwapTotal:"):
+                return 1024 * int(line.split()[1])
+    return None
 
 
 def _physical_memory() -> Iterator[int]:

@@ -182,9 +182,12 @@ class Optimizer:
         rest = {name: p for name, p in self.parameters.items() if name not in matrices}
         self.adamw = AdamW(rest, config) if rest else None
 
-    def step(self, step: int, dtype: torch.dtype) -> None:
-        """Apply the gradients as update number ``step`` (from 0); ``dtype`` is the format of Muon's products."""
-        lr = learning_rate(step, self.config)
+    def step(self, step: int, dtype: torch.dtype, factor: float = 1.0) -> None:
+        """Apply the gradients as update number ``step`` (from 0), with ``factor`` times its learning rates.
+
+        ``dtype`` is the format of Muon's products.
+        """
+        lr = learning_rate(step, self.config) * factor
         if self.adamw is not None:
             self.adamw.step(lr)
         if self.muon is not None:

@@ -7,10 +7,12 @@ texts are fetched, what a profile's model looks like, or how anything is shown.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from shlex import quote
 
 from gptcli.chat_template import ChatTemplate
 from gptcli.config import DataConfig
@@ -22,7 +24,7 @@ from gptcli.encode_processes import EncodeProcesses, encode_processes
 from gptcli.errors import CorpusError, FormatError, TokenizerError
 from gptcli.fetch.fetching import fetch
 from gptcli.fetch.recipes import recipes
-from gptcli.files import atomic_folder, write_json
+from gptcli.files import atomic_folder, refuse_links_out, write_json
 from gptcli.shards import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
@@ -150,7 +152,8 @@ def _plan_order(corpus: str, data: DataConfig, given: Tokenizer | None, corpora_
         if parse_name(name)[0] == "pretrained":
             raise TokenizerError(
                 "A tokenizer called pretrained came with the weights of a model, so its name does not say which it is.",
-                f"That of a run: gptcli prepare {corpus} --run RUN   Of a model: gptcli finetune {corpus} --from MODEL",
+                f"That of a run: gptcli prepare {quote(corpus)} --run RUN   "
+                f"Of a model: gptcli finetune {quote(corpus)} --from MODEL",
             )
         folder = found.folder / "tokens" / plain_folder(name)
     manifest, stale = _usable(folder, found, data, given)
@@ -226,6 +229,7 @@ def split_agrees(manifest: DatasetManifest, data: DataConfig) -> bool:
 def _fill(order: _Order, *, force: bool, on_progress: Callable[[str], None]) -> PrepareResult:
     """Return the tokens that are there, or make them."""
     notes = order.corpus.notes
+    refuse_links_out(order.folder.parent.parent, "tokens", f"tokens/{order.folder.name}")
     try:
         if order.manifest is not None and not force:
             manifest = _as_chosen(order, order.manifest)
@@ -343,14 +347,25 @@ def _plan_split(order: _Order) -> SplitPlan:
             val_fraction = val_fraction if earlier is None else earlier.val_fraction
     # Cut by position says where, not how: another size of val leaves the choice open again.
     left_to_us &= not (sized and earlier is not None and earlier.split == "position")
-    documents = read_documents(order.corpus.documents)
+    digest = hashlib.sha256()
+    documents = read_documents(order.corpus.documents, digest)
     plan = plan_split(documents, mode=mode, split_at=split_at, val_fraction=val_fraction)
+    if digest.hexdigest() != order.corpus.sha256:
+        raise _damaged_text(order.corpus)
     # A corpus that has become one document cannot be split by document any more.
     # One that has become conversations was split as what it is no more.
     left_to_us &= earlier is None or (earlier.chat is not None) == (plan.answers > 0)
     if left_to_us and earlier is not None and (earlier.split != "document" or plan.documents > 1):
         plan = replace(plan, mode=earlier.split, reason=f"split by {earlier.split}, as the corpus was before")
     return plan
+
+
+def _damaged_text(corpus: Corpus) -> CorpusError:
+    return CorpusError(
+        f"{corpus.documents}: the text is damaged: its SHA-256 is not that of what was fetched.",
+        "Fetch it again, or restore it from a copy. A file that was changed on purpose has a newer time than "
+        f"source.json: touch {corpus.documents}",
+    )
 
 
 def _make_tokenizer(name: str, corpus: Corpus, plan: SplitPlan, on_progress: Callable[[str], None]) -> Tokenizer:
@@ -387,17 +402,17 @@ def _no_end_of_text(corpus: str, tokenizer: Tokenizer) -> TokenizerError:
     return TokenizerError(
         f"The corpus {corpus} holds conversations, whose answers end with end-of-text, and the tokenizer "
         f"{tokenizer.name} of these weights has none.",
-        f"Weights whose tokenizer has one: gptcli finetune {corpus} --from gpt2   "
-        f"Or without weights: gptcli prepare {corpus} --tokenizer auto",
+        f"Weights whose tokenizer has one: gptcli finetune {quote(corpus)} --from gpt2   "
+        f"Or without weights: gptcli prepare {quote(corpus)} --tokenizer auto",
     )
 
 
 def _no_answers(corpus: str, split: SplitName, plan: SplitPlan) -> CorpusError:
-    advice = f"gptcli prepare {corpus} --split-at 0.9 sets the last conversations apart."
+    advice = f"gptcli prepare {quote(corpus)} --split-at 0.9 sets the last conversations apart."
     if plan.answers < 2 or plan.split_at == 0.5:  # however it is cut, one side has none
         advice = "Add conversations to the source, and fetch it again: train needs an answer, and val another one."
     elif plan.mode == "position":
-        advice = f"Add conversations, or cut elsewhere: gptcli prepare {corpus} --split-at 0.5"
+        advice = f"Add conversations, or cut elsewhere: gptcli prepare {quote(corpus)} --split-at 0.5"
     found = f"The {split} split of {corpus} has no answer to be scored; the other one has all {plan.answers:,}"
     return CorpusError(f"{found} ({plan.reason}).", advice)
 
@@ -406,5 +421,5 @@ def _too_short(corpus: str, split: SplitName, n_tokens: int, plan: SplitPlan) ->
     count = "1 token" if n_tokens == 1 else f"{n_tokens} tokens"
     advice = "Add text to the corpus, or cut it elsewhere: --split-at 0.5"
     if plan.mode == "document":
-        advice = f"gptcli prepare {corpus} --split paragraph cuts each document instead."
+        advice = f"gptcli prepare {quote(corpus)} --split paragraph cuts each document instead."
     return CorpusError(f"The {split} split of {corpus} has {count}; at least 2 are needed ({plan.reason}).", advice)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from pydantic import BaseModel, ValidationError
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
 from gptcli.files import atomic_write
-from gptcli.strict_yaml import KeyPath, StrictYamlError, dump_yaml, load_value, load_yaml
+from gptcli.strict_yaml import KeyPath, StrictYamlError, dump_yaml, load_value, load_yaml, read_yaml_file
 
 LIST_HINT = "gptcli profiles list shows what there is."
+CHECKSUM = "# checksum: "
 SHOW_HINT = "gptcli profiles show quickstart shows how a profile is written."
 KEYS_HINT = "gptcli profiles show quickstart --json shows every key."
 
@@ -80,13 +82,24 @@ def find_profile(name: str) -> ProfileFile:
     raise ProfileError(f"There is no profile called {name!r}.", f"{hint}gptcli profiles list shows them all.")
 
 
-def load_profile(path: Path, overrides: Sequence[str] = ()) -> RunProfile:
+def load_profile(path: Path, overrides: Sequence[str] = (), *, checked: bool = False) -> RunProfile:
     """Read a profile file and apply ``--set key=value`` overrides to it.
 
-    Raises ``ProfileError`` that lists every mistake of the file and of the overrides, file errors with their line.
+    Raises ``ProfileError`` that lists every mistake of the file and of the overrides, file errors with their line. The
+    profile of a run is ``checked``: one that is not what the checksum in its first line says is an error too.
     """
     try:
-        return _read_profile(path.read_text("utf-8"), str(path), tuple(overrides))
+        text = read_yaml_file(path)
+        first, _, rest = text.partition("\n")
+        if checked and first.startswith(CHECKSUM) and first.removeprefix(CHECKSUM) != _checksum(rest):
+            raise ProfileError(
+                f"{path}: the profile is damaged or was changed by hand: its content is not that of its checksum.",
+                "Restore it from a copy. Or keep a change of train.* or sample.* by deleting the first line; next time "
+                "gptcli train --resume --set KEY=VALUE makes it.",
+            )
+        return _read_profile(text, str(path), tuple(overrides))
+    except StrictYamlError as problem:
+        raise ProfileError(f"{path}: {problem.message}.", SHOW_HINT) from problem
     except OSError as error:
         raise ProfileError(f"{path}: the profile cannot be read ({error.strerror}).", LIST_HINT) from error
     except UnicodeDecodeError as error:
@@ -144,9 +157,14 @@ def dump_profile(profile: RunProfile) -> str:
 
 
 def write_profile(path: Path, profile: RunProfile) -> None:
-    """Write the resolved profile to ``path`` atomically."""
+    """Write the resolved profile to ``path`` atomically, below a checksum that tells a file damaged since."""
+    text = dump_profile(profile)
     with atomic_write(path) as file:
-        file.write(dump_profile(profile).encode())
+        file.write(f"{CHECKSUM}{_checksum(text)}\n{text}".encode())
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def override_path(key: str) -> KeyPath:

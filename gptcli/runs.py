@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import difflib
-import json
 import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from gptcli import __version__
@@ -25,6 +25,7 @@ from gptcli.config import FinetuneConfig, RunProfile, SampleConfig
 from gptcli.copies.index import NGRAMS_NAME, read_ngrams
 from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.files import atomic_folder, atomic_write, read_json, write_json
+from gptcli.metrics import parse_event
 from gptcli.profiles import build_profile, load_profile, override_path, write_profile
 from gptcli.shards import DatasetManifest, TokenDataset, can_be_named, given_folder, open_dataset, remake_hint
 from gptcli.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
@@ -101,8 +102,14 @@ class RunDir:
         return None
 
     def profile(self) -> RunProfile:
-        """Read the run's profile."""
-        return load_profile(self.profile_path)
+        """Read the run's profile; ``FormatError`` or ``ProfileError`` for one that is only half there or damaged."""
+        profile = load_profile(self.profile_path, checked=True)
+        if profile.model.vocab_size is None:
+            raise FormatError(
+                f"{self.profile_path}: the profile of a run is damaged: model.vocab_size is missing.",
+                "Restore the file from a copy of the run.",
+            )
+        return profile
 
     def tokenizer(self) -> Tokenizer:
         """Read the run's tokenizer and check that it is the one the run was created with."""
@@ -133,7 +140,7 @@ class RunDir:
         with self.metrics_path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             last = file.read().splitlines()[-1:]
-        event = (_event(last[0]) if last else None) or {}
+        event = (parse_event(last[0]) if last else None) or {}
         return event.get("event") == "run_finished" and event.get("reason") in ("completed", "stopped_early")
 
     def dataset(self) -> TokenDataset:
@@ -143,8 +150,9 @@ class RunDir:
         # `gptcli prepare --run` makes them in a folder that is called after the very tokenizer.
         here = Path("corpora") / recorded.corpus / "tokens"
         again = given_folder(recorded.tokenizer, recorded.fingerprint)
-        places = [here / folder.name, here / again, folder, folder.with_name(again)]
-        found = [open_dataset(place) for place in places if place.is_dir()]
+        places = [here / folder.name, here / again, folder, folder.parent / again]
+        # os.path says no to what cannot be a path at all, where pathlib raises.
+        found = [open_dataset(place) for place in places if os.path.isdir(place)]  # noqa: PTH112
         for dataset in found:
             if not list(_differences(dataset.manifest, recorded)):
                 return dataset
@@ -158,8 +166,8 @@ class RunDir:
             )
         raise CorpusError(
             f"The tokens of the run {self.name!r} are gone: {folder} does not exist.",
-            f"Fetch the text again (gptcli fetch SOURCE --name {recorded.corpus}) and type: "
-            f"{self._prepare_command(recorded)}   Without the corpus: gptcli eval {self.name} --text FILE",
+            f"Fetch the text again (gptcli fetch SOURCE --name {quote(recorded.corpus)}) and type: "
+            f"{self._prepare_command(recorded)}   Without the corpus: gptcli eval {quote(self.name)} --text FILE",
         )
 
     def documents_path(self) -> Path | None:
@@ -177,9 +185,9 @@ class RunDir:
     def _prepare_command(self, manifest: DatasetManifest) -> str:
         """Return the command that makes these tokens again from the same text."""
         if not can_be_named(manifest):
-            return f"gptcli prepare {manifest.corpus} --run {self.name}"
+            return f"gptcli prepare {quote(manifest.corpus)} --run {quote(self.name)}"
         how = f"--split-at {manifest.split_at}" if manifest.split_at is not None else f"--split {manifest.split}"
-        return f"gptcli prepare {manifest.corpus} --tokenizer {manifest.tokenizer} {how}"
+        return f"gptcli prepare {quote(manifest.corpus)} --tokenizer {quote(manifest.tokenizer)} {how}"
 
     def _recorded(self) -> tuple[Path, DatasetManifest]:
         value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
@@ -191,9 +199,10 @@ class RunDir:
 
 def begin_command(profile: RunProfile) -> str:
     """Return the command that begins a run like that of a resolved ``profile``."""
+    corpus = quote(profile.data.corpus or "CORPUS")
     if profile.finetune.base is None:
-        return f"gptcli train {profile.data.corpus}"
-    return f"gptcli finetune {profile.data.corpus} --from {profile.finetune.base}"
+        return f"gptcli train {corpus}"
+    return f"gptcli finetune {corpus} --from {quote(profile.finetune.base)}"
 
 
 def create_run(
@@ -343,6 +352,11 @@ def find_run(name: str | None = None, runs_dir: Path = Path("runs")) -> RunDir:
         return RunDir(runs_dir / name)
     if any(mark in name for mark in ("/", os.sep)) and (Path(name) / "profile.yaml").is_file():
         return RunDir(Path(name))
+    if (runs_dir / name).is_dir() and name not in ("", ".", ".."):
+        raise RunError(
+            f"{runs_dir / name} has no profile.yaml, so it is not a run that can be used.",
+            "Restore the file from a copy of the run, or give the folder another name.",
+        )
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     raise RunError(f"There is no run called {name!r} in {runs_dir}.", f"{hint}gptcli runs list shows them all.")
@@ -353,47 +367,6 @@ def default_settings(run: RunDir | None) -> SampleConfig:
     if run is None:
         return SampleConfig()
     return run.profile().sample.model_copy(update={"prompt": ""})
-
-
-def base_val_loss(run: RunDir) -> float | None:
-    """Return the val_loss at step 0 from the metrics: a finetuned run's before any training; else None."""
-    if not run.metrics_path.exists():
-        return None
-    with run.metrics_path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if '"evaluated"' in line and (event := _event(line)) is not None:
-                loss = event.get("val_loss")
-                return loss if event.get("step") == 0 and isinstance(loss, float) else None
-    return None
-
-
-def truncate_metrics(run: RunDir, step: int, done: Mapping[str, int]) -> None:
-    """Drop the events that the resumed run will make again, and any half-written last line.
-
-    Those are the events after ``step``, and of the kinds in ``done`` (by their name in the file) those after the
-    step given there. The end of the run that was stopped goes too.
-    """
-    if not run.metrics_path.exists():
-        return
-    kept = []
-    for line in run.metrics_path.read_bytes().splitlines(keepends=True):
-        event = _event(line)
-        if event is None:
-            break
-        if event.get("step", 0) <= done.get(event["event"], step) and event["event"] != "run_finished":
-            kept.append(line)
-    with atomic_write(run.metrics_path) as file:
-        file.writelines(kept)
-
-
-def _event(line: str | bytes) -> dict[str, Any] | None:
-    """Return the event that a line of the metrics holds; None for a damaged line."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("step", 0), int)
-    return event if whole else None
 
 
 def _differences(now: DatasetManifest, then: DatasetManifest) -> Iterator[tuple[str, str, str]]:

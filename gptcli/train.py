@@ -6,16 +6,18 @@ look like to a person ``display``'s, and where files lie ``runs``'.
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
 from gptcli.config import RunProfile
-from gptcli.events import CheckpointSaved, Reason, RunFinished, TrainEvent, to_record
+from gptcli.dry_run import check_memory
+from gptcli.events import CheckpointSaved, Reason, RunFinished, TrainEvent, WentBack, to_record
+from gptcli.metrics import Metrics, truncate_metrics
 from gptcli.profiles import write_profile
-from gptcli.runs import RunDir, truncate_metrics
+from gptcli.run_lock import sole_writer
+from gptcli.runs import RunDir
 from gptcli.trainer import Trainer
 
 
@@ -23,7 +25,7 @@ from gptcli.trainer import Trainer
 class StopRequest:
     """Set ``reason`` (from a signal handler) and the loop finishes its step, saves and ends."""
 
-    reason: Literal["interrupted", "terminated"] | None = None
+    reason: Literal["interrupted", "terminated", "hung_up"] | None = None
 
 
 def train(
@@ -44,33 +46,41 @@ def train(
 
     ``profile`` is what ``change_run`` made of the run's own, and is written to the run once it is known to work;
     ``device`` overrules it. Events are appended to ``metrics.jsonl`` before they are yielded. Consume it under
-    ``contextlib.closing``, so that an error in the consumer ends the run too. Raises ``RunError`` when the val_loss of
-    what a finetune began from is not finite.
+    ``contextlib.closing``, so that an error in the consumer ends the run too. Raises ``RunError`` when another process
+    trains the run, when it cannot fit into this machine's memory, when the val_loss of what a finetune began from is
+    not finite, and when a run diverges that has gone back to an earlier step before.
     """
-    trainer = Trainer(run, device, profile)
-    if profile is not None and profile != run.profile():
-        write_profile(run.profile_path, profile)
-    state = trainer.state
-    truncate_metrics(run, state.step, {"evaluated": state.evaluated_step, "sample_drawn": state.sampled_step})
-    with run.metrics_path.open("ab") as metrics:
-        for event in _events(trainer, stop or StopRequest()):
-            metrics.write(json.dumps(to_record(event), ensure_ascii=False).encode() + b"\n")
-            metrics.flush()
-            if isinstance(event, CheckpointSaved | RunFinished):
-                os.fsync(metrics.fileno())
-            yield event
+    stop = stop or StopRequest()
+    with sole_writer(run) as still_sole:
+        memory_warning = check_memory(profile or run.profile(), device)
+        trainer = Trainer(run, device, profile, is_stopped=lambda: stop.reason is not None, before_save=still_sole)
+        if memory_warning:
+            trainer.say(f"warning: {memory_warning}")
+        if profile is not None and profile != run.profile():
+            write_profile(run.profile_path, profile)
+        truncate_metrics(run.metrics_path, trainer.state.step, trainer.done)
+        with contextlib.closing(Metrics(run.metrics_path)) as metrics:
+            for event in _events(trainer, stop):
+                if isinstance(event, WentBack):
+                    metrics.cut_back(event.step, trainer.done)
+                metrics.append(to_record(event), durable=isinstance(event, CheckpointSaved | RunFinished))
+                yield event
 
 
 def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:
     """The loop itself."""
-    config, state = trainer.profile.train, trainer.state
     yield trainer.started()
+    yield from trainer.notices()
     yield from _due(trainer, stop)  # a run that was stopped before an evaluation makes up for it
-    while state.step < config.max_steps and stop.reason is None and not trainer.is_worn_out():
-        trainer.update()
+    while trainer.has_steps_left and stop.reason is None and not trainer.is_worn_out():
+        if trainer.has_diverged:
+            yield trainer.go_back()
+        elif not trainer.update():
+            yield from trainer.notices()
+            break
         yield from trainer.notices()
         yield from _due(trainer, stop)
-    if trainer.saved_step != state.step:
+    if trainer.saved_step != trainer.state.step:
         yield trainer.save(best=False)
     yield trainer.finished(_reason(trainer, stop))
 
@@ -92,10 +102,16 @@ def _due(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, Non
     evaluates = last or state.step % config.eval_interval == 0 or trainer.owes_evaluation
     if evaluates and state.evaluated_step < state.step and stop.reason is None:
         evaluated = trainer.evaluate()
-        best = evaluated.best
-        yield evaluated
+        if evaluated is not None:
+            best = evaluated.best
+            yield evaluated
     sampled = config.sample_interval and state.step % config.sample_interval == 0
     if sampled and state.sampled_step < state.step and stop.reason is None:
-        yield trainer.sample()
-    if best or (trainer.saved_step != state.step and (last or stop.reason or state.step % config.save_interval == 0)):
+        drawn = trainer.sample()
+        if drawn is not None:
+            yield drawn
+    # Weights that give no update just now may be broken; the first step that does is saved in place of theirs.
+    intervals = state.step // config.save_interval - trainer.saved_step // config.save_interval
+    saves = intervals > 0 and state.stuck_since is None
+    if best or (trainer.saved_step != state.step and (last or stop.reason or saves)):
         yield trainer.save(best=best)

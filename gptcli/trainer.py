@@ -11,89 +11,98 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from gptcli.batches import Batch, BatchStream
+from gptcli.batches import BatchStream
 from gptcli.building import build
-from gptcli.checkpoints import TrainState, owes_evaluation, point_best_at_latest, rng_tensors, save_checkpoint
-from gptcli.config import RunProfile
+from gptcli.checkpoints import (
+    TrainState,
+    checkpoint_folders,
+    owes_evaluation,
+    point_best_at,
+    rng_tensors,
+    save_checkpoint,
+    step_of,
+)
+from gptcli.config import RunProfile, TrainConfig
 from gptcli.device import Setup, choose_setup, detect, keep_freed_memory
 from gptcli.errors import GptcliError, RunError
 from gptcli.evaluate import evaluate
-from gptcli.events import CheckpointSaved, Evaluated, Notice, Reason, RunFinished, RunStarted, SampleDrawn, StepLogged
-from gptcli.model import GPT
+from gptcli.events import (
+    CheckpointSaved,
+    Evaluated,
+    Notice,
+    Reason,
+    RunFinished,
+    RunStarted,
+    SampleDrawn,
+    StepLogged,
+    WentBack,
+)
+from gptcli.metrics import base_val_loss
 from gptcli.optim import learning_rate
+from gptcli.pace import Clock
 from gptcli.plan import count_parameters, flops_per_token
-from gptcli.runs import RunDir, base_val_loss
+from gptcli.runs import RunDir
 from gptcli.sample import generate
 from gptcli.shards import TokenDataset
 from gptcli.tokenizer import byte_lengths
+from gptcli.updates import Updates, free_memory
 
-# float16 gradients are scaled so that small ones survive: halved on overflow, doubled after this many good steps.
-LOSS_SCALE_START = 65_536.0
-LOSS_SCALE_STEPS = 2000
+# So many steps in a row without a finite loss and gradient end the way that a run has taken.
+DIVERGED_STEPS = 10
 # Larger models may be short of memory on a CPU, and give back what they free.
 SMALL_PARAMETERS = 50_000_000
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class _StoppedError(Exception):
+    """A stop was asked for in the middle of what can be made up for."""
 
 
 class Trainer:
     """A run in the making: model, optimizer, data and state, and what can be done with them."""
 
-    def __init__(self, run: RunDir, device: str | None = None, profile: RunProfile | None = None) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        device: str | None = None,
+        profile: RunProfile | None = None,
+        *,
+        is_stopped: Callable[[], bool] = lambda: False,
+        before_save: Callable[[], None] = lambda: None,
+    ) -> None:
         self.run, self.profile = run, profile or run.profile()
+        self._is_stopped, self._before_save = is_stopped, before_save
         self.dataset, self.tokenizer = run.dataset(), run.tokenizer()
         self.setup = make_setup(self.profile, device)
         if self.setup.device.type == "cpu" and count_parameters(self.profile.model) <= SMALL_PARAMETERS:
             keep_freed_memory()
         self.started_at = time.perf_counter()
-        self.model, self.optimizer, saved = build(run, self.profile, self.setup)
-        self.state, self.saved_step = saved or TrainState(), saved.step if saved else -1
-        self.owes_evaluation = saved is not None and owes_evaluation(run, saved)
+        self._pending: list[str] = []
+        self._open()
         base = run.base()
         self.base: str | None = base["name"] if base else None
-        self.base_val_loss = base_val_loss(run) if base and self.state.evaluated_step >= 0 else None
-        self._fit_loss_scale()
-        self.batches = open_batches(self.profile, self.dataset, self.state)
-        self._pending: list[str] = []
-        self._loss = self._loss_function()
-        self._clock = _Clock()
+        self.base_val_loss = base_val_loss(run.metrics_path) if base and self.state.evaluated_step >= 0 else None
+        self._clock = Clock()
         self._lengths = byte_lengths(self.tokenizer)
-        self._grad_norm = 0.0
 
-    def _fit_loss_scale(self) -> None:
-        """Begin or drop the scale where the run begins, or goes on in another number format."""
-        if self.setup.dtype != torch.float16:
-            self.state.loss_scale, self.state.loss_scale_steps = 1.0, 0
-        elif self.state.loss_scale == 1.0:
-            self.state.loss_scale = LOSS_SCALE_START
+    def _open(self, *, before: int | None = None, parts: int = 1) -> None:
+        """Build what a run goes on with from its newest whole checkpoint, or from the beginning."""
+        self.model, optimizer, saved = build(self.run, self.profile, self.setup, self.say, before=before)
+        self.state, self.saved_step = saved or TrainState(), saved.step if saved else -1
+        self._follows = self.saved_step
+        self.owes_evaluation = saved is not None and owes_evaluation(self.run, saved)
+        self.updates = Updates(
+            *(self.model, optimizer, self.profile, self.setup, self.state, self.say),
+            is_stopped=self._is_stopped,
+            parts=parts,
+        )
+        self.batches = open_batches(self.profile, self.dataset, self.state)
 
-    def _loss_function(self) -> LossFunction:
-        """Return the loss, compiled if that is wanted and works here."""
-        eager = loss_function(self.model, self.setup)
-        if not self.setup.compile:
-            return eager
-        try:
-            compiled = loss_function(self.model, self.setup, compiled=True)
-            drops = self.profile.model.dropout > 0 or self.profile.finetune.lora_dropout > 0
-            last = self.profile.train.max_steps - 1
-            with torch.random.fork_rng(enabled=drops):
-                for windows in {self.profile.windows(self.state.step), self.profile.windows(last)}:
-                    tokens = np.zeros(windows, np.int64)
-                    compiled(*self._to_device(Batch(tokens, tokens))).backward()  # type: ignore[no-untyped-call]
-        except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and training can do without
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self._pending.append(f"torch.compile does not work here, so the run goes on without it ({reason}).")
-            compiled = eager
-        self.optimizer.zero_grad()
-        return compiled
+    def update(self) -> bool:
+        """Make one step: micro-batches without a single scored target leave weights and optimizer as they are.
 
-    def update(self) -> None:
-        """Make one step: the gradients of all its micro-batches, clipped, then the optimizer.
-
-        Micro-batches without a single scored target leave the weights and the optimizer as they are.
+        False where a stop was asked for and the step, which would take long, is left for the next time.
         """
         config, state = self.profile.train, self.state
         begin = time.perf_counter()
@@ -101,68 +110,63 @@ class Trainer:
             self.batches = open_batches(self.profile, self.dataset, state)
         micro_batches = [self.batches.next_batch() for _ in range(config.grad_accum_steps)]
         n_tokens = sum(int((batch.targets >= 0).sum()) for batch in micro_batches)
-        mean = self._backward(micro_batches, n_tokens) if n_tokens else math.nan
-        applied = self._apply_gradients() if n_tokens else True
-        self.optimizer.zero_grad()
+        mean = self.updates.update(micro_batches, n_tokens) if n_tokens else math.nan
+        if mean is None:
+            self.batches = open_batches(self.profile, self.dataset, state)
+            return False
         state.step += 1
         state.tokens_seen += n_tokens
         (state.epoch, state.index), state.block_size = self.batches.position, self.batches.block_size
         if math.isfinite(mean):
             state.loss_sum += mean * n_tokens
             state.loss_tokens += n_tokens
-        if not applied:
-            self._skip()
         self._clock.trained(n_tokens, time.perf_counter() - begin)
-
-    def _backward(self, micro_batches: list[Batch], n_tokens: int) -> float:
-        """Leave the gradients of the mean loss in the parameters; returns that loss."""
-        total = torch.zeros((), device=self.setup.device)
-        for batch in micro_batches:
-            loss = self._loss(*self._to_device(batch)) / n_tokens
-            (loss * self.state.loss_scale).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return float(total)
-
-    def _apply_gradients(self) -> bool:
-        """Clip and apply the gradients as the next update; non-finite ones change nothing and give False."""
-        state, gradients = self.state, [p.grad for p in self.model.parameters() if p.grad is not None]
-        if state.loss_scale != 1.0:
-            for gradient in gradients:
-                gradient.div_(state.loss_scale)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self._grad_norm = float(norm)
-        if not math.isfinite(self._grad_norm):
-            return False
-        if self.profile.train.grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.profile.train.grad_clip, norm)
-        self.optimizer.step(state.step, self.setup.dtype)
-        if self.setup.dtype == torch.float16:
-            state.loss_scale_steps += 1
-            if state.loss_scale_steps == LOSS_SCALE_STEPS:
-                state.loss_scale, state.loss_scale_steps = state.loss_scale * 2, 0
         return True
 
-    def _skip(self) -> None:
-        """Count a step whose loss or gradient was not finite; for float16 that is how the scale finds its place."""
-        state = self.state
-        if self.setup.dtype == torch.float16 and state.loss_scale > 1.0:
-            state.loss_scale, state.loss_scale_steps = state.loss_scale / 2, 0
-            return
-        state.skipped_steps += 1
-        if state.skipped_steps & (state.skipped_steps - 1):
-            return  # said at 1, 2, 4, 8 ...
-        self._pending.append(
-            f"Step {state.step} was left out: its loss or gradient was not finite ({state.skipped_steps} so far). "
-            "If this goes on, lower train.learning_rate."
-        )
+    @property
+    def has_steps_left(self) -> bool:
+        """Whether the last step is still to come."""
+        return self.state.step < self.profile.train.max_steps
 
-    def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        inputs, targets = (torch.from_numpy(part).to(self.setup.device, non_blocking=True) for part in batch)
-        return inputs, targets
+    @property
+    def done(self) -> dict[str, int]:
+        """Up to which step events in the metrics are made already, where that is not the step itself."""
+        state = self.state
+        # A line that says where the run went back to stays only once a later step was reached from there.
+        return {"evaluated": state.evaluated_step, "sample_drawn": state.sampled_step, "went_back": state.step - 1}
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether so many steps in a row were left out that going on is of no use."""
+        return self.state.skipped_in_row >= DIVERGED_STEPS
+
+    def go_back(self) -> WentBack:
+        """Return to the newest checkpoint whose weights gave finite losses, or to the beginning, with half the rates.
+
+        ``RunError`` that says what to change where that was done before, or there is nothing to go back to.
+        """
+        state, config, parts = self.state, self.profile.train, self.updates.parts
+        assert state.stuck_since is not None, "a run that has diverged is stuck"
+        if not state.stuck_since:
+            raise _never_finite(self.run, self.setup)
+        kept = any(step_of(path) < state.stuck_since for path in checkpoint_folders(self.run))
+        if self.updates.rate_factor < 1 or (self.base is not None and not kept):
+            raise _diverged(self.run, self.profile, state.step)
+        del self.model, self.updates  # no device has to hold two of them
+        free_memory(self.setup.device)
+        self._open(before=state.stuck_since, parts=parts)
+        self.state.lowered_rates = [config.learning_rate, config.muon_learning_rate]
+        self.state.skipped_steps, self.state.skipped_in_row = state.skipped_steps, 0
+        return WentBack(self.state.step, state.step, self.updates.rate_factor)
+
+    def say(self, text: str) -> None:
+        """Put a notice among the events."""
+        self._pending.append(text)
 
     def notices(self) -> Iterator[Notice]:
         """Give out what came up during the last update."""
-        pending, self._pending = self._pending, []
+        pending = list(self._pending)
+        self._pending.clear()
         yield from (Notice(self.state.step, text) for text in pending)
 
     def report(self) -> StepLogged:
@@ -178,8 +182,8 @@ class Trainer:
             tokens_seen=state.tokens_seen,
             epoch=self.batches.epochs,
             train_loss=loss,
-            learning_rate=learning_rate(state.step - 1, config),
-            grad_norm=self._grad_norm,
+            learning_rate=learning_rate(state.step - 1, config) * self.updates.rate_factor,
+            grad_norm=self.updates.grad_norm,
             tokens_per_second=rate,
             mfu=rate * flops_per_token(self.profile.model) / peak if peak else None,
             skipped_steps=state.skipped_steps,
@@ -187,11 +191,19 @@ class Trainer:
             remaining=self._remaining(),
         )
 
-    def evaluate(self) -> Evaluated:
-        """Score the val split and remember the best; a base without a finite val_loss is a ``RunError``."""
-        state, config = self.state, self.profile.train
-        with self._clock.evaluating():
-            result = evaluate(self.model, self.dataset.val, self._lengths, self.setup, limit=config.eval_tokens)
+    def evaluate(self) -> Evaluated | None:
+        """Score the val split and remember the best; None where a stop was asked for meanwhile.
+
+        A base without a finite val_loss is a ``RunError``.
+        """
+        state, limit = self.state, self.profile.train.eval_tokens
+        try:
+            with self._clock.evaluating():
+                result = evaluate(
+                    self.model, self.dataset.val, self._lengths, self.setup, limit=limit, before_batch=self._give_up
+                )
+        except _StoppedError:
+            return None
         if self.base is not None and state.step == 0 and not math.isfinite(result.val_loss):
             raise _broken_base(self.run, self.base, result.val_loss, self.setup)
         best = math.isfinite(result.val_loss) and (state.best_val_loss is None or result.val_loss < state.best_val_loss)
@@ -216,29 +228,43 @@ class Trainer:
             remaining=self._remaining(),
         )
 
-    def sample(self) -> SampleDrawn | Notice:
-        """Let the model write as it is now; its draws do not touch the random state, and a failure ends no run."""
-        config = self.profile.sample.model_copy(update={"num_samples": 1})
-        self.state.sampled_step = self.state.step
+    def _give_up(self) -> None:
+        if self._is_stopped():
+            raise _StoppedError
+
+    def sample(self) -> SampleDrawn | Notice | None:
+        """Let the model write as it is now; None where a stop was asked for meanwhile.
+
+        Its draws do not touch the random state, and a failure ends no run.
+        """
+        config, text = self.profile.sample.model_copy(update={"num_samples": 1}), ""
         # Matrices in bfloat16 meet a float32 residual stream: only autocast lets them multiply.
         wide = all(p.dtype == torch.float32 for p in self.model.parameters())
         try:
             with contextlib.nullcontext() if wide else self.setup.autocast():
-                pieces = generate(self.model, self.tokenizer, config.prompt, config)
-                text = "".join(piece.text for piece in pieces)
+                for piece in generate(self.model, self.tokenizer, config.prompt, config):
+                    self._give_up()
+                    text += piece.text
+        except _StoppedError:
+            return None
         except GptcliError as error:
+            self.state.sampled_step = self.state.step
             return Notice(self.state.step, f"No sample could be drawn: {error.message}")
+        self.state.sampled_step = self.state.step
         return SampleDrawn(self.state.step, config.prompt, text)
 
     def save(self, *, best: bool) -> CheckpointSaved:
         """Write a checkpoint of this moment; where there is one it is never written anew, only found to be the best."""
-        keep = self.profile.train.keep_checkpoints
+        self._before_save()
+        # While no update is applied, the weights may be broken, and any older checkpoint the one to go back to.
+        keep = self.profile.train.keep_checkpoints if self.state.stuck_since is None else None
         if self.saved_step == self.state.step:
-            return CheckpointSaved(self.state.step, str(point_best_at_latest(self.run, keep)), best)
-        tensors = {**self.optimizer.state_tensors(), **rng_tensors(self.setup.device)}
+            return CheckpointSaved(self.state.step, str(point_best_at(self.run, self.saved_step, keep)), best)
+        tensors = {**self.updates.optimizer.state_tensors(), **rng_tensors(self.setup.device)}
         trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
-        path = save_checkpoint(self.run, trained, tensors, self.state, best=best, keep=keep)
+        path = save_checkpoint(self.run, trained, tensors, self.state, best=best, keep=keep, follows=self._follows)
         self.saved_step = self.state.step
+        self._follows = self.saved_step
         return CheckpointSaved(self.state.step, str(path), best)
 
     def is_worn_out(self) -> bool:
@@ -313,42 +339,31 @@ class Trainer:
         return self._clock.remaining(config.max_steps - step, evaluations)
 
 
-class _Clock:
-    """Seconds spent training and evaluating; the pace is that of training alone."""
-
-    def __init__(self) -> None:
-        self._steps = self._tokens = 0
-        self._seconds = self._evaluation = 0.0
-        self._recent: list[tuple[int, float]] = []
-
-    def trained(self, n_tokens: int, seconds: float) -> None:
-        """Count one step; the first one warms caches up (or compiles) and is left out of the pace."""
-        self._steps += 1
-        if self._steps > 1:
-            self._recent = [*self._recent[-63:], (n_tokens, seconds)]
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Time one evaluation."""
-        begin = time.perf_counter()
-        yield
-        self._evaluation = time.perf_counter() - begin
-
-    def tokens_per_second(self) -> float:
-        """The pace of the last 64 steps."""
-        seconds = sum(seconds for _, seconds in self._recent)
-        return sum(n for n, _ in self._recent) / seconds if seconds else 0.0
-
-    def remaining(self, steps: int, evaluations: int) -> float:
-        """Seconds that ``steps`` and ``evaluations`` more will take at this pace."""
-        per_step = sum(seconds for _, seconds in self._recent) / len(self._recent) if self._recent else 0.0
-        return steps * per_step + evaluations * self._evaluation
-
-
 def make_setup(profile: RunProfile, device: str | None = None) -> Setup:
     """Choose where the profile is trained here; ``device`` overrules it."""
     config = profile.train if device is None else profile.train.model_copy(update={"device": device})
     return choose_setup(config, detect())
+
+
+def _diverged(run: RunDir, profile: RunProfile, step: int) -> RunError:
+    config = profile.train
+    # Whoever was far off is helped by what is usual, and not by a quarter.
+    lower = f"--set learning_rate={min(config.learning_rate / 4, TrainConfig().learning_rate):g}"
+    if config.optimizer == "muon":
+        lower += f" --set muon_learning_rate={config.muon_learning_rate / 4:g}"
+    return RunError(
+        f"The run {run.name!r} has diverged again: up to step {step}, {DIVERGED_STEPS} losses or gradients in a row "
+        "were not finite, although it went back once and went on with half the learning rate.",
+        f"Its checkpoints are as good as they were. Go on more slowly: gptcli train --resume --run {run.name} {lower}",
+    )
+
+
+def _never_finite(run: RunDir, setup: Setup) -> RunError:
+    wider = "" if setup.dtype == torch.float32 else "Its numbers may be too large for the format: --set dtype=float32. "
+    return RunError(
+        f"The run {run.name!r} has not had one finite loss or gradient in {DIVERGED_STEPS} steps.",
+        f"{wider}No rate has any part in that: look at the text, or make the model smaller.",
+    )
 
 
 def _broken_base(run: RunDir, base: str, val_loss: float, setup: Setup) -> RunError:
@@ -376,15 +391,3 @@ def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState) 
         index=state.index,
     )
     return stream.recut(block_size, rows) if before < block_size else stream
-
-
-def loss_function(model: GPT, setup: Setup, *, compiled: bool = False) -> LossFunction:
-    """Return the summed loss of a batch as a function of its inputs and targets."""
-    forward = torch.compile(model) if compiled else model
-
-    def loss(inputs: Tensor, targets: Tensor) -> Tensor:
-        with setup.autocast():
-            value: Tensor = forward(inputs, targets, reduction="sum")
-        return value
-
-    return loss

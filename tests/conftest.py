@@ -117,6 +117,18 @@ def finetune_profile() -> Callable[..., RunProfile]:
 
 
 @pytest.fixture
+def new_run(tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile) -> Callable[..., RunDir]:
+    """Create a run of the tiny profile with some values changed."""
+    from gptcli.runs import create_run
+
+    def make(name: str, *overrides: str) -> RunDir:
+        profile = build_profile(tiny_profile.model_dump(mode="json"), overrides)
+        return create_run(profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs", name=name)
+
+    return make
+
+
+@pytest.fixture
 def new_finetune(
     tmp_path: Path,
     tiny_dataset: TokenDataset,

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptcli.checkpoints import FILES, latest_checkpoint, load_checkpoint, load_frozen, load_model
+from gptcli.checkpoints import FILES, load_checkpoint, load_frozen, pointed
 from gptcli.config import RunProfile
 from gptcli.errors import FormatError, RunError
 from gptcli.events import Notice, RunFinished, SampleDrawn, TrainEvent
 from gptcli.model import GPT
 from gptcli.profiles import build_profile
+from gptcli.restore import load_model
 from gptcli.runs import RunDir
 from gptcli.train import train
 from gptcli.trainer import Trainer
@@ -33,7 +34,7 @@ def test_checkpoints_hold_the_adapters_alone(new_finetune: Create) -> None:
     run = new_finetune("r", *LORA, "optimizer=adamw")
     frozen = (run.base_path / "model.safetensors").read_bytes()
     finish(run)
-    path = latest_checkpoint(run)
+    path = pointed(run, "latest")
     assert path is not None
     checkpoint = load_checkpoint(path)
     assert all("lora_" in name for name in (*checkpoint.model, *checkpoint.optimizer) if "rng" not in name)
@@ -132,12 +133,12 @@ def test_a_checkpoint_that_is_pruned_while_it_is_open_does_no_harm(new_finetune:
     run = new_finetune("r", *LORA, "optimizer=adamw")
     finish(run)
     trainer = Trainer(run)
-    path = latest_checkpoint(run)
+    path = pointed(run, "latest")
     assert path is not None
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    state = {name: tensor.clone() for name, tensor in trainer.optimizer.state_tensors().items()}
+    state = {name: tensor.clone() for name, tensor in trainer.updates.optimizer.state_tensors().items()}
     assert len(state) == 3 * 16
     for name in FILES:
         (path / name).write_bytes(b"\0" * (path / name).stat().st_size)
     assert all(torch.equal(p, before[name]) for name, p in trainer.model.named_parameters())
-    assert all(torch.equal(tensor, state[name]) for name, tensor in trainer.optimizer.state_tensors().items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in trainer.updates.optimizer.state_tensors().items())

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,17 @@ from gptcli.checkpoints import (
     FILES,
     TrainState,
     checkpoint_path,
-    latest_checkpoint,
     load_checkpoint,
-    load_model,
+    load_state,
     load_weights,
-    readable_checkpoint,
-    run_weights,
+    pointed,
     save_checkpoint,
 )
 from gptcli.config import ModelConfig, RunProfile
 from gptcli.errors import FormatError, RunError
+from gptcli.files import write_json
 from gptcli.model import GPT
+from gptcli.restore import load_model
 from gptcli.runs import RunDir, create_run
 from gptcli.shards import TokenDataset
 from gptcli.train import train
@@ -68,7 +69,7 @@ def test_equal_states_are_equal_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 def test_any_flipped_byte_is_noticed_and_the_file_named(trained: RunDir, name: str) -> None:
-    path = latest_checkpoint(trained)
+    path = pointed(trained, "latest")
     assert path is not None
     content = bytearray((path / name).read_bytes())
     content[len(content) // 2] ^= 0x04
@@ -95,7 +96,7 @@ def test_a_missing_file_and_a_missing_checkpoint_are_named(trained: RunDir, tmp_
 def test_a_pointer_never_leads_out_of_the_run(trained: RunDir) -> None:
     (trained.checkpoints_path / "latest").write_text("../../elsewhere\n")
     with pytest.raises(FormatError, match="not a checkpoint of this run"):
-        latest_checkpoint(trained)
+        pointed(trained, "latest")
 
 
 def test_an_unknown_version_of_the_state_is_refused(trained: RunDir) -> None:
@@ -103,13 +104,13 @@ def test_an_unknown_version_of_the_state_is_refused(trained: RunDir) -> None:
 
     path = checkpoint_path(trained, "latest")
     state = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps({**state, "format_version": 99}))
+    (path / "state.json").write_text(json.dumps({**state, "checksum": None, "format_version": 99}))
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["state.json"] = {
         "bytes": (path / "state.json").stat().st_size,
         "sha256": sha256_file(path / "state.json"),
     }
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "manifest.json").write_text(json.dumps({**manifest, "checksum": None}))
     with pytest.raises(FormatError, match="format_version 99"):
         load_checkpoint(path)
 
@@ -124,10 +125,55 @@ def test_only_latest_best_and_those_asked_for_are_kept(tmp_path: Path) -> None:
 
 def test_what_killed_saves_left_is_cleared_away_and_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
     run, model = RunDir(tmp_path / "run"), GPT(MODEL)
-    (run.checkpoints_path / ".step_000001.x.tmp").mkdir(parents=True)
+    for name in (".step_000001.abcdefg1.tmp", ".step_000001.abcdefg1.old", ".git", "step_000001-mine"):
+        (run.checkpoints_path / name).mkdir(parents=True)
+    (run.checkpoints_path / ".latest.abcdefg1.tmp").touch()
+    (run.checkpoints_path / ".notes").touch()
     for step in (999_999, 1_000_000, 1_000_001):
         save_checkpoint(run, model.state_dict(), {}, TrainState(step=step), best=False, keep=1)
-    assert sorted(p.name for p in run.checkpoints_path.iterdir()) == ["latest", "step_1000000", "step_1000001"]
+    others = [".git", ".notes", "latest", "step_000001-mine"]
+    assert sorted(p.name for p in run.checkpoints_path.iterdir()) == [*others, "step_1000000", "step_1000001"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions")
+def test_a_checkpoint_can_be_read_by_whoever_may_read_the_run(tmp_path: Path) -> None:
+    path = save_checkpoint(RunDir(tmp_path), GPT(MODEL).state_dict(), {}, TrainState(step=1), best=False, keep=0)
+    (tmp_path / "plain").touch()
+    usual = stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {usual}
+
+
+def test_checkpoints_of_a_way_that_was_left_are_pruned_before_older_ones(tmp_path: Path) -> None:
+    run, model = RunDir(tmp_path / "run"), GPT(MODEL)
+    for step in (2, 4, 6, 8):
+        save_checkpoint(run, model.state_dict(), {}, TrainState(step=step), best=False, keep=9)
+    save_checkpoint(run, model.state_dict(), {}, TrainState(step=7), best=False, keep=1, follows=4)
+    assert sorted(p.name for p in run.checkpoints_path.glob("step_*")) == ["step_000004", "step_000007"]
+
+
+@pytest.mark.parametrize("old", [".step_000009.abcdefg1.old", ".step_x.old"])
+def test_no_link_lets_a_run_take_the_checkpoints_of_another(tmp_path: Path, old: str) -> None:
+    victim, run, model = RunDir(tmp_path / "victim"), RunDir(tmp_path / "run"), GPT(MODEL)
+    save_checkpoint(victim, model.state_dict(), {}, TrainState(step=9), best=False, keep=9)
+    run.checkpoints_path.mkdir(parents=True)
+    (run.checkpoints_path / old).symlink_to(victim.checkpoints_path, target_is_directory=True)
+    (run.checkpoints_path / "step_000003").symlink_to(victim.checkpoints_path / "step_000009")
+    save_checkpoint(run, model.state_dict(), {}, TrainState(step=10), best=False, keep=0)
+    assert sorted(p.name for p in victim.checkpoints_path.iterdir()) == ["latest", "step_000009"]
+    load_checkpoint(victim.checkpoints_path / "step_000009")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("step", "3"), ("step", 4), ("epoch", -1), ("loss_sum", "x"), ("best_val_loss", []), ("lowered_rates", [1, "x"])],
+)
+def test_a_state_that_cannot_be_is_named(tmp_path: Path, key: str, value: object) -> None:
+    run, model = RunDir(tmp_path / "run"), GPT(MODEL)
+    path = save_checkpoint(run, model.state_dict(), {}, TrainState(step=3), best=False, keep=0)
+    state = json.loads((path / "state.json").read_text("utf-8"))
+    write_json(path / "state.json", {**state, key: value})
+    with pytest.raises(FormatError, match=r"state\.json: the state of a checkpoint is"):
+        load_state(path)
 
 
 def test_the_best_model_is_loaded_ready_to_write(trained: RunDir) -> None:
@@ -145,82 +191,3 @@ def test_weights_of_another_model_are_listed(tmp_path: Path) -> None:
         load_weights(GPT(MODEL), tensors, "x.safetensors")
     for fragment in ("missing norm.weight", "unexpected more.weight", "wte.weight is (3, 3), the model has (30, 16)"):
         assert fragment in caught.value.message
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0x04
-    file.write_bytes(content)
-
-
-def save_filled(run: RunDir, step: int, *, best: bool = True, keep: int = 9) -> Path:
-    """Save a checkpoint whose every weight is the step's number."""
-    tensors = {name: torch.full_like(tensor, step) for name, tensor in GPT(MODEL).state_dict().items()}
-    return save_checkpoint(run, tensors, {}, TrainState(step=step), best=best, keep=keep)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
-@pytest.mark.parametrize("gone", [False, True], ids=["damaged", "missing"])
-def test_in_place_of_a_damaged_checkpoint_the_newest_whole_one_is_read_and_said(
-    tmp_path: Path, name: str, gone: bool
-) -> None:
-    run, notices = RunDir(tmp_path / "run"), list[str]()
-    for step in (1, 2, 3, 4, 5):
-        path = save_filled(run, step, best=step == 3)
-        if step in (3, 5):
-            (path / name).unlink() if gone else flip(path / name)
-    found = readable_checkpoint(run, "best", notices.append)
-    assert (found.state.step, float(found.model["wte.weight"][0, 0])) == (4, 4)
-    assert len(notices) == 1
-    assert str(Path("step_000003") / name) in notices[0]
-    assert "The checkpoint of step 4 takes its place." in notices[0]
-    with pytest.raises(FormatError, match="step_000003"):
-        readable_checkpoint(run, "best")
-    with pytest.raises(FormatError, match="step_000003"):
-        run_weights(run, "best")
-
-
-def test_a_whole_checkpoint_is_read_without_a_word_whatever_lies_beside_it(tmp_path: Path) -> None:
-    run, notices = RunDir(tmp_path / "run"), list[str]()
-    for step in (1, 2, 3):
-        flip(save_filled(run, step, best=step == 1) / "optimizer.safetensors")
-    flip(run.checkpoints_path / "step_000003" / "model.safetensors")
-    assert readable_checkpoint(run, "best", notices.append).state.step == 1
-    assert not notices
-
-
-def test_a_pointer_to_nothing_is_named_and_the_newest_whole_checkpoint_read(tmp_path: Path) -> None:
-    run, notices = RunDir(tmp_path / "run"), list[str]()
-    for step in (1, 2):
-        save_filled(run, step)
-    (run.checkpoints_path / "best").write_text("step_000007\n")
-    assert readable_checkpoint(run, "best", notices.append).state.step == 2
-    assert "it points at 'step_000007'" in notices[0]
-    with pytest.raises(FormatError, match="it points at 'step_000007'"):
-        readable_checkpoint(run, "best")
-
-
-def test_without_any_whole_checkpoint_the_first_problem_is_told_with_what_is_left_to_do(trained: RunDir) -> None:
-    for path in trained.checkpoints_path.glob("step_*"):
-        flip(path / "model.safetensors")
-    best = checkpoint_path(trained, "best").name
-    with pytest.raises(FormatError, match=f"{best}.*damaged") as caught:
-        readable_checkpoint(trained, "best", lambda _: None)
-    assert caught.value.hint.endswith("gptcli train tiny")
-    with pytest.raises(RunError, match="has no checkpoint yet"):
-        readable_checkpoint(RunDir(trained.path.parent / "none"), "best", lambda _: None)
-
-
-def test_checkpoints_are_read_while_training_writes_and_prunes_them(tmp_path: Path) -> None:
-    run, notices = RunDir(tmp_path / "run"), list[str]()
-    save_filled(run, 1)
-    writer = threading.Thread(target=lambda: [save_filled(run, step, keep=0) for step in range(2, 60)])
-    writer.start()
-    seen = []
-    while writer.is_alive():
-        found = readable_checkpoint(run, "best", notices.append)
-        assert all((tensor == found.state.step).all() for tensor in found.model.values())
-        seen.append(found.state.step)
-    assert seen == sorted(seen)
-    assert len(set(seen)) > 5
-    assert not notices

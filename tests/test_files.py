@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from gptcli.errors import FormatError
-from gptcli.files import atomic_folder, atomic_write, read_json, scratch_folder, sha256_file, write_json
+from gptcli.files import (
+    atomic_folder,
+    atomic_write,
+    read_json,
+    refuse_links_out,
+    scratch_folder,
+    sha256_file,
+    write_json,
+)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -154,3 +163,43 @@ def test_what_a_killed_process_left_goes_before_the_next_try_and_what_a_live_one
             (folder / "one").write_bytes(b"1")
         assert live.is_dir()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".run.backup.tmp", "run"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_a_number_that_json_does_not_have_is_damage(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(f'{{"format_version": 1, "loss": {number}, "checksum": "0123456789abcdef"}}')
+    with pytest.raises(FormatError, match=r"x\.json: a thing is damaged: it is not valid JSON"):
+        read_json(path, format_version=1, what="a thing")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_what_may_have_no_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("zero", "pipe"):
+        with pytest.raises(FormatError, match=f"{name}: a thing is not a regular file"):
+            read_json(tmp_path / name, format_version=1, what="a thing")
+
+
+def test_a_json_file_changed_by_hand_is_read_once_its_checksum_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"format_version": 1, "name": "a"})
+    path.write_text(path.read_text().replace('"a"', '"b"'))
+    with pytest.raises(FormatError, match="not that of its checksum") as caught:
+        read_json(path, format_version=1, what="a thing")
+    assert '"checksum": null' in caught.value.hint
+    path.write_text(re.sub('"checksum": ".*"', '"checksum": null', path.read_text()))
+    assert read_json(path, format_version=1, what="a thing")["name"] == "b"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_a_link_that_leads_out_of_a_folder_is_refused_and_one_inside_is_not(tmp_path: Path) -> None:
+    folder, place = tmp_path / "sent", tmp_path / "mine"
+    (folder / "there").mkdir(parents=True)
+    place.mkdir()
+    (folder / "inside").symlink_to(folder / "there")
+    (folder / "out").symlink_to(place)
+    refuse_links_out(folder, "inside", "there", "nothing")
+    with pytest.raises(FormatError, match=r"out: this is a symbolic link that leads out of .*sent"):
+        refuse_links_out(folder, "inside", "out")

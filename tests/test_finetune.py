@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from gptcli.bases.base import Base, build_model
-from gptcli.checkpoints import latest_checkpoint, load_checkpoint, run_weights
+from gptcli.checkpoints import load_checkpoint, pointed
 from gptcli.config import RunProfile
 from gptcli.device import Setup, detect
 from gptcli.errors import CorpusError, DeviceError, ProfileError, RunError
 from gptcli.evaluate import evaluate
-from gptcli.events import CheckpointSaved, Evaluated, Notice, RunFinished, RunStarted, StepLogged, TrainEvent
+from gptcli.events import CheckpointSaved, Evaluated, Notice, RunFinished, RunStarted, StepLogged
 from gptcli.files import sha256_file, write_json
 from gptcli.finetune import choose_frozen_dtype, create_finetune, settle_profile
+from gptcli.metrics import base_val_loss
 from gptcli.profiles import build_profile
-from gptcli.runs import RunDir, base_val_loss
+from gptcli.restore import run_weights
+from gptcli.runs import RunDir
 from gptcli.shards import TokenDataset
 from gptcli.tokenizer import CharTokenizer, byte_lengths
-from gptcli.train import StopRequest, train
 from gptcli.trainer import Trainer
+from tests.training import checkpoint_bytes, finish, interrupt, metrics
 
-TIMING = {"tokens_per_second", "elapsed", "remaining"}
 LORA = ("lora_rank=2", "lora_dropout=0.2")
 Create = Callable[..., RunDir]
 MakeBase = Callable[..., Base]
 MakeProfile = Callable[..., RunProfile]
-
-
-def finish(run: RunDir, profile: RunProfile | None = None) -> list[TrainEvent]:
-    with contextlib.closing(train(run, profile=profile)) as events:
-        return list(events)
-
-
-def interrupt(run: RunDir, step: int) -> list[TrainEvent]:
-    stop, seen = StopRequest(), []
-    with contextlib.closing(train(run, stop=stop)) as events:
-        for event in events:
-            seen.append(event)
-            if isinstance(event, StepLogged | RunStarted) and event.step >= step:
-                stop.reason = "interrupted"
-    return seen
-
-
-def checkpoint_bytes(run: RunDir) -> dict[str, bytes]:
-    path = latest_checkpoint(run)
-    assert path is not None
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir())} | {"step": path.name.encode()}
-
-
-def metrics(run: RunDir) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in run.metrics_path.read_text("utf-8").splitlines()]
-    kept = [line for line in lines if line["event"] not in ("run_started", "run_finished", "checkpoint_saved")]
-    return [{key: value for key, value in line.items() if key not in TIMING} for line in kept]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "modern"])
@@ -110,7 +82,7 @@ def test_the_first_row_is_the_base_before_any_training(
     assert first.val_loss == direct.val_loss
     last = events[-1]
     assert isinstance(last, RunFinished)
-    assert last.base_val_loss == first.val_loss == base_val_loss(run)
+    assert last.base_val_loss == first.val_loss == base_val_loss(run.metrics_path)
     assert last.best_val_loss is not None
     assert last.best_val_loss < first.val_loss - 0.02, "it learns"
 
@@ -125,7 +97,7 @@ def test_a_resumed_run_still_knows_what_it_began_from(new_finetune: Create) -> N
     interrupt(run, 6)
     last = finish(run)[-1]
     assert isinstance(last, RunFinished)
-    assert last.base_val_loss == base_val_loss(run) is not None
+    assert last.base_val_loss == base_val_loss(run.metrics_path) is not None
 
 
 def test_a_shorter_block_size_keeps_the_first_positions(new_finetune: Create, make_base: MakeBase) -> None:
@@ -274,7 +246,7 @@ def test_a_run_that_no_longer_gets_better_ends_early_and_can_go_on(new_finetune:
     last = events[-1]
     assert isinstance(last, RunFinished)
     assert (last.reason, last.step, last.best_step) == ("stopped_early", 8, 0)
-    assert latest_checkpoint(run) == run.checkpoints_path / "step_000008"
+    assert pointed(run, "latest") == run.checkpoints_path / "step_000008"
     again = finish(run)
     assert [type(event) for event in again] == [RunStarted, RunFinished]
     assert isinstance(again[0], RunStarted)
@@ -300,7 +272,7 @@ def test_patience_counts_evaluations_whatever_lies_between_them(new_finetune: Cr
 def test_a_state_of_before_patience_was_counted_is_read(new_finetune: Create) -> None:
     run = new_finetune("r")
     finish(run)
-    path = latest_checkpoint(run)
+    path = pointed(run, "latest")
     assert path is not None
     whole = load_checkpoint(path).state
     value = json.loads((path / "state.json").read_bytes())

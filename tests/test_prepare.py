@@ -22,7 +22,7 @@ from gptcli.config import DataConfig
 from gptcli.copies.index import NgramsFile, parse_ngrams
 from gptcli.copies.words import find_words
 from gptcli.documents import Document, document, document_parts, read_documents, write_documents
-from gptcli.errors import CorpusError, TokenizerError
+from gptcli.errors import CorpusError, FormatError, TokenizerError
 from gptcli.fetch.fetching import fetch
 from gptcli.fetch.options import FetchOptions
 from gptcli.files import write_json
@@ -221,10 +221,28 @@ def test_tokenizers_lie_side_by_side_and_the_newest_is_what_auto_means(corpora_d
     assert prepare("docs", DataConfig(), corpora_dir=corpora_dir).manifest.tokenizer == "bpe:512"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege")
+@pytest.mark.parametrize("link", ["tokens", "tokens/char"])
+def test_tokens_are_not_written_through_a_link_that_leads_out_of_the_corpus(
+    corpora_dir: Path, tmp_path: Path, link: str
+) -> None:
+    corpus, victim = make_corpus(corpora_dir, "linked", texts_of(3)), tmp_path / "victim"
+    (victim / "char").mkdir(parents=True)
+    (victim / "char" / "mine.txt").write_text("mine")
+    place = corpus / link
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(victim if link == "tokens" else victim / "char")
+    with pytest.raises(FormatError, match=f"{link}: this is a symbolic link that leads out of"):
+        prepare("linked", CHAR, corpora_dir=corpora_dir)
+    assert [path.relative_to(victim).as_posix() for path in victim.rglob("*")] == ["char", "char/mine.txt"]
+
+
 def test_auto_takes_what_the_recipe_asks_for(corpora_dir: Path) -> None:
     folder = make_corpus(corpora_dir, "docs", texts_of(20))
     source = json.loads((folder / "source.json").read_text("utf-8"))
-    (folder / "source.json").write_text(json.dumps({**source, "tokenizer": "char", "split_at": 0.8}), "utf-8")
+    (folder / "source.json").write_text(
+        json.dumps({**source, "checksum": None, "tokenizer": "char", "split_at": 0.8}), "utf-8"
+    )
     result = prepare("docs", DataConfig(), corpora_dir=corpora_dir)
     assert (result.manifest.tokenizer, result.manifest.split_at) == ("char", 0.8)
     assert result.tokenizer_reason == "the recipe of the corpus asks for it"

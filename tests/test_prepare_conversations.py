@@ -88,7 +88,7 @@ def test_an_ordinary_corpus_has_no_masks_and_an_old_manifest_is_used_as_it_is(co
     assert set(json.loads((result.folder / "manifest.json").read_text("utf-8"))) == {
         *("format_version", "corpus", "corpus_sha256", "licence", "tokenizer", "fingerprint", "vocab_size", "dtype"),
         *("split", "split_reason", "val_fraction", "split_at", "duplicates_removed", "created_at", "train", "val"),
-        "ngrams",
+        *("ngrams", "checksum"),
     }
     assert result.manifest.chat is None
     assert prepare("text", CHAR, corpora_dir=corpora_dir).reused

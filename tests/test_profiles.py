@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcli.config import RunProfile
@@ -188,3 +189,30 @@ def test_a_file_that_was_changed_is_read_anew(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ProfileError, match="mistake"):
             load_profile(path)
+
+
+@pytest.mark.parametrize("key", ["max_steps", "batch_size", "grad_accum_steps", "learning_rate"])
+def test_a_number_beyond_all_measure_is_a_mistake(key: str) -> None:
+    with pytest.raises(ProfileError, match=key):
+        build_profile({}, [f"{key}=1{'0' * 400}"])
+
+
+YAML = (
+    *("model", "train", "n_layer", "stop", "seed", ": ", ":", "\n", "  ", "- ", "[", "]", "{", "}", ",", "'", '"', "1"),
+    *("1e400", ".nan", ".inf", "9" * 30, "!!python/object:os.system", "&a", "*a", "<<", "|", "#", "---", "null"),
+    *("1_000", "0x10", "-1", "?", "%", "\t", "\x00", "\u202e", "2020-01-01", "12:30:45", "[" * 300, "a: " * 300),
+)
+
+
+@settings(deadline=None)
+@given(st.one_of(st.lists(st.sampled_from(YAML), max_size=25).map(lambda words: "".join(words).encode()), st.binary()))
+def test_any_file_is_a_profile_or_a_mistake_that_names_it(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "any.yaml"
+        path.write_bytes(content)
+        try:
+            profile, said = load_profile(path), ""
+        except ProfileError as error:
+            profile, said = RunProfile(), str(error)
+    assert not said or "any.yaml" in said
+    assert build_profile(load_yaml(dump_profile(profile))[0]) == profile

@@ -14,17 +14,17 @@ from gptcli.chat_template import ChatTemplate
 from gptcli.config import DataConfig, RunProfile
 from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
 from gptcli.fetch.fetching import fetch
+from gptcli.metrics import base_val_loss, read_events, truncate_metrics, write_event
 from gptcli.prepare import prepare
-from gptcli.profiles import build_profile
+from gptcli.profiles import build_profile, load_profile
 from gptcli.runs import (
     RunDir,
-    base_val_loss,
+    begin_command,
     change_run,
     check_run_name,
     create_run,
     find_run,
     run_names,
-    truncate_metrics,
 )
 from gptcli.shards import TokenDataset, open_dataset
 from gptcli.tokenizer import char_tokenizer, save_tokenizer
@@ -133,7 +133,7 @@ def test_tokens_that_are_gone_or_changed_are_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     value = json.loads(run.dataset_path.read_text())
-    run.dataset_path.write_text(json.dumps({**value, "folder": str(tmp_path / "gone" / "char")}))
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None, "folder": str(tmp_path / "gone" / "char")}))
     with pytest.raises(CorpusError, match="are gone") as caught:
         run.dataset()
     assert "gptcli prepare tiny --tokenizer char --split-at 0.9" in caught.value.hint
@@ -142,16 +142,82 @@ def test_tokens_that_are_gone_or_changed_are_named(
         "the corpora folder of the working directory is looked at too"
     )
     manifest = {**value["manifest"], "corpus_sha256": "0" * 64}
-    run.dataset_path.write_text(json.dumps({**value, "manifest": manifest}))
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None, "manifest": manifest}))
     with pytest.raises(CorpusError, match="are not those the run 'r' began with"):
         run.dataset()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_commands_quote_what_the_files_of_a_run_say(given: bool, run: RunDir, tmp_path: Path) -> None:
+    moved = RunDir(run.path.rename(tmp_path / "my $(run)"))
+    value = json.loads(moved.dataset_path.read_text())
+    manifest = {**value["manifest"], "corpus": "book; touch x", "given_tokenizer": given}
+    value |= {"checksum": None, "folder": str(tmp_path / "gone" / "char"), "manifest": manifest}
+    moved.dataset_path.write_text(json.dumps(value))
+    with pytest.raises(CorpusError, match="are gone") as caught:
+        moved.dataset()
+    assert "--name 'book; touch x')" in caught.value.hint
+    assert "gptcli eval 'my $(run)' --text" in caught.value.hint
+    how = "--run 'my $(run)'" if given else "--tokenizer char --split-at 0.9"
+    assert f"gptcli prepare 'book; touch x' {how}" in caught.value.hint
+
+
+def test_the_command_that_begins_a_run_again_is_quoted() -> None:
+    profile = build_profile({"data": {"corpus": "book; touch x"}})
+    assert begin_command(profile) == "gptcli train 'book; touch x'"
+    tuned = build_profile({"data": {"corpus": "book; touch x"}, "finetune": {"base": "b | sh"}})
+    assert begin_command(tuned) == "gptcli finetune 'book; touch x' --from 'b | sh'"
+    assert begin_command(build_profile({})) == "gptcli train CORPUS"
+
+
+@pytest.mark.parametrize("corpus", ["../../../../etc", "/etc", "a/b"])
+def test_a_run_looks_for_its_corpus_inside_of_the_corpora_alone(corpus: str, run: RunDir) -> None:
+    value = json.loads(run.dataset_path.read_text())
+    value |= {"checksum": None, "manifest": {**value["manifest"], "corpus": corpus}}
+    run.dataset_path.write_text(json.dumps(value))
+    for look in (run.dataset, run.documents_path):
+        with pytest.raises(FormatError, match=r"dataset\.json: the manifest of the tokens is damaged at 'corpus'"):
+            look()
+
+
+def test_a_run_on_a_corpus_given_by_its_path_names_it_without_and_reads_back(
+    tmp_path: Path, tiny_profile: RunProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("To be, or not to be: that is the question. " * 40, "utf-8")
+    fetch("text.txt", name="tiny", corpora_dir=tmp_path / "far")
+    (tmp_path / "far" / "tiny").rename(tmp_path / "far" / "My book: a test")
+    made = prepare("far/My book: a test", DataConfig(tokenizer="char", split_at=0.9))
+    run = create_run(tiny_profile, profile_name="tiny", dataset=open_dataset(made.folder), name="r")
+    assert RunDir(run.path).profile().data.corpus == run.manifest().corpus == "My book: a test"
+    assert run.dataset().folder == made.folder.resolve()
+    assert begin_command(run.profile()) == "gptcli train 'My book: a test'"
 
 
 def test_tokens_of_another_split_are_not_the_runs_own(run: RunDir, tiny_dataset: TokenDataset) -> None:
     value = json.loads(run.dataset_path.read_text())
     value["manifest"]["train"]["shards"][0]["sha256"] = "0" * 64
-    run.dataset_path.write_text(json.dumps(value))
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None}))
     with pytest.raises(CorpusError, match="train split, cut by the text is cut at character"):
+        run.dataset()
+
+
+@pytest.mark.parametrize("folder", ["b" * 5000, "/" + "a/" * 5000, "/x\0y", "gone/.."])
+def test_a_folder_that_cannot_be_is_gone(folder: str, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.path)
+    value = json.loads(run.dataset_path.read_text())
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None, "folder": folder}))
+    with pytest.raises(CorpusError, match="are gone"):
+        run.dataset()
+    assert run.documents_path() is None
+
+
+@pytest.mark.parametrize("folder", ["", "/"])
+def test_a_folder_without_a_name_holds_no_tokens(folder: str, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.path)
+    value = json.loads(run.dataset_path.read_text())
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None, "folder": folder}))
+    with pytest.raises(CorpusError, match="There are no tokens in"):
         run.dataset()
 
 
@@ -165,7 +231,7 @@ def test_a_damaged_dataset_file_is_named(run: RunDir, content: str) -> None:
 def test_metrics_after_the_checkpoint_and_a_torn_line_are_dropped(run: RunDir) -> None:
     lines = [{"event": "step_logged", "step": n} for n in (1, 2, 3)] + [{"event": "run_finished", "step": 2}]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "st')
-    truncate_metrics(run, 2, {})
+    truncate_metrics(run.metrics_path, 2, {})
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
 
 
@@ -179,12 +245,35 @@ def test_a_damaged_last_line_of_the_metrics_is_no_end_and_no_trouble(line: str, 
     ended = run.has_ended
     run.metrics_path.write_text(f'{evaluated}\n{finished}\n{line} "evaluated"\n{line}\n', "utf-8")
     assert (ended, run.has_ended) == (True, False)
-    assert base_val_loss(run) == 2.5
+    assert base_val_loss(run.metrics_path) == 2.5
     run.metrics_path.write_text(f'["evaluated"]\n{evaluated}\n{line}\n', "utf-8")
-    assert base_val_loss(run) == 2.5
+    assert base_val_loss(run.metrics_path) == 2.5
     run.metrics_path.write_text(f"{evaluated}\n{line}\n{evaluated}\n", "utf-8")
-    truncate_metrics(run, 2, {})
-    assert run.metrics_path.read_text("utf-8") == f"{evaluated}\n"
+    truncate_metrics(run.metrics_path, 2, {})
+    assert run.metrics_path.read_text("utf-8") == f"{evaluated}\n{evaluated}\n"
+
+
+def test_the_profile_of_a_run_is_checked_there_and_may_be_copied_and_changed(run: RunDir, tmp_path: Path) -> None:
+    changed = run.profile_path.read_text("utf-8").replace("n_layer: 1", "n_layer: 3")
+    copy = tmp_path / "mine.yaml"
+    copy.write_text(changed, "utf-8")
+    assert load_profile(copy).model.n_layer == 3
+    run.profile_path.write_text(changed, "utf-8")
+    with pytest.raises(ProfileError, match="damaged or was changed by hand") as caught:
+        run.profile()
+    assert "deleting the first line" in caught.value.hint
+    run.profile_path.write_text(changed.partition("\n")[2], "utf-8")
+    assert run.profile().model.n_layer == 3
+
+
+def test_lines_of_before_there_were_checksums_stay_when_a_run_goes_on(run: RunDir) -> None:
+    run.metrics_path.write_bytes(b'{"event": "evaluated", "step": 0, "val_loss": 4.5}\n')
+    with run.metrics_path.open("ab") as file:
+        file.write(write_event({"event": "evaluated", "step": 4, "val_loss": 4.0}))
+        file.write(b'{"event": "evaluated", "step": 8, "val_loss": 3.0}\n')
+    damaged = list[int]()
+    assert [event["step"] for event in read_events(run.metrics_path, damaged.append)] == [0, 4]
+    assert (damaged, base_val_loss(run.metrics_path)) == ([3], 4.5)
 
 
 def test_the_dataset_of_a_run_opens(run: RunDir, tiny_dataset: TokenDataset) -> None:
@@ -198,7 +287,7 @@ def test_tokens_made_again_for_a_run_are_found_and_named_where_a_name_does_not_s
     value = json.loads(run.dataset_path.read_text())
     manifest = {**value["manifest"], "given_tokenizer": True}
     gone = str(tmp_path / "gone" / "char")
-    run.dataset_path.write_text(json.dumps({**value, "folder": gone, "manifest": manifest}))
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None, "folder": gone, "manifest": manifest}))
     with pytest.raises(CorpusError, match="are gone") as caught:
         run.dataset()
     assert "gptcli prepare tiny --run r" in caught.value.hint
@@ -214,7 +303,7 @@ def test_a_run_knows_its_chat_template(run: RunDir) -> None:
     for split in ("train", "val"):
         for shard in value["manifest"][split]["shards"]:
             shard["mask_sha256"] = "0" * 64
-    run.dataset_path.write_text(json.dumps(value))
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None}))
     assert RunDir(run.path).chat_template == ChatTemplate(user_start="Q: ")
     with pytest.raises(CorpusError, match="train split"):
         run.dataset()  # without masks they are other tokens
@@ -231,7 +320,7 @@ def test_a_finetune_that_cannot_go_on_is_begun_again_as_one(new_finetune: Callab
     assert lost.value.hint.endswith("gptcli finetune tiny --from tiny-base")
     value = json.loads(run.dataset_path.read_text())
     value["manifest"]["train"]["shards"][0]["sha256"] = "0" * 64
-    run.dataset_path.write_text(json.dumps(value))
+    run.dataset_path.write_text(json.dumps({**value, "checksum": None}))
     with pytest.raises(CorpusError) as changed:
         run.dataset()
     assert changed.value.hint.endswith("Else start a new run: gptcli finetune tiny --from tiny-base")
@@ -276,5 +365,5 @@ def test_the_documents_of_a_run_are_those_here_and_only_the_very_text(
     here.write_bytes(here.read_bytes().replace(b"the", b"teh", 1))
     assert run.documents_path() == there
     dataset = json.loads(run.dataset_path.read_text("utf-8"))
-    run.dataset_path.write_text(json.dumps({**dataset, "folder": "/"}), "utf-8")
+    run.dataset_path.write_text(json.dumps({**dataset, "checksum": None, "folder": "/"}), "utf-8")
     assert run.documents_path() is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -15,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from gptcli.checkpoints import checkpoint_path, latest_checkpoint, run_weights
-from gptcli.events import Evaluated, RunFinished, StepLogged, TrainEvent
+from gptcli.checkpoints import checkpoint_path, pointed
+from gptcli.events import Evaluated, RunFinished
+from gptcli.restore import run_weights
 from gptcli.runs import RunDir, change_run
-from gptcli.train import StopRequest, train
+from tests.training import finish, interrupt
 
 Create = Callable[..., RunDir]
 
@@ -63,19 +63,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def finish(run: RunDir, *overrides: str) -> list[TrainEvent]:
-    with contextlib.closing(train(run, profile=change_run(run, overrides) if overrides else None)) as events:
-        return list(events)
-
-
-def interrupt(run: RunDir, step: int) -> None:
-    stop = StopRequest()
-    with contextlib.closing(train(run, stop=stop)) as events:
-        for event in events:
-            if isinstance(event, StepLogged) and event.step >= step:
-                stop.reason = "interrupted"
-
-
 def killed_copies(run: RunDir) -> list[RunDir]:
     """Return copies of the run, each killed before another rename of its training."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads do not live through a fork
@@ -85,7 +72,7 @@ def killed_copies(run: RunDir) -> list[RunDir]:
 
 
 def tensors(run: RunDir) -> dict[str, bytes]:
-    path = latest_checkpoint(run)
+    path = pointed(run, "latest")
     assert path is not None
     return {file.name: file.read_bytes() for file in path.glob("*.safetensors")} | {"step": path.name.encode()}
 
@@ -120,10 +107,10 @@ def test_a_finetune_killed_before_any_rename_is_whole_and_goes_on(new_finetune: 
 def test_a_checkpoint_of_which_a_killed_save_moved_the_folder_aside_is_found_there_and_put_back(
     new_finetune: Create,
 ) -> None:
-    run = new_finetune("r")
-    path = latest_checkpoint(run)
+    run = new_finetune("r", "keep_checkpoints=0")
+    path = pointed(run, "latest")
     assert path is not None
-    aside = path.with_name(f".{path.name}.abcd.old")
+    aside = path.with_name(f".{path.name}.abcd1234.old")
     aside.mkdir()
     path.rename(aside / path.name)
     assert run_weights(run, "best")[1] == 0
@@ -135,7 +122,7 @@ def test_a_checkpoint_of_which_a_killed_save_moved_the_folder_aside_is_found_the
 
 def test_the_only_checkpoint_of_a_new_finetune_is_never_written_again(new_finetune: Create) -> None:
     run = new_finetune("r", "keep_checkpoints=9")
-    path = latest_checkpoint(run)
+    path = pointed(run, "latest")
     assert path is not None
     before = path.stat().st_ino, path.stat().st_mtime_ns
     finish(run)
@@ -149,7 +136,7 @@ def test_a_best_that_was_found_after_the_save_is_not_forgotten_by_a_longer_run(n
     found = [event for event in finish(run) if isinstance(event, Evaluated)]
     assert [(event.step, event.best) for event in found] == [(7, True)]
     assert checkpoint_path(run, "best").name == "step_000007"
-    worse = finish(run, "learning_rate=9", "max_steps=12", "eval_interval=4")
+    worse = finish(run, change_run(run, ["learning_rate=9", "max_steps=12", "eval_interval=4"]))
     assert [(event.step, event.best) for event in worse if isinstance(event, Evaluated)][:1] == [(7, True)]
     last = worse[-1]
     assert isinstance(last, RunFinished)

@@ -68,7 +68,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     signal.signal(signal.SIGTERM, _terminate)
-    app()
+    try:
+        app()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is Python's own tidying up
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal passes

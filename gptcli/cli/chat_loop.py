@@ -15,14 +15,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gptcli.chat.events import ChatEvent, Drawn, EditRequest, Ended, Given, Leave, Said, Wrong
-from gptcli.cli.common import EXIT_TERMINATED, note
+from gptcli.cli.common import EXIT_HUNG_UP, EXIT_TERMINATED, note
 
 if TYPE_CHECKING:
     from gptcli.chat.session import Session
     from gptcli.cli.chat_view import ChatView
     from gptcli.cli.desk import Lines
 
-EXIT_HUNG_UP = 129
 COMMAND = re.compile(r"/([^/\s]\S*)")
 REPLACING = {"retry", "undo", "edit", "load", "new"}
 GOING_ON = {"more", "best-of"}

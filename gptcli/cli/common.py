@@ -33,7 +33,7 @@ R = TypeVar("R")
 LOG_SECONDS = 5.0
 # More of a value does not help to find it.
 SHOWN_CHARACTERS = 60
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 130, 141, 143
+EXIT_ERROR, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 129, 130, 141, 143
 
 LEARN_IN_LESS = (
     "Halve train.batch_size and double train.grad_accum_steps, which learns the same: --set batch_size=8 "
@@ -139,10 +139,15 @@ def _fail(message: str, hint: str = "") -> NoReturn:
 
 
 def _leave_broken_pipe() -> NoReturn:
-    """End quietly: whoever read us has what it wanted, and Python must not try to flush into the closed pipe."""
+    """End quietly: whoever read us has what it wanted."""
+    forget_stdout()
+    raise typer.Exit(EXIT_BROKEN_PIPE)
+
+
+def forget_stdout() -> None:
+    """Keep Python from flushing into a pipe or a terminal that is gone, which would change the exit code."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise typer.Exit(EXIT_BROKEN_PIPE)
 
 
 def show_error(message: str, hint: str = "") -> None:

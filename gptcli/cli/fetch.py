@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from gptcli.cli import fetch_options as of
@@ -83,7 +84,7 @@ def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_js
     _report(result, quiet=quiet)
     if not quiet:
         talks = result.source.get("conversations")
-        step = f"gptcli finetune {result.name} --from gpt2" if talks else f"gptcli prepare {result.name}"
+        step = f"gptcli finetune {quote(result.name)} --from gpt2" if talks else f"gptcli prepare {quote(result.name)}"
         note(f"{result.name}: {counted(result.source)}, {result.bytes:,} bytes. Next: {step}")
     emit(
         {

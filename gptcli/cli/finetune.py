@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -136,7 +137,7 @@ def _read_order(
 
 def _from_hint(corpus: str | None) -> str:
     return (
-        f"Name one: gptcli finetune {corpus or 'CORPUS'} --from gpt2   "
+        f"Name one: gptcli finetune {quote(corpus or 'CORPUS')} --from gpt2   "
         "(or a run, a folder, a Hugging Face name, nanogpt:FILE)"
     )
 
@@ -162,7 +163,7 @@ def _is_tokens(corpus: str) -> bool:
 def _create(order: _Order, name: str | None, budget: float | None, device: str | None, *, quiet: bool) -> RunDir:
     """Open the base, match the tokens to it, and create the run; the weights lie in the run then."""
     from gptcli.bases.opening import open_base
-    from gptcli.dry_run import memory_warning
+    from gptcli.dry_run import check_memory
     from gptcli.finetune import create_finetune
 
     say = silent if quiet else note
@@ -174,8 +175,7 @@ def _create(order: _Order, name: str | None, budget: float | None, device: str |
     dataset = _matching_tokens(order, base, quiet=quiet)
     if not quiet:
         warn_about(dataset.manifest, config)
-    if warning := memory_warning(config, device):
-        say(f"warning: {warning}")
+    check_memory(config, device)
     create = partial(create_finetune, base=base, device=device)
     if budget is not None:
         config = fit(config, dataset, budget, device, say, create)
@@ -208,6 +208,6 @@ def _matching_tokens(order: _Order, base: Base, *, quiet: bool) -> TokenDataset:
         raise TokenizerError(
             error.message,
             f"{base.name} can learn no others. Begin from a model whose tokens can hold any text: "
-            f"gptcli finetune {order.corpus} --from gpt2   (or a run on bpe:512)",
+            f"gptcli finetune {quote(order.corpus)} --from gpt2   (or a run on bpe:512)",
         ) from error
     return open_dataset(result.folder)

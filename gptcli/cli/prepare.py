@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -119,10 +120,10 @@ def _next_command(
 ) -> str:
     if run is None:
         chosen = f" --profile {profile_name}" if profile_name and profile_name != "quickstart" else ""
-        return f"gptcli train {manifest.corpus}{chosen}"
+        return f"gptcli train {quote(manifest.corpus)}{chosen}"
     if profile is not None and profile.data.corpus == manifest.corpus:
         return f"gptcli train --resume --run {run}"
-    return f"gptcli finetune {manifest.corpus} --from {run}"
+    return f"gptcli finetune {quote(manifest.corpus)} --from {quote(run)}"
 
 
 def _data(config: RunProfile | None, given: dict[str, Any]) -> DataConfig:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,6 +48,8 @@ def show_command(
 
 def _facts(run: RunDir) -> dict[str, Any]:
     """Sum a run up from its profile and its metrics."""
+    from gptcli.metrics import read_events
+
     profile = run.profile()
     facts: dict[str, Any] = {
         "run": run.name,
@@ -62,15 +62,20 @@ def _facts(run: RunDir) -> dict[str, Any]:
         "best_val_loss": None,
         "bits_per_byte": None,
     }
-    for event in _metrics(run):
-        facts["step"] = max(facts["step"], event.get("step", 0))
+    damaged = list[int]()
+    for event in read_events(run.metrics_path, damaged.append):
+        facts["step"] = max(facts["step"], _number(event.get("step")) or 0)
         if event.get("event") == "evaluated" and event.get("best"):
-            facts.update(
-                best_step=event.get("step"),
-                best_val_loss=event.get("val_loss"),
-                bits_per_byte=event.get("bits_per_byte"),
-            )
-    return facts
+            found = {key: _number(event.get(key)) for key in ("step", "val_loss", "bits_per_byte")}
+            facts.update(best_step=found["step"], best_val_loss=found["val_loss"], bits_per_byte=found["bits_per_byte"])
+    return {**facts, "damaged_lines": damaged or None}
+
+
+def _number(value: object) -> int | float | None:
+    """Return what is a number; anything else that a damaged line may hold is nothing, as is one without end."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= sys.float_info.max else None
 
 
 def _facts_or_problem(run: RunDir) -> dict[str, Any]:
@@ -79,18 +84,6 @@ def _facts_or_problem(run: RunDir) -> dict[str, Any]:
         return _facts(run)
     except GptcliError as error:
         return {"run": run.name, "folder": str(run.path), "problem": error.message}
-
-
-def _metrics(run: RunDir) -> Iterator[dict[str, Any]]:
-    """Yield the events of a run; what follows a line that is damaged or only half there is left out."""
-    if not run.metrics_path.is_file():
-        return
-    with run.metrics_path.open("rb") as file, contextlib.suppress(ValueError):
-        for line in file:
-            event = json.loads(line)
-            if not isinstance(event, dict):
-                return
-            yield event
 
 
 def _summary(row: dict[str, Any]) -> str:

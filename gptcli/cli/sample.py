@@ -13,6 +13,7 @@ import typer
 from gptcli.chat_template import Message
 from gptcli.cli.common import (
     EXIT_ERROR,
+    EXIT_INTERRUPTED,
     CheckpointOption,
     DeviceOption,
     EncodingOption,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from gptcli.config import SampleConfig
     from gptcli.copies.check import CopyIndex
     from gptcli.sample import Piece
+    from gptcli.text_stream import TextStream
     from gptcli.writing import WritingModel
 
     Draw = Callable[[SampleConfig], Iterator[Piece]]
@@ -213,32 +215,48 @@ def _open_copies(model: WritingModel) -> CopyIndex:
 
 
 def _draw_all(order: _Order, prompts: list[tuple[SampleConfig, Draw]], *, many: bool) -> None:
-    """Draw the samples of every prompt, and put them where they were asked for."""
+    """Draw the samples of every prompt, and put them where they were asked for.
+
+    Ctrl-C ends the text that is being written and those that would follow; what there is to say of it is still said.
+    """
     from gptcli.chat.replies import N_SEEDS
     from gptcli.text_stream import open_text_stream
 
     stream = open_text_stream()
     facts: list[dict[str, Any]] = []
-    begin = time.perf_counter()
+    begin, stopped = time.perf_counter(), False
     if any(config.temperature == 0 and config.num_samples > 1 for config, _ in prompts):
         note("At temperature 0 every sample is the same text; above 0 they differ: --temperature 0.8")
     for number, (config, draw) in enumerate(prompts, start=1):
         samples = [Sample(config.prompt, (config.seed + i) % N_SEEDS) for i in range(config.num_samples)]
-        pieces = draw(config)
-        if order.as_json or order.output is not None:
-            for sample in collect(pieces, samples):
-                _keep(order, sample, number if many else None)
-        else:
-            if number > 1:
-                separate(stream)
-            show(pieces, samples, stream, with_prompt=not order.chat)
+        if number > 1 and not order.as_json and order.output is None:
+            separate(stream)
+        try:
+            _hand_on(order, draw(config), samples, stream, number if many else None)
+        except KeyboardInterrupt:
+            stopped, samples = True, [sample for sample in samples if sample.tokens]
         facts += [_finish(order, each, config, alone=len(samples) == 1) for each in samples]
+        if stopped:
+            break
     if order.as_json:
         rate = sum(fact["tokens"] for fact in facts) / max(1e-9, time.perf_counter() - begin)
         run = {"run": order.model.name, "step": order.model.step}
         emit({**run, "samples": facts, "tokens_per_second": rate}, "", as_json=True)
+    if stopped:
+        raise typer.Exit(EXIT_INTERRUPTED)
     if any(fact.get("file", "") is None for fact in facts):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _hand_on(
+    order: _Order, pieces: Iterator[Piece], samples: list[Sample], stream: TextStream, number: int | None
+) -> None:
+    """Draw samples to their ends: each into its file, or for ``--json``, or shown as it comes."""
+    if order.as_json or order.output is not None:
+        for sample in collect(pieces, samples):
+            _keep(order, sample, number)
+    else:
+        show(pieces, samples, stream, with_prompt=not order.chat)
 
 
 def _read(order: _Order, prompt: str) -> Draw:

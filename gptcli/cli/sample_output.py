@@ -56,7 +56,7 @@ class Sample:
         facts: dict[str, Any] = {
             "prompt": self.prompt,
             "text": self.text,
-            "finish_reason": self.finish_reason,
+            "finish_reason": self.finish_reason or "interrupted",
             "seed": self.seed,
             "tokens": len(self.tokens),
             "tokens_per_second": len(self.tokens) / max(1e-9, self.seconds),
@@ -81,7 +81,7 @@ def collect(pieces: Iterable[Piece], samples: list[Sample]) -> Iterator[Sample]:
 def show(pieces: Iterator[Piece], samples: list[Sample], stream: TextStream, *, with_prompt: bool) -> None:
     """Show samples one after the other, each as it comes from where it stands when its turn begins.
 
-    The last line is ended also when a sample is cut short.
+    The last line is ended also when a sample is cut short; Ctrl-C drops the samples that were not shown.
     """
     current = 0
     _begin(samples[0], stream, with_prompt=with_prompt)
@@ -94,6 +94,9 @@ def show(pieces: Iterator[Piece], samples: list[Sample], stream: TextStream, *, 
                 current += 1
                 separate(stream)
                 _begin(samples[current], stream, with_prompt=with_prompt)
+    except KeyboardInterrupt:
+        del samples[current + 1 :]
+        raise
     finally:
         stream.end()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,6 +67,11 @@ def train_command(
         found, changed = _find_resumed(run, overrides or [], say)
     else:
         config, name, dataset = _settle(corpus, profile, run, overrides or [], quiet=quiet)
+        from gptcli.dry_run import check_memory
+        from gptcli.runs import create_run, resolve_profile
+
+        if budget is not None or not dry_run:
+            check_memory(resolve_profile(config, dataset), device)  # before a run is there that cannot be trained
         if budget is not None:
             config = fit(config, dataset, budget, device, say)
         if dry_run:
@@ -73,7 +79,7 @@ def train_command(
 
             show_facts(plan_training(config, dataset, device=device), as_json=as_json)
             return
-        found, changed = _create(config, name, dataset, run, device), None
+        found, changed = create_run(config, profile_name=name, dataset=dataset, name=run), None
     follow(found, changed, device, quiet=quiet, as_json=as_json)
 
 
@@ -144,7 +150,7 @@ def _refuse_finetune(config: RunProfile, name: str, corpus: str | None) -> None:
     base = config.finetune.base
     raise ProfileError(
         f"The profile {name} is for finetuning{f' {base}' if base else ''}; gptcli train begins from nothing.",
-        f"gptcli finetune {corpus or config.data.corpus or 'CORPUS'} --profile {name}"
+        f"gptcli finetune {quote(corpus or config.data.corpus or 'CORPUS')} --profile {quote(name)}"
         + ("" if base else " --from gpt2"),
     )
 
@@ -155,14 +161,3 @@ def _keeps_promise(config: RunProfile, manifest: DatasetManifest) -> bool:
 
     same_text = manifest.corpus == config.data.corpus and manifest.tokenizer == config.expects.tokenizer
     return same_text and split_agrees(manifest, config.data) and manifest.val_fraction == config.data.val_fraction
-
-
-def _create(
-    config: RunProfile, profile_name: str, dataset: TokenDataset, name: str | None, device: str | None
-) -> RunDir:
-    """Create the run once it is known that it can be trained here, so that no dead one stays behind."""
-    from gptcli.runs import create_run, resolve_profile
-    from gptcli.trainer import make_setup
-
-    make_setup(resolve_profile(config, dataset), device)
-    return create_run(config, profile_name=profile_name, dataset=dataset, name=name)

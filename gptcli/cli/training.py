@@ -6,28 +6,40 @@ Knows how to watch a run, not how one comes about.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import EXIT_INTERRUPTED, EXIT_TERMINATED, emit, note
+from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, emit, forget_stdout, note
 
 if TYPE_CHECKING:
     from gptcli.budget import Create
     from gptcli.config import RunProfile
     from gptcli.display import TrainView
-    from gptcli.events import RunFinished
+    from gptcli.events import RunFinished, TrainEvent
     from gptcli.runs import RunDir
     from gptcli.shards import DatasetManifest, TokenDataset
     from gptcli.train import StopRequest
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 SIZES = ((1e9, "GB", 1), (1e6, "MB", 0), (1e3, "kB", 0), (1, "bytes", 0))
+STOPS: dict[str, tuple[Literal["interrupted", "terminated", "hung_up"], int]] = {
+    "SIGINT": ("interrupted", EXIT_INTERRUPTED),
+    "SIGTERM": ("terminated", EXIT_TERMINATED),
+    "SIGHUP": ("hung_up", EXIT_HUNG_UP),
+}
+EXIT_CODES = dict(STOPS.values())
+# What writing to a terminal that was closed, or to a pipe that nobody reads any more, ends with.
+GONE = (errno.EIO, errno.EPIPE)
+# timeout and others send a signal to the process and to its group; nobody asks twice that fast.
+SAME_SECONDS = 0.3
 Say = Callable[[str], None]
 
 
@@ -72,9 +84,14 @@ def fit(
 def follow(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet: bool, as_json: bool) -> None:
     """Train a run to its end and print its folder; a run that was stopped ends with the exit code of its signal."""
     finished = _consume(run, changed, device, quiet=quiet)
-    emit({**asdict(finished), "folder": run.path}, str(run.path), as_json=as_json)
-    if finished.reason in ("interrupted", "terminated"):
-        raise typer.Exit(EXIT_INTERRUPTED if finished.reason == "interrupted" else EXIT_TERMINATED)
+    try:
+        emit({**asdict(finished), "folder": run.path}, str(run.path), as_json=as_json)
+    except OSError as error:
+        if finished.reason not in EXIT_CODES or error.errno not in GONE:
+            raise
+        forget_stdout()
+    if finished.reason in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[finished.reason])
 
 
 def warn_about(manifest: DatasetManifest, config: RunProfile) -> None:
@@ -118,32 +135,56 @@ def _consume(run: RunDir, changed: RunProfile | None, device: str | None, *, qui
         ):
             for event in events:
                 if not quiet:
-                    view.show(event)
+                    _show(view, event, stop)
                 if isinstance(event, RunFinished):
                     finished = event
     except (KeyboardInterrupt, SystemExit):
-        note(f"Stopped at once. To go on from the last checkpoint: gptcli train --resume --run {run.name}")
+        with contextlib.suppress(OSError):
+            note("Stopped at once. To go on from the last checkpoint:")
+            note(f"gptcli train --resume --run {run.name}")
         raise
     assert finished is not None, "RunFinished is the last event of every run"
-    if quiet and finished.reason in ("interrupted", "terminated"):
-        note(f"Stopped after step {finished.step}. To go on: {next_command(finished)}")
+    if quiet and finished.reason in EXIT_CODES and finished.reason != "hung_up":
+        with contextlib.suppress(OSError):
+            note(f"Stopped after step {finished.step}. To go on: {next_command(finished)}")
     return finished
+
+
+def _show(view: TrainView, event: TrainEvent, stop: StopRequest) -> None:
+    """Show an event; a terminal or a pipe that is gone is a reason to stop and save, if there was none before."""
+    try:
+        view.show(event)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        stop.reason = stop.reason or "hung_up"
 
 
 @contextlib.contextmanager
 def _stop_on_signals(stop: StopRequest, view: TrainView) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM ask for an end after the step, the second end it at once."""
+    """Let the first SIGINT, SIGTERM or SIGHUP ask for an end after the step, the second end it at once.
+
+    SIGHUP never is a second one: shells send it to their jobs, and the kernel again when the terminal goes. One that is
+    ignored, as below nohup, stays so.
+    """
+    asked_at = 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal passes
+        nonlocal asked_at
+        reason, code = STOPS[signal.Signals(number).name]
         if stop.reason is None:
-            stop.reason = "terminated" if number == signal.SIGTERM else "interrupted"
+            stop.reason, asked_at = reason, time.monotonic()
             view.stopping("Finishing the step, then saving. Once more stops at once.")
-        elif number == signal.SIGTERM:
-            raise SystemExit(EXIT_TERMINATED)
-        else:
+        elif reason == "hung_up" or time.monotonic() - asked_at < SAME_SECONDS:
+            return
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
+        else:
+            raise SystemExit(code)
 
-    old: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.Signals[name] for name in STOPS if hasattr(signal, name)]
+    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    old: dict[int, Any] = {number: signal.signal(number, ask) for number in caught}
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from gptcli.corpora import document_facts
 from gptcli.documents import well_formed
 from gptcli.errors import FormatError
 from gptcli.fetch.corpus import DOCUMENTS, read_source
+from gptcli.metrics import read_events
 from gptcli.model import empty_model
 from gptcli.runs import RunDir
 from gptcli.shards import DatasetManifest, SplitSummary
@@ -269,16 +270,11 @@ def _evaluation(run: RunDir, base: Base) -> dict[str, Any] | None:
 def _evaluations(run: RunDir) -> list[dict[str, Any]]:
     """Return the evaluations in ``metrics.jsonl`` that are whole; a damaged line tells nothing."""
     figures = ("step", "tokens_seen", "val_loss", "val_loss_stderr", "bits_per_byte", "perplexity", "n_tokens")
-    rows = []
-    for line in run.metrics_path.read_bytes().splitlines() if run.metrics_path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        evaluated = isinstance(row, dict) and row.get("event") == "evaluated"
-        if evaluated and all(isinstance(row.get(key), int | float) for key in figures):
-            rows.append(row)
-    return rows
+    return [
+        event
+        for event in read_events(run.metrics_path)
+        if event["event"] == "evaluated" and all(isinstance(event.get(key), int | float) for key in figures)
+    ]
 
 
 def _origin(name: str, origin: Mapping[str, Any]) -> tuple[str, ...]:

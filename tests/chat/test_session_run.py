@@ -90,7 +90,7 @@ def test_copies_asks_for_what_was_drawn_and_not_for_what_was_written(
 def test_copies_of_a_run_without_an_index_says_what_is_missing(model: WritingModel, run: RunDir) -> None:
     (run.path / "ngrams.bin").unlink()
     dataset = json.loads(run.dataset_path.read_text("utf-8"))
-    run.dataset_path.write_text(json.dumps({**dataset, "folder": "nowhere/tokens/char"}), "utf-8")
+    run.dataset_path.write_text(json.dumps({**dataset, "checksum": None, "folder": "nowhere/tokens/char"}), "utf-8")
     desk = Desk(model, copies=open_copy_index)
     wrong = only(desk.send("The ", "/copies"), Wrong)
     assert "index of its training text" in wrong.text

@@ -186,14 +186,14 @@ def test_hostile_names_are_made_visible(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("command", ["sample tiny", "eval tiny"])
-def test_damaged_checkpoint_is_named(trained: Path, tmp_path: Path, command: str) -> None:
+def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path, command: str) -> None:
     import shutil
 
     shutil.copytree(trained / "runs", tmp_path / "runs")
-    (weights,) = tmp_path.glob("runs/tiny/checkpoints/step_000012/model.safetensors")
-    damaged = bytearray(weights.read_bytes())
-    damaged[-1] ^= 1
-    weights.write_bytes(damaged)
+    for weights in tmp_path.glob("runs/tiny/checkpoints/step_*/model.safetensors"):
+        damaged = bytearray(weights.read_bytes())
+        damaged[-1] ^= 1
+        weights.write_bytes(damaged)
     done = run_cli(tmp_path, *command.split())
     assert done.code == 1
     assert "model.safetensors" in done.stderr

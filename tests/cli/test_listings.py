@@ -106,7 +106,18 @@ def test_run_that_cannot_be_read_does_not_hide_the_others(trained: Path, tmp_pat
     assert run_cli(tmp_path, "runs", "show", "broken").code == 1
 
 
-@pytest.mark.parametrize("line", ["[]", "5", '{"event": "evaluated", "best": true}', "{"])
+BEST = '{"event": "evaluated", "best": true, "step": 0, "bits_per_byte": [], "val_loss": '
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("[]", "5", '{"event": "evaluated", "best": true}', "{", '{"event": "evaluated", "step": "x"}'),
+        *('{"event": "a", "step": 1' + "0" * 400 + "}", '{"event": "a", "step": true}' + "\n5"),
+        *(BEST + value + "}" for value in ('"x"', "[1]", "{}", "true", "NaN", "1e400", "1" + "0" * 400)),
+    ],
+    ids=lambda line: line[-80:],
+)
 def test_damaged_metrics_do_not_hide_a_run(trained: Path, tmp_path: Path, line: str) -> None:
     import shutil
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,27 @@ def test_ctrl_c_keeps_the_files_of_texts_that_were_finished(trained: Path, tmp_p
     rest, stderr = process.communicate()
     assert (process.returncode, rest) == (130, ""), stderr
     assert [str(path) for path in folder.iterdir()] == [first]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")
+def test_ctrl_c_ends_the_text_and_what_was_drawn_is_still_told(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.jsonl").write_text(
+        '"A "\n{"prompt": "B ", "max_new_tokens": 1000000, "temperature": 0}\n"C "\n', "utf-8"
+    )
+    folder = tmp_path / "texts"
+    process = start_cli(
+        *(trained, "sample", "tiny", "--prompt-file", str(tmp_path / "two.jsonl"), "--json", "--output", str(folder))
+    )
+    deadline = time.monotonic() + 60
+    while not (folder.is_dir() and list(folder.glob("*.txt"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    reasons = [(sample["prompt"], sample["finish_reason"]) for sample in json.loads(stdout)["samples"]]
+    assert reasons == [("A ", "length"), ("B ", "interrupted")]
 
 
 def test_sample_is_handed_on_as_soon_as_it_is_finished() -> None:

@@ -53,7 +53,7 @@ def wait_for(process: subprocess.Popen[str], words: str) -> str:
 
 def checkpoint(folder: Path, run: str) -> dict[str, bytes]:
     checkpoints = folder / "runs" / run / "checkpoints"
-    path = checkpoints / (checkpoints / "latest").read_text("utf-8").strip()
+    path = checkpoints / (checkpoints / "latest").read_text("utf-8").split()[0]
     return {name: (path / name).read_bytes() for name in FILES}
 
 
@@ -254,14 +254,31 @@ def test_terminated_run_saves_and_ends_with_143(folder: Path, corpus: None) -> N
 
 
 @posix_signals
-def test_second_signal_stops_in_the_middle_of_a_step(folder: Path, corpus: None) -> None:
+def test_a_step_that_would_take_long_is_left_for_the_next_time(folder: Path, corpus: None) -> None:
     slow = ("--set", "grad_accum_steps=100000", "--set", "log_interval=1")
     with started(folder, *ARGS, "--run", "r", "--quiet", *slow) as process:
         metrics = folder / "runs" / "r" / "metrics.jsonl"
         while not (metrics.exists() and metrics.stat().st_size):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == 130
+    assert "Stopped after step 0. To go on: gptcli train --resume --run r" in stderr
+    assert stdout == "runs/r\n"
+    assert (folder / "runs" / "r" / "checkpoints" / "step_000000").is_dir()
+
+
+@posix_signals
+def test_second_signal_stops_in_the_middle_of_a_step(folder: Path, corpus: None) -> None:
+    slow = ("--set", "batch_size=40000", "--set", "log_interval=1")
+    with started(folder, *ARGS, "--run", "r", "--quiet", *slow) as process:
+        metrics = folder / "runs" / "r" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            assert process.poll() is None
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
         wait_for(process, "Once more stops at once")
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 130

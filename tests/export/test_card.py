@@ -34,7 +34,9 @@ def make_run(folder: Path, profile: RunProfile, texts: dict[str, str], licence: 
     fetch(str(folder / "texts"), name="stories", corpora_dir=folder / "corpora")
     if licence:
         source = folder / "corpora" / "stories" / "source.json"
-        source.write_text(json.dumps({**json.loads(source.read_bytes()), "licence": licence}), "utf-8")
+        source.write_text(
+            json.dumps({**json.loads(source.read_bytes()), "checksum": None, "licence": licence}), "utf-8"
+        )
     tokens = prepare("stories", DataConfig(tokenizer="char", split_at=0.9), corpora_dir=folder / "corpora").folder
     run = create_run(profile, profile_name="tiny", dataset=open_dataset(tokens), runs_dir=folder / "runs", name="r")
     with contextlib.closing(train(run)) as events:
@@ -199,7 +201,7 @@ def test_finetuned_run_names_what_it_began_from(tmp_path: Path, tiny_profile: Ru
         "notes": [],
         "files": {},
     }
-    (run.base_path / "base.json").write_text(json.dumps(parent), "utf-8")
+    (run.base_path / "base.json").write_text(json.dumps({**parent, "checksum": None}), "utf-8")
     first = {"event": "evaluated", "step": 0, "tokens_seen": 0, "val_loss": 5.25, "val_loss_stderr": 0.1}
     first |= {"bits_per_byte": 3.0, "perplexity": 190.0, "n_tokens": 30}
     run.metrics_path.write_text(f"{json.dumps(first)}\n{run.metrics_path.read_text('utf-8')}", "utf-8")
@@ -209,7 +211,7 @@ def test_finetuned_run_names_what_it_began_from(tmp_path: Path, tiny_profile: Ru
     assert "* Finetuned from: gpt2 (repository openai-community/gpt2, revision abc), whose own text" in text
     assert "* before finetuning: val_loss 5.2500" in text
     parent |= {"name": "nanogpt:/home/somebody/out/ckpt.pt", "origin": {"file": "/home/somebody/out/ckpt.pt"}}
-    (run.base_path / "base.json").write_text(json.dumps(parent), "utf-8")
+    (run.base_path / "base.json").write_text(json.dumps({**parent, "checksum": None}), "utf-8")
     text = make_card(open_run(run, "r"), run, "float32").markdown("")
     assert "* Finetuned from: nanogpt:ckpt.pt (file ckpt.pt), whose own text" in text
     assert "somebody" not in text

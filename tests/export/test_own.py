@@ -80,7 +80,7 @@ def change_about(*keys: str, value: object) -> Callable[[Path], None]:
         for key in keys[:-1]:
             inner = inner[key]
         inner[keys[-1]] = value
-        (folder / "model.json").write_text(json.dumps(about), "utf-8")
+        (folder / "model.json").write_text(json.dumps({**about, "checksum": None}), "utf-8")
 
     return change
 

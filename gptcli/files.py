@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import stat
 import sys
@@ -170,7 +171,7 @@ def refuse_links_out(folder: Path, *names: str) -> None:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise FormatError(
                 f"{path}: this is a symbolic link that leads out of {folder}, so nothing is written there.",
-                "Put what it leads to in its place, or leave the folder alone.",
+                f"Put what it leads to in its place; if you did not make it, remove it: rm {shlex.quote(str(path))}",
             )
 
 

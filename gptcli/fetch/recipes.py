@@ -133,8 +133,6 @@ def find_recipe(name: str, folder: Path = Path("corpora")) -> Recipe | None:
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file; raises ``SourceError`` that lists every mistake with its line."""
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        raise SourceError(f"{path}: the recipe should be a file, and this is none.", LIST_HINT)
     try:
         values, lines = load_yaml(read_yaml_file(path))
     except OSError as error:

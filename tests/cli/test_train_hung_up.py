@@ -91,29 +91,21 @@ def start_piped(folder: Path, *more: str) -> tuple[subprocess.Popen[bytes], int]
     return process, read
 
 
-def test_a_pipe_that_nobody_reads_any_more_ends_training_with_a_checkpoint(folder: Path, cli: Cli) -> None:
+@pytest.mark.parametrize(("first", "code", "reason"), [(None, 129, "hung_up"), (signal.SIGINT, 130, "interrupted")])
+def test_a_pipe_that_nobody_reads_any_more_ends_training_with_a_checkpoint(
+    folder: Path, cli: Cli, first: signal.Signals | None, code: int, reason: str
+) -> None:
     assert cli("fetch", "docs.txt").code == 0
     process, read = start_piped(folder)
     try:
         wait_for_steps(folder)
+        if first is not None:  # a Ctrl-C, which ends tee before training has ended
+            process.send_signal(first)
         os.close(read)
-        assert process.wait(60) == 129
+        assert process.wait(60) == code
     finally:
         process.kill()
-    assert_saved(folder, "hung_up")
-
-
-def test_a_ctrl_c_that_ends_tee_first_ends_training_as_one(folder: Path, cli: Cli) -> None:
-    assert cli("fetch", "docs.txt").code == 0
-    process, read = start_piped(folder)
-    try:
-        wait_for_steps(folder)
-        process.send_signal(signal.SIGINT)
-        os.close(read)
-        assert process.wait(60) == 130
-    finally:
-        process.kill()
-    assert_saved(folder, "interrupted")
+    assert_saved(folder, reason)
 
 
 def test_two_signals_of_one_moment_are_one(folder: Path, cli: Cli) -> None:

@@ -284,5 +284,5 @@ def test_a_recipe_that_is_no_text_is_an_error(here: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes")
 def test_a_pipe_in_the_place_of_a_recipe_is_not_waited_for(here: Path) -> None:
     os.mkfifo(here / "corpora" / "a.yaml")
-    with pytest.raises(SourceError, match=r"a\.yaml: the recipe should be a file, and this is none"):
+    with pytest.raises(SourceError, match=r"a\.yaml:1: this is not a regular file"):
         fetch("a")

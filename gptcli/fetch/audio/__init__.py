@@ -31,8 +31,7 @@ from gptcli.fetch.audio.whisper import (
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Missing, Plan, Source, shown
 from gptcli.fetch.web.progress import clock
-from gptcli.fetch.web.store import check_inside
-from gptcli.files import sha256_file
+from gptcli.files import refuse_links_out, sha256_file
 
 __all__ = ["AUDIO_SUFFIXES", "open_audio"]
 
@@ -55,8 +54,7 @@ def open_audio(
     """
     ordered = sorted(files, key=lambda item: _by_number(item[1]))
     source = Source("audio", name, where, drops_lines=True)
-    for inside in (TRANSCRIPTS.parent, TRANSCRIPTS):
-        check_inside(folder / inside, folder)
+    refuse_links_out(folder, str(TRANSCRIPTS.parent), str(TRANSCRIPTS))
     shelf = _Shelf(source, [Recording(*item) for item in ordered], folder / TRANSCRIPTS, options, on_progress)
     source.documents = shelf.documents()
     source.plan = shelf.plan

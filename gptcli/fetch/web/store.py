@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from gptcli.errors import CorpusError, FormatError, SourceError
 from gptcli.fetch.web.response import Response
-from gptcli.files import sync_folder
+from gptcli.files import refuse_links_out, sync_folder
 
 FORMAT_VERSION = 1
 RAW = "raw"
@@ -78,8 +78,7 @@ class Store:
                 "Without --offline it is fetched.",
             )
         with self._telling():
-            for path in (self.folder, self._path, self.folder / OBJECTS):
-                check_inside(path, folder)
+            refuse_links_out(folder, RAW, f"{RAW}/{LEDGER}", f"{RAW}/{OBJECTS}")
             self._make_folders()
             self._database = sqlite3.connect(self._path, isolation_level=None, timeout=0.2)
         try:
@@ -132,7 +131,7 @@ class Store:
                 incoming.file.flush()
                 os.fsync(incoming.file.fileno())
                 incoming.file.close()  # Windows renames no open file
-                check_inside(response.path.parent, self.folder.parent)
+                refuse_links_out(self.folder.parent, str(response.path.parent.relative_to(self.folder.parent)))
                 response.path.parent.mkdir(parents=True, exist_ok=True)
                 incoming.path.replace(response.path)
                 sync_folder(response.path.parent)
@@ -339,15 +338,6 @@ def _size(path: Path) -> int:
     except OSError:
         return -1
     return found.st_size if stat.S_ISREG(found.st_mode) else -1
-
-
-def check_inside(path: Path, corpus: Path) -> None:
-    """Raise ``FormatError`` for a symbolic link out of a corpus: a fetch writes and deletes where it leads."""
-    if path.is_symlink() and not path.resolve().is_relative_to(corpus.resolve()):
-        raise FormatError(
-            f"{path} is a symbolic link that leads out of the corpus, where a fetch would write and delete files.",
-            f"Remove it, and the next fetch makes its own: rm {path}",
-        )
 
 
 def _objects(folder: Path) -> Iterator[Path]:

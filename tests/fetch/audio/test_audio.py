@@ -372,7 +372,7 @@ def test_transcripts_are_not_written_through_a_link_out_of_the_corpus(
     place.parent.mkdir(parents=True)
     (tmp_path / "victim").mkdir()
     place.symlink_to(tmp_path / "victim")
-    with pytest.raises(FormatError, match="is a symbolic link that leads out of the corpus"):
+    with pytest.raises(FormatError, match="this is a symbolic link that leads out of"):
         Fetched([shelf / "Chapter 1.wav"], story).read()
     assert list((tmp_path / "victim").iterdir()) == []
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
@@ -140,14 +140,14 @@ def _fail(message: str, hint: str = "") -> NoReturn:
 
 def _leave_broken_pipe() -> NoReturn:
     """End quietly: whoever read us has what it wanted."""
-    forget_stdout()
+    forget(sys.stdout)
     raise typer.Exit(EXIT_BROKEN_PIPE)
 
 
-def forget_stdout() -> None:
+def forget(stream: TextIO) -> None:
     """Keep Python from flushing into a pipe or a terminal that is gone, which would change the exit code."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def show_error(message: str, hint: str = "") -> None:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, emit, forget_stdout, note
+from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, emit, forget, note
 
 if TYPE_CHECKING:
     from gptcli.budget import Create
@@ -89,7 +90,7 @@ def follow(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet
     except OSError as error:
         if finished.reason not in EXIT_CODES or error.errno not in GONE:
             raise
-        forget_stdout()
+        forget(sys.stdout)
     if finished.reason in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[finished.reason])
 
@@ -157,6 +158,7 @@ def _show(view: TrainView, event: TrainEvent, stop: StopRequest) -> None:
     except OSError as error:
         if error.errno not in GONE:
             raise
+        forget(sys.stderr)
         stop.reason = stop.reason or "hung_up"
 
 

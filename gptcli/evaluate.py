@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from gptcli.batches import Tokens, eval_batches
-from gptcli.checkpoints import Which
+from gptcli.checkpoint_folders import Which
 from gptcli.config import TrainConfig
 from gptcli.device import Setup, choose_setup, detect
 from gptcli.errors import CorpusError

@@ -17,6 +17,7 @@ from gptcli.errors import RunError
 from gptcli.files import atomic_write
 
 CRC = b', "crc32": "'
+ENDS = ("run_finished", "run_failed")
 
 
 class Metrics:
@@ -63,11 +64,7 @@ def truncate_metrics(path: Path, step: int, done: Mapping[str, int]) -> None:
     for line in path.read_bytes().splitlines(keepends=True):
         event = parse_event(line)
         # Half a line at the end, or a damaged one, is nothing that a resumed run could go by.
-        if (
-            event is not None
-            and event.get("step", 0) <= done.get(event["event"], step)
-            and event["event"] != "run_finished"
-        ):
+        if event is not None and event.get("step", 0) <= done.get(event["event"], step) and event["event"] not in ENDS:
             kept.append(line)
     with atomic_write(path) as file:
         file.writelines(kept)

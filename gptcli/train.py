@@ -7,13 +7,14 @@ look like to a person ``display``'s, and where files lie ``runs``'.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from gptcli.config import RunProfile
 from gptcli.dry_run import check_memory
-from gptcli.events import CheckpointSaved, Reason, RunFinished, TrainEvent, WentBack, to_record
+from gptcli.errors import GptcliError, RunError
+from gptcli.events import CheckpointSaved, Reason, RunFailed, RunFinished, TrainEvent, WentBack, to_record
 from gptcli.metrics import Metrics, truncate_metrics
 from gptcli.profiles import write_profile
 from gptcli.run_lock import sole_writer
@@ -59,12 +60,24 @@ def train(
         if profile is not None and profile != run.profile():
             write_profile(run.profile_path, profile)
         truncate_metrics(run.metrics_path, trainer.state.step, trainer.done)
-        with contextlib.closing(Metrics(run.metrics_path)) as metrics:
+        with contextlib.closing(Metrics(run.metrics_path)) as metrics, _noting_failure(trainer, metrics):
             for event in _events(trainer, stop):
                 if isinstance(event, WentBack):
                     metrics.cut_back(event.step, trainer.done)
                 metrics.append(to_record(event), durable=isinstance(event, CheckpointSaved | RunFinished))
                 yield event
+
+
+@contextlib.contextmanager
+def _noting_failure(trainer: Trainer, metrics: Metrics) -> Iterator[None]:
+    """Write down that an error ended the run, where that can still be written."""
+    try:
+        yield
+    except Exception as error:
+        failed = RunFailed(trainer.state.step, error.message if isinstance(error, GptcliError) else str(error))
+        with contextlib.suppress(RunError):
+            metrics.append(to_record(failed), durable=False)
+        raise
 
 
 def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:

@@ -5,8 +5,9 @@ A pure function of points and a size; knows no terminal, no colours and no runs.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 Points = Sequence[tuple[float, float]]
 
@@ -33,9 +34,10 @@ def draw_curve(train: Points, val: Points, *, width: int, height: int, ascii_onl
     margin = max(map(len, labels))
     columns = max(8, width - margin - 2)
     cells = [[0] * columns for _ in range(height)]
-    for x, y in train:
-        if y <= high:
-            column, row = _place(x / last, 2 * columns), _place((high - y) / (high - low), 4 * height)
+    dots = [(_place(x / last, 2 * columns), (high - y) / (high - low) * 4 * height) for x, y in train]
+    for column, place in _joined(dots):
+        if place >= 0:
+            row = min(4 * height - 1, int(place))
             cells[row // 4][column // 2] |= DOTS[row % 4][column % 2]
     drawn = [[_character(bits, ascii_only=ascii_only) for bits in row] for row in cells]
     best = min(val, key=lambda point: point[1], default=None)
@@ -50,6 +52,14 @@ def draw_curve(train: Points, val: Points, *, width: int, height: int, ascii_onl
              zip(shown, drawn, strict=True)]  # fmt: skip
     end = f"{last:,.0f}"
     return [*lines, f"{'':>{margin}} 0{'step':^{max(4, columns - len(end))}}{end}"]
+
+
+def _joined(dots: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float]]:
+    """Yield a dot for every column from the first to the last, on straight lines between those that are given."""
+    for (column, place), (then, next_place) in itertools.pairwise(dots):
+        for between in range(column, then):
+            yield between, place + (next_place - place) * (between - column) / (then - column)
+    yield from dots
 
 
 def loss_range(train: Points, val: Points) -> tuple[float, float]:

@@ -21,7 +21,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gptcli.events import Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged, TrainEvent, WentBack
+from gptcli.events import (
+    Evaluated,
+    Notice,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    SampleDrawn,
+    StepLogged,
+    TrainEvent,
+    WentBack,
+)
 from gptcli.figures import (
     COLUMNS,
     LossTable,
@@ -55,6 +65,11 @@ class _Console(Console):
 def stderr_console() -> Console:
     """Return a console on stderr that never reads markup; colours and width are the terminal's own."""
     return _Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def stdout_console() -> Console:
+    """Return a console on stdout that never reads markup."""
+    return _Console(markup=False, highlight=False, emoji=False)
 
 
 def print_facts(console: Console, facts: Facts) -> None:
@@ -241,6 +256,9 @@ class TrainView:
                 f"{event.step:,} with {event.learning_rate_factor:g} times the learning rate."
             )
             self._print(Text.assemble(("note: ", "yellow"), text))
+        elif isinstance(event, RunFailed):
+            self._end_live()
+            self._print(Text.assemble(("failed: ", "bold red"), visible(event.text)))
         elif isinstance(event, RunFinished):
             self._end_live()
             train_loss = self._table.best.train_loss if self._table.best else None

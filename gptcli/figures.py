@@ -55,6 +55,13 @@ def count_text(number: float) -> str:
     return f"{number:.0f}"
 
 
+def bytes_text(number: int) -> str:
+    """Bytes in a unit that fits: 512 bytes, 12 kB, 3.4 GB."""
+    units = ((1e9, "GB", 1), (1e6, "MB", 0), (1e3, "kB", 0))
+    found = next(((size, unit, digits) for size, unit, digits in units if number >= size), None)
+    return f"{number} bytes" if found is None else f"{number / found[0]:.{found[2]}f} {found[1]}"
+
+
 def duration_text(seconds: float) -> str:
     """Seconds as 9s, 1m 05s, 2h 07m or 3d 04h."""
     whole = max(0, round(seconds)) if seconds < 1e12 else 0

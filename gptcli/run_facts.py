@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gptcli.checkpoint_folders import checkpoint_folders, pointed, step_of
 from gptcli.errors import FormatError, GptcliError
 from gptcli.files import read_json
 from gptcli.history import History, read_history, text
@@ -31,7 +32,7 @@ class RunFacts:
     state: State
     corpus: str | None
     tokenizer: str
-    profile: str | None
+    profile_name: str | None
     """The name of the profile that the run was made with."""
     base: str | None
     """What a finetune began from."""
@@ -68,7 +69,7 @@ def run_facts(run: RunDir, history: History | None = None) -> RunFacts:
         state=state,
         corpus=profile.data.corpus,
         tokenizer=profile.data.tokenizer,
-        profile=text(environment(run).get("profile")) or None,
+        profile_name=text(environment(run).get("profile")) or None,
         base=profile.finetune.base,
         n_params=count_parameters(profile.model),
         step=history.step,
@@ -125,3 +126,21 @@ def children(run: RunDir, runs_dir: Path = Path("runs")) -> Iterator[str]:
             found = parent(RunDir(runs_dir / name))
             if found is not None and found[0] == run.name and name != run.name:
                 yield name
+
+
+def checkpoints(run: RunDir) -> list[dict[str, Any]]:
+    """Return the run's checkpoints, the oldest first: step, folder, bytes, and whether it is the best or the latest."""
+    marked: dict[str, str | None] = {}
+    for which in ("best", "latest"):
+        with contextlib.suppress(GptcliError, OSError):
+            found = pointed(run, which)
+            marked[which] = found.name if found else None
+    return [
+        {
+            "step": step_of(path),
+            "folder": path,
+            "bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
+            **{which: marked.get(which) == path.name for which in ("best", "latest")},
+        }
+        for path in reversed(checkpoint_folders(run))
+    ]

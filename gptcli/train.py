@@ -14,7 +14,7 @@ from typing import Literal
 from gptcli.config import RunProfile
 from gptcli.dry_run import check_memory
 from gptcli.errors import GptcliError, RunError
-from gptcli.events import CheckpointSaved, Reason, RunFailed, RunFinished, TrainEvent, WentBack, to_record
+from gptcli.events import CheckpointSaved, Notice, Reason, RunFailed, RunFinished, TrainEvent, WentBack, to_record
 from gptcli.metrics import Metrics, truncate_metrics
 from gptcli.profiles import write_profile
 from gptcli.run_lock import sole_writer
@@ -95,7 +95,22 @@ def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, 
         yield from _due(trainer, stop)
     if trainer.saved_step != trainer.state.step:
         yield trainer.save(best=False)
-    yield trainer.finished(_reason(trainer, stop))
+    reason = _reason(trainer, stop)
+    yield from _picture(trainer, reason)
+    yield trainer.finished(reason)
+
+
+def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
+    """Draw ``loss.png`` at the end of a run, and at a Ctrl-C; other stops are in a hurry, and nothing hangs on it."""
+    run = trainer.run
+    if reason in ("terminated", "hung_up") or (trainer.resumed_at_end and run.picture_path.exists()):
+        return
+    from gptcli.plot import curve_of, save_plot
+
+    try:
+        save_plot([curve_of(run)], run.picture_path)
+    except (OSError, GptcliError) as error:
+        yield Notice(trainer.state.step, f"No {run.picture_path.name} could be drawn: {error}")
 
 
 def _reason(trainer: Trainer, stop: StopRequest) -> Reason:

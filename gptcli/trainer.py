@@ -73,6 +73,7 @@ class Trainer:
         self.started_at = time.perf_counter()
         self._pending: list[str] = []
         self._open()
+        self.resumed_at_end = not self.has_steps_left
         base = run.base()
         self.base: str | None = base["name"] if base else None
         self.base_val_loss = base_val_loss(run.metrics_path) if base and self.state.evaluated_step >= 0 else None

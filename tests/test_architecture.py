@@ -81,6 +81,8 @@ ROOMS = {
     "gptcli.checkpoint_folders": "procedures",
     "gptcli.history": "procedures",
     "gptcli.run_facts": "procedures",
+    "gptcli.plot": "procedures",
+    "gptcli.removal": "procedures",
     "gptcli.runs": "procedures",
     "gptcli.display": "display",
     "gptcli.figures": "display",
@@ -106,6 +108,7 @@ ONLY_IN = {
     "rich": ("gptcli.cli.", "gptcli.display", "gptcli.text_stream"),
     "prompt_toolkit": ("gptcli.cli.desk",),
     "httpx": ("gptcli.fetch.web.http",),
+    "matplotlib": ("gptcli.plot",),
     "click": (),
     "pickle": (),
     "dill": (),
@@ -119,7 +122,7 @@ TORCH_ROOMS = {"model", "procedures"}
 SLOW_TO_IMPORT = {
     *("torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"),
     *("trafilatura", "lxml", "feedparser", "protego", "pyarrow", "faster_whisper", "pypdf", "gguf"),
-    "prompt_toolkit",
+    *("prompt_toolkit", "matplotlib"),
 }
 
 MAX_FILE_LINES = 450

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TextIO, TypeVar
@@ -26,6 +26,7 @@ from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError, i
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from rich.text import Text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -228,6 +229,26 @@ def emit(value: dict[str, Any], line: str, *, as_json: bool) -> None:
         write_stdout(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False) + "\n")
     elif line:
         write_stdout(line + "\n")
+
+
+def stdout_width() -> int | None:
+    """Return the cells of a line of the terminal that stdout is; None where it is a pipe or a file."""
+    from gptcli.display import stdout_console
+
+    console = stdout_console()
+    return console.width if console.is_terminal else None
+
+
+def emit_lines(lines: Iterable[Text]) -> None:
+    """Print lines on stdout: in colour and never wrapped inside a word in a terminal, plain and whole elsewhere."""
+    from gptcli.display import stdout_console
+
+    console = stdout_console()
+    if not console.is_terminal:
+        write_stdout("".join(f"{line.plain}\n" for line in lines))
+        return
+    for line in lines:
+        console.print(line)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value

@@ -6,8 +6,10 @@ the picture lies and what it is called is decided elsewhere.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,9 @@ Points = Sequence[tuple[float, float]]
 SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours (2008), told apart by all kinds of colour vision; yellow and black left out on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK, FAINT = "#262626", "#8a8a8a"
+INK, FAINT, GRID = "#262626", "#8a8a8a", "#e3e3e3"
+# What a page has in two colours, for light and for dark.
+THEMED = {INK: "ink", FAINT: "faint", GRID: "grid", "#ffffff": "card", COLOURS[0]: "curve"}
 INCHES, DPI = (8.0, 4.8), 160
 # Steps at the beginning whose losses may lie above the picture: they would press the rest flat.
 FIRST_SHARE = 0.03
@@ -70,6 +74,23 @@ def save_plot(curves: Sequence[Curve], path: Path, *, x: Axis = "step", log: boo
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with atomic_write(path) as file:
         figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
+
+
+def draw_svg(curve: Curve) -> str:
+    """Return the picture of one run as an SVG element for a page that has the colours of ``THEMED`` as variables."""
+    figure = draw([curve])
+    figure.patch.set_alpha(0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = file.getvalue().decode()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    for size in ("width", "height"):  # the page decides
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
+    for colour, variable in THEMED.items():
+        svg = re.sub(colour, f"var(--{variable})", svg, flags=re.IGNORECASE)
+    return svg
 
 
 def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Figure:
@@ -136,7 +157,7 @@ def _label(curve: Curve, ratio: float) -> str:
 def _mark_best(axes: Axes, curve: Curve, colour: str, place: float, loss: float, *, alone: bool) -> None:
     best = curve.history.best
     assert best is not None, "the caller has one"
-    axes.plot([place], [loss], marker="*", markersize=13, color=colour, markeredgecolor="white", linestyle="none",
+    axes.plot([place], [loss], marker="*", markersize=13, color=colour, markeredgecolor="#ffffff", linestyle="none",
               label=f"best, {loss:.4f} at step {best.step:,}" if alone else None, zorder=5)  # fmt: skip
 
 
@@ -154,7 +175,7 @@ def _frame(axes: Axes, curves: Sequence[Curve], points: Points, *, x: Axis, bits
     axes.set_xlim(left=0)
     if x == "tokens":
         _engineering_ticks(axes)
-    axes.grid(visible=True, which="both", axis="y", color="#e3e3e3", linewidth=0.8)
+    axes.grid(visible=True, which="both", axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptcli.cli.common import JsonOption, emit, emit_lines, reports_errors, stdout_width
-from gptcli.cli.runs_files import export_metrics_command, plot_command, rm_command
+from gptcli.cli.runs_compare import compare_command
+from gptcli.cli.runs_files import RunArgument, export_metrics_command, plot_command, report_command, rm_command
 from gptcli.errors import GptcliError
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from gptcli.runs import RunDir
 
 runs_app = typer.Typer(help="Runs: list, show, compare, plot, report, remove.", no_args_is_help=True)
-
-RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="Name of a run; the newest if none is given.")]
 
 
 @runs_app.command("list")
@@ -90,7 +89,9 @@ def show_command(
         _show_page(page)
 
 
+runs_app.command("compare")(compare_command)
 runs_app.command("plot")(plot_command)
+runs_app.command("report")(report_command)
 runs_app.command("export-metrics")(export_metrics_command)
 runs_app.command("rm")(rm_command)
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import JsonOption, QuietOption, emit, note, reports_errors, write_stdout
+from gptcli.cli.common import JsonOption, QuietOption, emit, import_torch, note, progress, reports_errors, write_stdout
 from gptcli.errors import RunError
 
 if TYPE_CHECKING:
     from gptcli.history import Evaluation, History, Report
     from gptcli.runs import RunDir
 
-PlottedRuns = Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Names of runs; else the newest.")]
+RunsArgument = Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Names of runs; else the newest.")]
+RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="Name of a run; the newest if none is given.")]
 COLUMNS = (
     *("step", "tokens_seen", "epoch", "train_loss", "learning_rate", "grad_norm", "tokens_per_second", "mfu"),
     *("skipped_steps", "val_loss", "val_loss_stderr", "perplexity", "bits_per_byte", "best", "elapsed"),
@@ -27,7 +28,7 @@ SHOWN_FILES = 5
 
 @reports_errors
 def plot_command(
-    runs: PlottedRuns = None,
+    runs: RunsArgument = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="A .png, .svg or .pdf; else loss.png.")
     ] = None,
@@ -53,10 +54,46 @@ def plot_command(
 
 
 @reports_errors
-def export_metrics_command(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Name of a run; the newest if none is given.")
+def report_command(
+    run: RunArgument = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.html", help="Where it goes; else RUN.html.")
     ] = None,
+    draws: Annotated[
+        bool, typer.Option("--draw/--no-draw", help="Let the first weights and the best ones write for it.")
+    ] = True,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write a page about a run that can be sent to anybody: one HTML file that asks for nothing; prints its path.
+
+    What was trained on what, the losses, texts from the first step to the best, the profile, the data, the machine, and
+    how to do it again. Folders of this machine are left out.
+
+    Example: gptcli runs report --output report.html
+    """
+    from gptcli.files import atomic_write
+    from gptcli.runs import find_run
+
+    found = find_run(run)
+    place = output or Path(f"{found.name}.html")
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"--output {place}: a report is a .html file.")
+    with progress(quiet=quiet) as going_on:
+        if draws:
+            going_on.show("Letting the model write")
+            import_torch()
+        from gptcli.report import make_report
+
+        page = make_report(found, going_on.note, draws=draws)
+    with atomic_write(place) as file:
+        file.write(page.encode())
+    emit({"run": found.name, "path": place}, str(place), as_json=as_json)
+
+
+@reports_errors
+def export_metrics_command(
+    run: RunArgument = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.csv", help="Where it goes; else stdout.")
     ] = None,

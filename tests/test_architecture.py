@@ -23,6 +23,8 @@ ROOMS = {
     "gptcli.errors": "ground",
     "gptcli.files": "ground",
     "gptcli.events": "ground",
+    "gptcli.progress": "ground",
+    "gptcli.figures": "ground",
     "gptcli.config": "ground",
     "gptcli.profiles": "ground",
     "gptcli.strict_yaml": "ground",
@@ -81,6 +83,8 @@ ROOMS = {
     "gptcli.checkpoint_folders": "procedures",
     "gptcli.history": "procedures",
     "gptcli.run_facts": "procedures",
+    "gptcli.standing": "procedures",
+    "gptcli.machine": "model",
     "gptcli.plot": "procedures",
     "gptcli.comparison": "procedures",
     "gptcli.data_facts": "procedures",
@@ -89,7 +93,7 @@ ROOMS = {
     "gptcli.removal": "procedures",
     "gptcli.runs": "procedures",
     "gptcli.display": "display",
-    "gptcli.figures": "display",
+    "gptcli.loss_table": "display",
     "gptcli.curve": "display",
     "gptcli.text_stream": "display",
     "gptcli.cli.": "cli",
@@ -102,7 +106,7 @@ MAY_IMPORT = {
     "data": {"ground"},
     "model": {"ground"},
     "procedures": {"model", "data", "ground"},
-    "display": {"gptcli.events"},
+    "display": {"gptcli.events", "gptcli.progress", "gptcli.figures"},
     "cli": {"display", "procedures", "model", "data", "ground"},
 }
 
@@ -134,7 +138,7 @@ MAX_FUNCTION_LINES = 60
 
 
 class Import(NamedTuple):
-    """One import statement: ``target`` is a module in full, ``lazy`` says that it stands inside a function."""
+    """One import statement: ``target`` is a module in full, ``lazy`` says that it stands inside a function, or for types only."""
 
     module: str
     target: str
@@ -165,7 +169,9 @@ def import_nodes(node: ast.AST, *, lazy: bool = False) -> Iterator[tuple[ast.Imp
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child, lazy
-        yield from import_nodes(child, lazy=lazy or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)))
+        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        inside = for_types or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+        yield from import_nodes(child, lazy=lazy or inside)
 
 
 def imports(path: Path, modules: set[str]) -> Iterator[Import]:

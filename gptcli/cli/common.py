@@ -190,7 +190,8 @@ class Progress:
 
 @contextlib.contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show what is going on: one line kept up to date in a terminal, a plain line now and then elsewhere.
+    """Show what is going on: a line kept up to date in a terminal, with a bar and the time left where the share is
+    known; a plain line now and then elsewhere.
 
     Nothing when ``quiet``.
     """
@@ -203,11 +204,11 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
     if quiet or not console.is_interactive:
         yield Progress(silent, silent) if quiet else Progress(_now_and_then(note), note)
         return
-    with console.status(Text("")) as status:
-        yield Progress(
-            lambda text: status.update(Text(visible(text), overflow="ellipsis", no_wrap=True)),
-            lambda text: console.print(Text(visible(text))),
-        )
+    from gptcli.display import ProgressLine
+
+    line = ProgressLine()
+    with console.status(line):
+        yield Progress(line.show, lambda text: console.print(Text(visible(text))))
 
 
 def _now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -165,8 +165,7 @@ def _show_page(page: _Page) -> None:
     width = stdout_width()
     facts = page_facts(page.facts, page.more)
     if width is None:
-        label = max(len(key) for key, _ in facts)
-        emit_lines([Text(f"{key:>{label}}  {value}") for key, value in facts])
+        emit_lines([Text(f"{key}: {value}") for key, value in facts])
     else:
         print_facts(stdout_console(), facts)
     curve = curve_lines(page.history, min(width or CURVE_WIDTH, 120))

@@ -138,7 +138,7 @@ MAX_FUNCTION_LINES = 60
 
 
 class Import(NamedTuple):
-    """One import statement: ``target`` is a module in full, ``lazy`` says that it stands inside a function, or for types only."""
+    """One import statement: ``target`` is a module in full, ``lazy`` ones stand in functions or are for types."""
 
     module: str
     target: str

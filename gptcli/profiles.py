@@ -159,7 +159,8 @@ def given_keys(path: Path, overrides: Sequence[str] = ()) -> frozenset[KeyPath]:
     """Return the keys that a valid profile file and ``--set`` overrides set; all others have their defaults."""
     values, _ = load_yaml(read_yaml_file(path))
     overridden = (override_path(override.partition("=")[0].strip()) for override in overrides)
-    return frozenset((*(path for path, _ in leaves(values)), *overridden))
+    # A section with nothing behind it sets nothing.
+    return frozenset((*(path for path, _ in leaves(values)), *overridden)) & frozenset(_key_paths(RunProfile))
 
 
 def header_of(text: str) -> str:

@@ -31,8 +31,9 @@ from gptcli.sizing import (
 from gptcli.strict_yaml import KeyPath
 from gptcli.trainer import make_setup
 
-# What a first shape is chosen by; what it is timed at then counts.
-GUESSED_FLOPS = {"cpu": 2e11, "mps": 2e12, "cuda": 2e13}
+# What a first shape is chosen by; then what was timed counts. Too high rather than too low: a larger shape makes
+# better use of a machine, so from a small one nothing can be said about it.
+GUESSED_FLOPS = {"cpu": 4e11, "mps": 2e12, "cuda": 4e13}
 LOOKS, LOOK_SECONDS, PROBE_SECONDS = 3, 0.7, 3.0
 # The rest is for saving and samples, and for a machine that slows down.
 PLANNED_SHARE = 0.95
@@ -193,9 +194,15 @@ def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) ->
     }
 
 
+def minutes_text(seconds: float) -> str:
+    """Return a time as 1 minute, 0.5 minutes or 10 minutes."""
+    minutes = f"{seconds / 60:.3g}"
+    return f"{minutes} minute{'' if minutes == '1' else 's'}"
+
+
 def _promise(corpus: str, seconds: float, machine: str) -> Choices:
     return {
-        ("description",): (f"A run of {seconds / 60:.3g} minutes on {corpus}, suggested for this machine", ""),
+        ("description",): (f"A run of {minutes_text(seconds)} on {corpus}, suggested for this machine", ""),
         ("expects", "minutes"): (rounded(seconds / 60, 3), ""),
         ("expects", "machine"): (machine, ""),
     }

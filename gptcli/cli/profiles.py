@@ -274,6 +274,8 @@ def _profile_of(name: str) -> RunProfile:
         except GptcliError as error:
             if name in run_names():
                 raise
+            if name.endswith((".yaml", ".yml")):
+                raise unknown from error
             hint = f"{unknown.hint} gptcli runs list shows the runs."
             raise ProfileError(f"There is no profile and no run called {name!r}.", hint) from error
     return load_profile(file.path)

@@ -129,10 +129,11 @@ def _tokens(corpus: str | None, *, quiet: bool) -> tuple[TokenDataset, str]:
 def _profile_text(found: Suggestion) -> str:
     """Return the profile as YAML, each value below its reason, in the order of the fields."""
     from gptcli.profile_docs import explained
+    from gptcli.suggest import minutes_text
 
     measured, expected = found.measured, found.expected
     header = (
-        f"A suggestion for {expected['seconds'] / 60:.3g} minutes, by gptcli profiles suggest.\n"
+        f"A suggestion for {minutes_text(expected['seconds'])}, by gptcli profiles suggest.\n"
         f"Measured: {1000 * measured['step_seconds']:.3g} ms a step, {measured['tokens_per_second']:,.0f} tokens/s on "
         f"{measured['device']} ({measured['device_reason']}).\n"
         "Loss: depends on the text, so none is promised."

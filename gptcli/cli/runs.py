@@ -19,7 +19,10 @@ runs_app = typer.Typer(help="Runs: list them, show one.", no_args_is_help=True)
 @runs_app.command("list")
 @reports_errors
 def list_command(as_json: JsonOption = False) -> None:
-    """List all runs, the newest first: step, best val_loss, corpus."""
+    """List all runs, the newest first: step, best val_loss, corpus.
+
+    Example: gptcli runs list
+    """
     from gptcli.runs import find_run, run_names
 
     rows = [_facts_or_problem(find_run(name)) for name in run_names()]
@@ -36,7 +39,10 @@ def show_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far a run has come and its best val_loss; --json adds its whole profile."""
+    """Show how far a run has come and its best val_loss; --json adds its whole profile.
+
+    Example: gptcli runs show --json
+    """
     from gptcli.runs import find_run
 
     found = find_run(run)

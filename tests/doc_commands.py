@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Generated, and each command's example is run by tests/cli/test_examples_in_help.py; or told of the past, with figures.
 LEFT_OUT = ("cli.md", "log.md", "benchmarks.md")
 CALL = re.compile(r"(?:^|[|&;(]\s*)gptcli\s")
-INLINE = re.compile(r"(?<!`)`(gptcli [^`]+)`(?!`)")
+INLINE = re.compile(r"(?<!`)`(gptcli\s[^`]+)`(?!`)")
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What stands in a line for something of the reader's, or of the world, and what it is in the prepared folder. The first
 # that fits goes first; {site}, {whisper} are known once they are there.
@@ -52,7 +52,7 @@ class DocCommand:
 
     def typed(self, **world: object) -> str:
         """Return what is typed in the prepared folder; ``world`` says where the site and the model of Whisper are."""
-        text = "\n".join(filter(None, (self.before, self.line)))
+        text = "\n".join(filter(None, (self.before, self.words)))
         for pattern, ours in REPLACEMENTS:
             text = re.sub(pattern, ours, text)
         for name, value in world.items():
@@ -81,7 +81,7 @@ def commands_in(text: str, name: str) -> Iterator[DocCommand]:
     for fence in FENCE.finditer(text):
         first = text.count("\n", 0, fence.start(1)) + 1
         prose = prose.replace(fence[0], "\n" * fence[0].count("\n"))
-        lines = fence[1].replace("\\\n", "  ").split("\n")
+        lines = re.sub(r" *\\\n *", lambda _: " ", fence[1]).split("\n")
         for number, line in enumerate(lines):
             if CALL.search(line):
                 used = VARIABLE.findall(line)

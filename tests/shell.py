@@ -44,13 +44,13 @@ class Shell:
     bin: Path
     environment: Mapping[str, str]
 
-    def run(self, line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    def run(self, line: str, folder: Path, stdin: str) -> subprocess.CompletedProcess[str]:
         """Run a line as it is typed in ``folder``; it fails where any part of it does."""
         return subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", line],
             cwd=folder,
             env={**self.environment, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"},
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             encoding="utf-8",
             check=False,

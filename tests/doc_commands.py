@@ -28,6 +28,7 @@ REPLACEMENTS = (
     (r"\bCORPUS\b", "book"),
     (r"\bRUN\b", "my-run"),
     (r"--budget \S+", "--budget 3s"),
+    (r"max_steps=\d{3,}", "max_steps=12"),
     (r"fetch (https://example\.org)", r"fetch --delay 0 \1"),
     (r"https://example\.org", "{site}"),
     (r"fetch (\"?gutenberg:)", r"fetch --mirror {site} --delay 0 \1"),

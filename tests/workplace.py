@@ -149,6 +149,7 @@ def _write_inputs(folder: Path, site: str, whisper: Path) -> None:
     from tests.fetch.recordings import encode, tone
 
     (folder / "book.txt").write_text(real_text(0, 24_000), "utf-8")
+    (folder / "letters.txt").write_bytes(f"Caf\xe9. {real_text(0, 9_000)}".encode("cp1252", "ignore"))
     (folder / "prompt.txt").write_text("It was a dark and\n", "utf-8")
     (folder / "prompts.jsonl").write_text('"Once"\n{"prompt": "Then", "temperature": 0.5, "seed": 7}\n', "utf-8")
     (folder / "chats.jsonl").write_text("".join(json.dumps(talk) + "\n" for talk in TALKS), "utf-8")

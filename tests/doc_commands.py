@@ -24,6 +24,9 @@ REPLACEMENTS = (
     (r"profiles show NAME", "profiles show quickstart"),
     (r"corpora show NAME", "corpora show book"),
     (r"gptcli COMMAND", "gptcli sample"),
+    (r"runs compare \S+ \S+", "runs compare my-run letters"),
+    (r"runs (plot|report) [a-z]\S*", r"runs \1 my-run"),
+    (r"URL\.json", "{site}/api/posts.json"),
     (r"\bSOURCE\b", "book.txt"),
     (r"\bCORPUS\b", "book"),
     (r"\bRUN\b", "my-run"),
@@ -33,7 +36,8 @@ REPLACEMENTS = (
     (r"https://example\.org", "{site}"),
     (r"fetch (\"?gutenberg:)", r"fetch --mirror {site} --delay 0 \1"),
     (r"fetch hf:", "fetch --mirror {site} --delay 0 hf:"),
-    (r"fetch audiobooks", "fetch --whisper {whisper} --no-vad audiobooks"),
+    (r" --whisper medium", ""),
+    (r"fetch (audiobooks|speeches)", r"fetch --whisper {whisper} --no-vad \1"),
 )
 VARIABLE = re.compile(r"\$\{?(\w+)")
 

@@ -38,6 +38,8 @@ SMALL_TRAIN = {
 }  # fmt: skip
 SMALL_MODEL = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
 DATA_SETS = ("roneneldan/TinyStories", "Skylion007/openwebtext")
+# Corpora that the docs speak of as being there.
+CORPORA = ("pg1513", "blog", "poirot", "shakespeare", "hitchhikers", "openwebtext", "tinystories")
 GPT2S = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 QWENS = ("Qwen/Qwen3-0.6B-Base",)
 TALKS = [
@@ -157,9 +159,10 @@ def _write_inputs(folder: Path, site: str, whisper: Path) -> None:
     for number, name in enumerate(("monday", "tuesday", "wednesday")):
         text = real_text(5000 * number, 5000 * number + 5000)
         (folder / "notes" / f"{name}.md").write_text(f"# {name}\n\n{text}", "utf-8")
-    (folder / "audiobooks").mkdir()
-    for number in (1, 2):
-        encode(folder / "audiobooks" / f"Part {number}.mp3", tone(300 * number, 4.0), "libmp3lame")
+    for name in ("audiobooks", "speeches"):
+        (folder / name).mkdir()
+        for number in (1, 2):
+            encode(folder / name / f"Part {number}.mp3", tone(300 * number, 4.0), "libmp3lame")
     (folder / "config").mkdir()
     (folder / "config" / "train_shakespeare_char.py").write_text(NANOGPT_CONFIG, "utf-8")
     _write_small_profiles(folder / "configs")
@@ -173,6 +176,8 @@ def _write_small_profiles(folder: Path) -> None:
         values, _ = load_yaml(path.read_text("utf-8"))
         values.pop("expects", None)
         values["train"] = {**values["train"], **SMALL_TRAIN}
+        if values.get("data", {}).get("tokenizer") == "gpt2":  # whose vocabulary may not be here
+            values["data"]["tokenizer"] = "bpe:300"
         values["sample"] = {**values.get("sample", {}), "max_new_tokens": 8}
         if not path.stem.startswith("finetune"):
             values["model"] = {**values["model"], **SMALL_MODEL}
@@ -202,7 +207,7 @@ def _make_corpora_and_runs(shell: Shell, folder: Path) -> None:
     lines += [
         "gptcli fetch book.txt",
         "gptcli fetch notes",
-        *(f"gptcli fetch notes/*.md --name {name}" for name in ("pg1513", "blog", "poirot", "shakespeare")),
+        *(f"gptcli fetch notes/*.md --name {name}" for name in CORPORA),
         "gptcli fetch chats.jsonl",
         "gptcli prepare book --tokenizer char",
         "gptcli train book --profile macbook --run letters --set data.tokenizer=char --set family=gpt2 --quiet",

@@ -42,7 +42,7 @@ from gptcli.figures import count_text, loss_text, visible
 if TYPE_CHECKING:
     from gptcli.chat.log import ChatLog
     from gptcli.chat.session import Session
-    from gptcli.checkpoints import Which
+    from gptcli.checkpoint_folders import Which
     from gptcli.cli.desk import Lines, Suggest
     from gptcli.config import SampleConfig
     from gptcli.copies.check import CopyIndex

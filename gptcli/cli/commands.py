@@ -31,7 +31,8 @@ SUMMARIES = {
     "export": "Write a model for another program; prints the folder.",
     "profiles": "Run profiles: list them, show one, import nanoGPT's.",
     "corpora": "Corpora: list them and the recipes, show one.",
-    "runs": "Runs: list them, show one.",
+    "runs": "Runs: list, show, compare, plot, report, remove.",
+    "doctor": "Say what gptcli finds on this machine, and how to get what is missing.",
 }
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gptcli.train import StopRequest
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
-SIZES = ((1e9, "GB", 1), (1e6, "MB", 0), (1e3, "kB", 0), (1, "bytes", 0))
 STOPS: dict[str, tuple[Literal["interrupted", "terminated", "hung_up"], int]] = {
     "SIGINT": ("interrupted", EXIT_INTERRUPTED),
     "SIGTERM": ("terminated", EXIT_TERMINATED),
@@ -113,7 +112,9 @@ def show_facts(facts: dict[str, Any], *, as_json: bool) -> None:
 
 def _figure(key: str, value: object) -> str:
     if isinstance(value, int) and (key.endswith("_bytes") or "memory" in key):
-        return next(f"{value / size:.{digits}f} {unit}" for size, unit, digits in SIZES if value >= size or size == 1)
+        from gptcli.figures import bytes_text
+
+        return bytes_text(value)
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, int):

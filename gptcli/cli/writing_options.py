@@ -9,7 +9,7 @@ import typer
 from gptcli.cli.common import importing, note, progress, wrong_options
 
 if TYPE_CHECKING:
-    from gptcli.checkpoints import Which
+    from gptcli.checkpoint_folders import Which
     from gptcli.config import SampleConfig
     from gptcli.decoder import WeightFormat
     from gptcli.runs import RunDir

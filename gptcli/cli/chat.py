@@ -80,6 +80,8 @@ def chat_command(
 
     /help lists what else a line can be. From a pipe or a file of lines, stdout is the text alone, with three dashes
     where it begins anew and between answers. Each session of a run is kept in its folder chats.
+
+    Example: gptcli chat
     """
     check_device(device)
     weights = weight_format(dtype, quantize)

@@ -18,7 +18,10 @@ corpora_app = typer.Typer(help="Corpora: list them and the recipes, show one.", 
 @corpora_app.command("list")
 @reports_errors
 def list_command(as_json: JsonOption = False) -> None:
-    """List the fetched corpora, the newest first, and the recipes that gptcli fetch knows by name."""
+    """List the fetched corpora, the newest first, and the recipes that gptcli fetch knows by name.
+
+    Example: gptcli corpora list
+    """
     from gptcli.corpora import corpus_names, unfinished_fetches
     from gptcli.fetch.recipes import recipes
 
@@ -48,7 +51,10 @@ def show_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a corpus came from, what was left out, how large it is, and which tokens have been prepared."""
+    """Show where a corpus came from, what was left out, how large it is, and which tokens have been prepared.
+
+    Example: gptcli corpora show book --documents
+    """
     from gptcli.corpora import CORPORA, corpus_names, document_facts, unfinished_fetches, unknown_corpus
 
     names = corpus_names()

@@ -41,6 +41,8 @@ def eval_command(
     """Score a run on its val split, or on any text; prints val_loss, its standard error, and bits_per_byte.
 
     Losses are in nats a token. bits_per_byte compares runs with different tokenizers.
+
+    Example: gptcli eval --json
     """
     from gptcli.runs import find_run
 

@@ -47,6 +47,8 @@ def export_command(
     """Write a model for another program; prints the folder. Adapters (LoRA) are merged into the weights.
 
     What was written is loaded back and compared with the model before it is kept.
+
+    Example: gptcli export --format hf
     """
     import_torch()
     from gptcli.bases.opening import open_base, run_named

@@ -81,6 +81,8 @@ def finetune_command(
     """Finetune a model that exists on a corpus; prints the run's folder. The corpus gets the model's own tokens.
 
     The first row of the table is the model before any training. Ctrl-C saves: gptcli train --resume goes on.
+
+    Example: gptcli finetune book --from gpt2
     """
     if resume:
         raise typer.BadParameter(f"a finetuned run goes on as any other: gptcli train --resume --run {run or 'NAME'}")

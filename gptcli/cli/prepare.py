@@ -52,6 +52,8 @@ def prepare_command(
     """Turn a corpus into tokens for training; prints their folder. Fetches a recipe that has not been fetched yet.
 
     Says on stderr what came out, and what the corpus and a profile will do to each other.
+
+    Example: gptcli prepare book
     """
     if split_at is not None and val_fraction is not None:
         raise typer.BadParameter("--split-at and --val-fraction both size val; choose one.")

@@ -59,6 +59,8 @@ def train_command(
     """Train a GPT on a corpus; prints the run's folder. Fetches and prepares first where that is missing.
 
     Ctrl-C finishes the step, saves, and says how to go on.
+
+    Example: gptcli train book --profile macbook
     """
     check_device(device)
     say = silent if quiet else note

@@ -57,10 +57,10 @@ def _models() -> Iterator[str]:
 
 
 def _keys() -> Iterator[str]:
-    """The keys of a profile with the sign behind them, in full and, for whoever types those, by their last word."""
-    from gptcli.profiles import override_keys
+    """The keys of a profile with the sign behind them."""
+    from gptcli.profile_docs import key_docs
 
-    yield from (f"{key}=" for key in override_keys())
+    yield from (f"{'.'.join(map(str, key.path))}=" for key in key_docs())
 
 
 complete_runs = _completes(_runs)

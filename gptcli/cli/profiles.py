@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptcli.cli.common import EXIT_ERROR, JsonOption, QuietOption, emit, note, reports_errors, write_stdout
+from gptcli.cli.completion import complete_profiles
 from gptcli.cli.profiles_import import import_command
 from gptcli.cli.profiles_suggest import suggest_command
 from gptcli.errors import GptcliError, ProfileError
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 profiles_app = typer.Typer(help="Run profiles: list them, show one, import nanoGPT's.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a profile, or the path of a YAML file.")]
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=complete_profiles, help="Name of a profile, or the path of a YAML file."
+    ),
+]
 # Beside names that leave less than this, a description stands below its name.
 LEAST_WIDTH = 40
 
@@ -179,7 +185,12 @@ def _place(text: str) -> Path:
 
 @reports_errors
 def check_command(
-    names: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files, folders of them, or names.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", autocompletion=complete_profiles, help="YAML files, folders of them, or names."
+        ),
+    ],
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -239,8 +250,12 @@ def schema_command() -> None:
 
 @reports_errors
 def diff_command(
-    left: Annotated[str, typer.Argument(metavar="A", help="A profile, a YAML file, or a run.")],
-    right: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.")],
+    left: Annotated[
+        str, typer.Argument(metavar="A", autocompletion=complete_profiles, help="A profile, a YAML file, or a run.")
+    ],
+    right: Annotated[
+        str, typer.Argument(metavar="B", autocompletion=complete_profiles, help="What it is compared with.")
+    ],
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -22,6 +22,7 @@ from gptcli.cli.common import (
     silent,
     write_stdout,
 )
+from gptcli.cli.completion import complete_sources
 from gptcli.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def parse_minutes(text: str) -> float:
 @reports_errors
 def suggest_command(
     corpus: Annotated[
-        str | None, typer.Argument(metavar="CORPUS", help="A fetched corpus or a recipe; else the newest.")
+        str | None,
+        typer.Argument(
+            metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
+        ),
     ] = None,
     minutes: Annotated[
         float, typer.Option(parser=parse_minutes, metavar="MINUTES", help="How long the training may take.")

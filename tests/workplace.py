@@ -40,6 +40,8 @@ SMALL_MODEL = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
 DATA_SETS = ("roneneldan/TinyStories", "Skylion007/openwebtext")
 # Corpora that the docs speak of as being there.
 CORPORA = ("pg1513", "blog", "poirot", "shakespeare", "hitchhikers", "openwebtext", "tinystories")
+# Runs that examples speak of, copies of ``my-run``.
+RUNS = ("first", "second", "old-run")
 GPT2S = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 QWENS = ("Qwen/Qwen3-0.6B-Base",)
 TALKS = [
@@ -215,6 +217,7 @@ def _make_corpora_and_runs(shell: Shell, folder: Path) -> None:
         "cp -r out out-shakespeare-char",
         "gptcli finetune chats --from gpt2 --run talker --quiet",
         "gptcli train book --profile macbook --set data.tokenizer=bpe:300 --run my-run --quiet",
+        *(f"cp -r runs/my-run runs/{name}" for name in RUNS),
     ]
     for line in lines:
         done = shell.run(line, folder, "")

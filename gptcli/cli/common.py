@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, 
 
 import typer
 
+from gptcli.cli.completion import complete_devices
 from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
 DeviceOption = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", show_default=False),
+    typer.Option(
+        metavar="DEVICE", autocompletion=complete_devices, help="auto, cpu, cuda, cuda:N or mps.", show_default=False
+    ),
 ]
 EncodingOption = Annotated[
     str | None,

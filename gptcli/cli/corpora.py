@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptcli.cli.common import JsonOption, emit, reports_errors
+from gptcli.cli.completion import complete_corpora
 from gptcli.errors import CorpusError, GptcliError
 
 if TYPE_CHECKING:
@@ -44,7 +45,12 @@ def list_command(as_json: JsonOption = False) -> None:
 @reports_errors
 def show_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="CORPUS", help="Name of a fetched corpus; the newest if none is given.")
+        str | None,
+        typer.Argument(
+            metavar="CORPUS",
+            autocompletion=complete_corpora,
+            help="Name of a fetched corpus; the newest if none is given.",
+        ),
     ] = None,
     documents: Annotated[
         bool, typer.Option("--documents", help="List its documents: title, author, date, address, when fetched.")

@@ -21,12 +21,14 @@ from gptcli.cli.common import (
     read_text,
     reports_errors,
 )
+from gptcli.cli.completion import complete_runs
 
 
 @reports_errors
 def eval_command(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Name of a run; the newest if none is given.")
+        str | None,
+        typer.Argument(metavar="RUN", autocompletion=complete_runs, help="Name of a run; the newest if none is given."),
     ] = None,
     text: Annotated[
         str | None,

@@ -17,6 +17,7 @@ from gptcli.cli.common import (
     progress,
     reports_errors,
 )
+from gptcli.cli.completion import complete_models
 
 Format = Literal["hf", "gguf", "nanogpt", "safetensors"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -26,7 +27,11 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 def export_command(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="A run, or any model that sample takes; else the newest run."),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_models,
+            help="A run, or any model that sample takes; else the newest run.",
+        ),
     ] = None,
     to: Annotated[
         Format,

@@ -19,6 +19,7 @@ from gptcli.cli.common import (
     silent,
     stdout_width,
 )
+from gptcli.cli.completion import complete_runs
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -34,7 +35,9 @@ MAX_CELL = 24
 
 @reports_errors
 def compare_command(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two runs or more.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", autocompletion=complete_runs, help="Two runs or more.")
+    ],
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What each goes on with; else the first one's own prompt.")
     ] = None,

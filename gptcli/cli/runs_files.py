@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import JsonOption, QuietOption, emit, import_torch, note, progress, reports_errors, write_stdout
+from gptcli.cli.completion import complete_runs
 from gptcli.errors import RunError
 
 if TYPE_CHECKING:
     from gptcli.history import Evaluation, History, Report
     from gptcli.runs import RunDir
 
-RunsArgument = Annotated[list[str] | None, typer.Argument(metavar="RUN...", help="Names of runs; else the newest.")]
-RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="Name of a run; the newest if none is given.")]
+RunsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RUN...", autocompletion=complete_runs, help="Names of runs; else the newest."),
+]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", autocompletion=complete_runs, help="Name of a run; the newest if none is given."),
+]
 COLUMNS = (
     *("step", "tokens_seen", "epoch", "train_loss", "learning_rate", "grad_norm", "tokens_per_second", "mfu"),
     *("skipped_steps", "val_loss", "val_loss_stderr", "perplexity", "bits_per_byte", "best", "elapsed"),
@@ -138,7 +145,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 
 @reports_errors
 def rm_command(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names of runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", autocompletion=complete_runs, help="Names of runs.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

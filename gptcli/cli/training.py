@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, emit, forget, note
+from gptcli.cli.completion import complete_keys
 
 if TYPE_CHECKING:
     from gptcli.budget import Create
@@ -55,7 +56,12 @@ def parse_duration(text: str) -> float:
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the profile. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=complete_keys,
+        help="Change one key of the profile. May be repeated.",
+    ),
 ]
 BudgetOption = Annotated[
     float | None,

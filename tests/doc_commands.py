@@ -21,6 +21,7 @@ FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 REPLACEMENTS = (
     (r"\bRUN --format nanogpt", "letters --format nanogpt"),
     (r"sample --chat", "sample talker --chat"),
+    (r"profiles copy quickstart my\b", "profiles copy quickstart mine"),
     (r"profiles show NAME", "profiles show quickstart"),
     (r"corpora show NAME", "corpora show book"),
     (r"gptcli COMMAND", "gptcli sample"),
@@ -57,12 +58,16 @@ class DocCommand:
 
     def typed(self, **world: object) -> str:
         """Return what is typed in the prepared folder; ``world`` says where the site and the model of Whisper are."""
-        text = "\n".join(filter(None, (self.before, self.words)))
-        for pattern, ours in REPLACEMENTS:
-            text = re.sub(pattern, ours, text)
-        for name, value in world.items():
-            text = text.replace(f"{{{name}}}", str(value))
-        return text
+        return typed("\n".join(filter(None, (self.before, self.words))), **world)
+
+
+def typed(text: str, **world: object) -> str:
+    """Return a text with what is near in place of what is far; ``world`` has what the table has in braces."""
+    for pattern, ours in REPLACEMENTS:
+        text = re.sub(pattern, ours, text)
+    for name, value in world.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
 
 
 def pages() -> list[Path]:

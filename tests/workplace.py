@@ -185,7 +185,8 @@ def _write_small_profiles(folder: Path) -> None:
             values["model"] = {**values["model"], **SMALL_MODEL}
         elif "block_size" in values.get("model", {}):
             values["model"]["block_size"] = 32
-        (folder / path.name).write_text(dump_yaml(values), "utf-8")
+        for name in (path.name, *(["my.yaml"] if path.stem == "macbook" else [])):
+            (folder / name).write_text(dump_yaml(values), "utf-8")
 
 
 def _write_near_recipes(folder: Path, site: str, whisper: str) -> None:

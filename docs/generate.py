@@ -11,12 +11,12 @@ sys.path.insert(0, str(ROOT))
 
 from gptcli.cli.reference import command_reference  # noqa: E402 - of this checkout, whatever is installed
 from gptcli.files import atomic_write  # noqa: E402
-from gptcli.profile_docs import SCHEMA_NAME, profile_reference, schema_text  # noqa: E402
+from gptcli.profile_docs import profile_reference, schema_text  # noqa: E402
 
 PAGES: list[tuple[str, Callable[[], str]]] = [
     ("docs/cli.md", command_reference),
     ("docs/profiles.md", profile_reference),
-    (f"configs/{SCHEMA_NAME}", schema_text),
+    ("configs/profile.schema.json", schema_text),
 ]
 
 

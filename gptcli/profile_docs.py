@@ -1,6 +1,6 @@
 """What is written about the keys of a profile, made from the fields themselves: a reference, a JSON Schema, comments.
 
-Pure: fields in, text out. ``python -m gptcli.profile_docs`` writes the two files that are kept in the repository.
+Pure: fields in, text out. ``python docs/generate.py`` writes the two files that are kept in the repository.
 Finding and reading profiles is not known here.
 """
 
@@ -10,13 +10,11 @@ import json
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from gptcli.config import TOKENIZER_NAME, RunProfile
-from gptcli.files import atomic_write
 from gptcli.strict_yaml import KeyPath, dump_yaml
 
 SCHEMA_NAME = "profile.schema.json"
@@ -254,15 +252,3 @@ def _inline(value: object) -> str:
     if isinstance(value, str) and value and value == dump_yaml({"k": value})[3:-1]:
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def main() -> None:
-    """Write docs/profiles.md and the schema of this checkout anew."""
-    root = Path(__file__).resolve().parents[1]
-    for path, text in (("docs/profiles.md", profile_reference()), (f"configs/{SCHEMA_NAME}", schema_text())):
-        with atomic_write(root / path) as file:
-            file.write(text.encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -31,7 +31,7 @@ from gptcli.strict_yaml import dump_yaml, load_value, load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILTIN = sorted(builtin_folder("configs").glob("*.yaml"))
-REMAKE = "python -m gptcli.profile_docs writes it anew"
+REMAKE = "make docs writes it anew"
 
 
 @pytest.mark.parametrize(

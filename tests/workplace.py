@@ -178,8 +178,10 @@ def _write_small_profiles(folder: Path) -> None:
         values, _ = load_yaml(path.read_text("utf-8"))
         values.pop("expects", None)
         values["train"] = {**values["train"], **SMALL_TRAIN}
-        if values.get("data", {}).get("tokenizer") == "gpt2":  # whose vocabulary may not be here
-            values["data"]["tokenizer"] = "bpe:300"
+        data = values.setdefault("data", {})
+        data.pop("val_fraction", None)  # a thousandth of a small text is nothing
+        if data.get("tokenizer") == "gpt2":  # whose vocabulary may not be here
+            data["tokenizer"] = "bpe:300"
         values["sample"] = {**values.get("sample", {}), "max_new_tokens": 8}
         if not path.stem.startswith("finetune"):
             values["model"] = {**values["model"], **SMALL_MODEL}

@@ -49,6 +49,7 @@ MEMORY_HINTS = {
     "chat_command": WRITE_IN_LESS,
 }
 
+Say = Callable[[str], None]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
 DeviceOption = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import JsonOption, emit, note, progress, reports_errors, wrong_options
+from gptcli.cli.common import JsonOption, QuietOption, emit, note, progress, reports_errors, wrong_options
 from gptcli.cli.completion import complete_profiles, complete_sources, complete_tokenizers
 from gptcli.cli.profiles import all_profiles
 from gptcli.errors import FormatError
@@ -60,6 +60,7 @@ def prepare_command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make the tokens again even if they are there.")] = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Turn a corpus into tokens for training; prints their folder. Fetches a recipe that has not been fetched yet.
 
@@ -73,9 +74,9 @@ def prepare_command(
         raise typer.BadParameter("--run has a tokenizer and a profile of its own; leave --tokenizer and --profile out.")
     config, given = _load(profile) if run is None else _of_run(run)
     data = _data(config, {"tokenizer": tokenizer, "split": split, "split_at": split_at, "val_fraction": val_fraction})
-    result = _prepare(corpus, data, given, force=force)
+    result = _prepare(corpus, data, given, force=force, quiet=quiet)
     profile_name, chosen = (profile, config) if config else _suggest(result.manifest)
-    _finish(result, profile_name, chosen, run, as_json=as_json)
+    _finish(result, profile_name, chosen, run, as_json=as_json, quiet=quiet)
 
 
 def _load(profile: str | None) -> tuple[RunProfile | None, None]:
@@ -94,28 +95,37 @@ def _of_run(name: str) -> tuple[RunProfile, Tokenizer]:
     return run.profile(), run.tokenizer()
 
 
-def _prepare(corpus: str | None, data: DataConfig, given: Tokenizer | None, *, force: bool) -> PrepareResult:
+def _prepare(
+    corpus: str | None, data: DataConfig, given: Tokenizer | None, *, force: bool, quiet: bool
+) -> PrepareResult:
     from gptcli.corpora import choose_corpus, is_fetched
     from gptcli.prepare import ensure_tokens, prepare
 
     name = choose_corpus(corpus, data.corpus)
-    with progress() as going_on:
+    with progress(quiet=quiet) as going_on:
         if is_fetched(name):
             return prepare(name, data, tokenizer=given, force=force, on_progress=going_on.show)
         return ensure_tokens(name, data, tokenizer=given, on_notice=going_on.note, on_progress=going_on.show)
 
 
 def _finish(
-    result: PrepareResult, profile_name: str | None, profile: RunProfile | None, run: str | None, *, as_json: bool
+    result: PrepareResult,
+    profile_name: str | None,
+    profile: RunProfile | None,
+    run: str | None,
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Diagnose the tokens for the profile, or the run, and report."""
     from gptcli.doctor import diagnose
 
     findings = diagnose(result.manifest, profile)
-    _show(result)
-    if findings:
-        _show_findings(findings, f"the run {run}" if run else f"the profile {profile_name}" if profile_name else "")
-    note(f"Next: {_next_command(result.manifest, profile_name, profile, run)}")
+    if not quiet:
+        _show(result)
+        if findings:
+            _show_findings(findings, f"the run {run}" if run else f"the profile {profile_name}" if profile_name else "")
+        note(f"Next: {_next_command(result.manifest, profile_name, profile, run)}")
     report = {
         "folder": result.folder,
         **_report(result),

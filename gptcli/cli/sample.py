@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +19,14 @@ from gptcli.cli.common import (
     DeviceOption,
     EncodingOption,
     JsonOption,
+    QuietOption,
+    Say,
     check_device,
     emit,
     note,
+    progress,
     reports_errors,
+    silent,
 )
 from gptcli.cli.prompts import GivenPrompt, encode_all, lay_over, read_prompts
 from gptcli.cli.sample_output import Sample, check_folder, collect, separate, show, write_file
@@ -103,6 +108,7 @@ class _Order:
     output: Path | None
     as_json: bool
     until_stop: bool
+    say: Say
 
 
 @reports_errors
@@ -131,6 +137,7 @@ def sample_command(
     device: DeviceOption = None,
     logprobs: Logprobs = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Let a model write; prints the prompt and what follows it. Defaults stand in the run's profile under sample.
 
@@ -147,19 +154,20 @@ def sample_command(
     prompts, where = read_prompts(stdin, prompt, prompt_file, encoding)
     if chat:
         _check_questions(prompts, where)
-    name, found = named_model(run)
+    say = silent if quiet else note
+    name, found = named_model(run, say)
     length = UNTIL_STOP_TOKENS if until_stop and max_new_tokens is None else max_new_tokens
     values = drawing_options(length, temperature, top_k, top_p, min_p, repetition_penalty, stop, seed)
     configs = lay_over(settings(found, {**values, "num_samples": num_samples}), prompts, where)
     if output is not None:
         check_folder(output)
-    model = open_model(name, which=checkpoint, device=device, weights=weights)
+    model = open_model(name, which=checkpoint, device=device, weights=weights, quiet=quiet)
     if chat:
         _refuse_chat(model)
     if until_stop:
         _refuse_endless(model, configs, max_new_tokens)
     copies = _open_copies(model) if check_copies else None
-    order = _Order(model, chat, logprobs, copies, output, as_json, until_stop)
+    order = _Order(model, chat, logprobs, copies, output, as_json, until_stop, say)
     draws = encode_all(prompts, where, lambda text: _read(order, text))
     _draw_all(order, list(zip(configs, draws, strict=True)), many=where is not None)
 
@@ -228,13 +236,13 @@ def _draw_all(order: _Order, prompts: list[tuple[SampleConfig, Draw]], *, many: 
     facts: list[dict[str, Any]] = []
     begin, stopped = time.perf_counter(), False
     if any(config.temperature == 0 and config.num_samples > 1 for config, _ in prompts):
-        note("At temperature 0 every sample is the same text; above 0 they differ: --temperature 0.8")
+        order.say("At temperature 0 every sample is the same text; above 0 they differ: --temperature 0.8")
     for number, (config, draw) in enumerate(prompts, start=1):
         samples = [Sample(config.prompt, (config.seed + i) % N_SEEDS) for i in range(config.num_samples)]
         if number > 1 and not order.as_json and order.output is None:
             separate(stream)
         try:
-            _hand_on(order, draw(config), samples, stream, number if many else None)
+            _hand_on(order, draw(config), samples, stream, number if many else None, config.max_new_tokens)
         except KeyboardInterrupt:
             stopped, samples = True, [sample for sample in samples if sample.tokens]
         facts += [_finish(order, each, config, alone=len(samples) == 1) for each in samples]
@@ -251,14 +259,27 @@ def _draw_all(order: _Order, prompts: list[tuple[SampleConfig, Draw]], *, many: 
 
 
 def _hand_on(
-    order: _Order, pieces: Iterator[Piece], samples: list[Sample], stream: TextStream, number: int | None
+    order: _Order, pieces: Iterator[Piece], samples: list[Sample], stream: TextStream, number: int | None, limit: int
 ) -> None:
     """Draw samples to their ends: each into its file, or for ``--json``, or shown as it comes."""
-    if order.as_json or order.output is not None:
+    if order.as_json and order.output is None:
+        with progress(quiet=not sys.stderr.isatty()) as going_on:
+            for _ in collect(_counted(pieces, len(samples), limit, going_on.show), samples):
+                pass
+    elif order.output is not None:
         for sample in collect(pieces, samples):
             _keep(order, sample, number)
     else:
         show(pieces, samples, stream, with_prompt=not order.chat)
+
+
+def _counted(pieces: Iterator[Piece], n_samples: int, limit: int, show: Callable[[str], None]) -> Iterator[Piece]:
+    """Say how far texts are that nobody sees before all are done; many end before their limit."""
+    from gptcli.progress import Portion
+
+    for number, piece in enumerate(pieces, start=1):
+        show(Portion(f"Writing: {number:,} of at most {n_samples * limit:,} tokens", number, n_samples * limit))
+        yield piece
 
 
 def _read(order: _Order, prompt: str) -> Draw:
@@ -272,7 +293,7 @@ def _read(order: _Order, prompt: str) -> Draw:
 
     def draw(config: SampleConfig) -> Iterator[Piece]:
         if left_out := trimmed(len(ids), model.decoder.config):
-            note(
+            order.say(
                 f"The prompt has {len(ids):,} tokens and the model reads {model.decoder.config.block_size:,} at once: "
                 f"it goes on from the last {len(ids) - left_out:,}."
             )
@@ -299,7 +320,7 @@ def _finish(order: _Order, sample: Sample, config: SampleConfig, *, alone: bool)
         facts["copies"] = report.to_json()
         said += () if order.as_json else report.lines()
     for line in said if alone or not said else (f"Seed {sample.seed}:", *said):
-        note(line)
+        order.say(line)
     if order.output is not None:
         facts["file"] = sample.file and str(sample.file)
     return facts

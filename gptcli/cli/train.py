@@ -12,6 +12,7 @@ from gptcli.cli.common import (
     DeviceOption,
     JsonOption,
     QuietOption,
+    Say,
     check_device,
     import_torch,
     note,
@@ -20,7 +21,7 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.completion import complete_profiles, complete_runs, complete_sources
-from gptcli.cli.training import BudgetOption, Say, SetOption, fit, follow, show_facts, warn_about
+from gptcli.cli.training import BudgetOption, SetOption, fit, follow, show_facts, warn_about
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile

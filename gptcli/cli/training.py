@@ -11,14 +11,14 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, emit, forget, note
+from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, Say, emit, forget, note
 from gptcli.cli.completion import complete_keys
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ EXIT_CODES = dict(STOPS.values())
 GONE = (errno.EIO, errno.EPIPE)
 # timeout and others send a signal to the process and to its group; nobody asks twice that fast.
 SAME_SECONDS = 0.3
-Say = Callable[[str], None]
 
 
 def parse_duration(text: str) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import importing, note, progress, wrong_options
+from gptcli.cli.common import Say, importing, note, progress, wrong_options
 from gptcli.cli.completion import complete_models
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def drawing_options(
     }
 
 
-def named_model(name: str | None) -> tuple[str, RunDir | None]:
+def named_model(name: str | None, say: Say = note) -> tuple[str, RunDir | None]:
     """Return what to open, without a name the newest run, and the run that it is; None for what is no run."""
     with importing():
         from gptcli.bases.opening import run_named
@@ -101,7 +101,7 @@ def named_model(name: str | None) -> tuple[str, RunDir | None]:
     if name is not None:
         return name, run_named(name)
     found = find_run()
-    note(f"The newest run is {found.name}.")
+    say(f"The newest run is {found.name}.")
     return found.name, found
 
 
@@ -130,11 +130,13 @@ def weight_format(dtype: Literal["float32", "bfloat16", "float16"], quantize: Li
     return quantize
 
 
-def open_model(name: str, *, which: Which, device: str | None, weights: WeightFormat) -> WritingModel:
+def open_model(
+    name: str, *, which: Which, device: str | None, weights: WeightFormat, quiet: bool = False
+) -> WritingModel:
     """Open a model for writing, and show what is going on meanwhile."""
     from gptcli.writing import open_writing_model
 
-    with progress() as going_on:
+    with progress(quiet=quiet) as going_on:
         return open_writing_model(
             name,
             which=which,

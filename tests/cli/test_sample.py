@@ -334,4 +334,6 @@ def test_paragraphs_of_the_help_are_not_broken_where_the_source_is() -> None:
 
     paragraphs = (load("sample").help or "").split("\n\n")
     assert len(paragraphs) > 1
-    assert all(paragraph.endswith(".") and "\n" not in paragraph for paragraph in paragraphs)
+    assert all(paragraph.endswith(".") for paragraph in paragraphs[:-1])
+    assert paragraphs[-1].startswith("Example: ")
+    assert not any("\n" in paragraph for paragraph in paragraphs)

@@ -5,10 +5,13 @@ A command is a line of a fenced block that calls ``gptcli``, or a whole call wit
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from gptcli.cli.reference import walk_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 # Generated, and each command's example is run by tests/cli/test_examples_in_help.py; or told of the past, with figures.
@@ -21,6 +24,7 @@ FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 REPLACEMENTS = (
     (r"\bRUN --format nanogpt", "letters --format nanogpt"),
     (r"sample --chat", "sample talker --chat"),
+    (r"profiles copy quickstart my\b", "profiles copy quickstart mine"),
     (r"profiles show NAME", "profiles show quickstart"),
     (r"corpora show NAME", "corpora show book"),
     (r"gptcli COMMAND", "gptcli sample"),
@@ -31,6 +35,7 @@ REPLACEMENTS = (
     (r"\bCORPUS\b", "book"),
     (r"\bRUN\b", "my-run"),
     (r"--budget \S+", "--budget 3s"),
+    (r"n_embd=384", "n_embd=48"),
     (r"max_steps=\d{3,}", "max_steps=12"),
     (r"fetch (https://example\.org)", r"fetch --delay 0 \1"),
     (r"https://example\.org", "{site}"),
@@ -57,12 +62,16 @@ class DocCommand:
 
     def typed(self, **world: object) -> str:
         """Return what is typed in the prepared folder; ``world`` says where the site and the model of Whisper are."""
-        text = "\n".join(filter(None, (self.before, self.words)))
-        for pattern, ours in REPLACEMENTS:
-            text = re.sub(pattern, ours, text)
-        for name, value in world.items():
-            text = text.replace(f"{{{name}}}", str(value))
-        return text
+        return typed("\n".join(filter(None, (self.before, self.words))), **world)
+
+
+def typed(text: str, **world: object) -> str:
+    """Return a text with what is near in place of what is far; ``world`` has what the table has in braces."""
+    for pattern, ours in REPLACEMENTS:
+        text = re.sub(pattern, ours, text)
+    for name, value in world.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
 
 
 def pages() -> list[Path]:
@@ -80,6 +89,16 @@ def doc_commands() -> list[DocCommand]:
     return list(found.values())
 
 
+@functools.cache
+def names_alone() -> set[str]:
+    """Return the names of commands that cannot be typed without an argument: in prose such a name is one, no more."""
+    return {
+        name
+        for name, command in walk_commands()
+        if any(parameter.param_type_name == "argument" and parameter.required for parameter in command.params)
+    }
+
+
 def commands_in(text: str, name: str) -> Iterator[DocCommand]:
     """Yield the commands of a page, those of its fences with the lines that set the variables they use."""
     prose = text
@@ -93,6 +112,6 @@ def commands_in(text: str, name: str) -> Iterator[DocCommand]:
                 before = [above for above in lines[:number] if any(f"{variable}=$(" in above for variable in used)]
                 yield DocCommand(line.strip(), "\n".join(before), f"{name}:{first + number}")
     for found in INLINE.finditer(prose):
-        if len(found[1].split()) < 3:
-            continue  # the name of a command, not a command
+        if len(found[1].split()) < 3 or " ".join(found[1].split()) in names_alone():
+            continue
         yield DocCommand(" ".join(found[1].split()), "", f"{name}:{prose.count(chr(10), 0, found.start()) + 1}")

@@ -40,6 +40,8 @@ SMALL_MODEL = {"n_layer": 1, "n_head": 2, "n_embd": 32, "block_size": 32}
 DATA_SETS = ("roneneldan/TinyStories", "Skylion007/openwebtext")
 # Corpora that the docs speak of as being there.
 CORPORA = ("pg1513", "blog", "poirot", "shakespeare", "hitchhikers", "openwebtext", "tinystories")
+# Runs that examples speak of, copies of ``my-run``.
+RUNS = ("first", "second", "old-run")
 GPT2S = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 QWENS = ("Qwen/Qwen3-0.6B-Base",)
 TALKS = [
@@ -176,14 +178,17 @@ def _write_small_profiles(folder: Path) -> None:
         values, _ = load_yaml(path.read_text("utf-8"))
         values.pop("expects", None)
         values["train"] = {**values["train"], **SMALL_TRAIN}
-        if values.get("data", {}).get("tokenizer") == "gpt2":  # whose vocabulary may not be here
-            values["data"]["tokenizer"] = "bpe:300"
+        data = values.setdefault("data", {})
+        data.pop("val_fraction", None)  # a thousandth of a small text is nothing
+        if data.get("tokenizer") == "gpt2":  # whose vocabulary may not be here
+            data["tokenizer"] = "bpe:300"
         values["sample"] = {**values.get("sample", {}), "max_new_tokens": 8}
         if not path.stem.startswith("finetune"):
             values["model"] = {**values["model"], **SMALL_MODEL}
         elif "block_size" in values.get("model", {}):
             values["model"]["block_size"] = 32
-        (folder / path.name).write_text(dump_yaml(values), "utf-8")
+        for name in (path.name, *(["my.yaml"] if path.stem == "macbook" else [])):
+            (folder / name).write_text(dump_yaml(values), "utf-8")
 
 
 def _write_near_recipes(folder: Path, site: str, whisper: str) -> None:
@@ -215,6 +220,7 @@ def _make_corpora_and_runs(shell: Shell, folder: Path) -> None:
         "cp -r out out-shakespeare-char",
         "gptcli finetune chats --from gpt2 --run talker --quiet",
         "gptcli train book --profile macbook --set data.tokenizer=bpe:300 --run my-run --quiet",
+        *(f"cp -r runs/my-run runs/{name}" for name in RUNS),
     ]
     for line in lines:
         done = shell.run(line, folder, "")

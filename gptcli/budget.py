@@ -51,12 +51,7 @@ def fit_budget(
     single step.
     """
     begin = time.perf_counter()
-    guess = {"max_steps": 10**9, "short_fraction": 0.0}
-    probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
-    # On the disk the run itself will lie on: the system's temporary folder may be memory.
-    with scratch_folder((RUNS if RUNS.is_dir() else RUNS.parent) / "gptcli-budget") as folder:
-        run = create(probed, profile_name="probe", dataset=dataset, runs_dir=folder)
-        pace = _probe(run, device, min(PROBE_SECONDS, seconds / 10))
+    pace = measure_pace(profile, dataset, min(PROBE_SECONDS, seconds / 10), device=device, create=create)
     spent = time.perf_counter() - begin
     evaluations = min(EVALUATIONS, max(1, int(EVALUATION_SHARE * seconds / pace.evaluation)))
     evaluating = (evaluations + pace.is_finetune) * pace.evaluation  # which is evaluated before its first step too
@@ -75,29 +70,49 @@ def fit_budget(
     return _with_steps(profile, max_steps, -(-max_steps // evaluations), compiled=pace.compiled), sentence
 
 
-class _Pace(NamedTuple):
-    """Seconds of a step, and of an evaluation that is saved."""
+class Pace(NamedTuple):
+    """Seconds of a step, of an evaluation that is saved, and of all before the second step: building and compiling."""
 
     step: float
     evaluation: float
+    opening: float
     compiled: bool
     is_finetune: bool
 
 
-def _probe(run: RunDir, device: str | None, seconds: float) -> _Pace:
+def measure_pace(
+    profile: RunProfile,
+    dataset: TokenDataset,
+    seconds: float,
+    *,
+    device: str | None = None,
+    create: Create = create_run,
+) -> Pace:
+    """Time up to 50 steps of the whole context for about ``seconds``, an evaluation and a save, in a run of its own."""
+    guess = {"max_steps": 10**9, "short_fraction": 0.0}
+    probed = profile.model_copy(update={"train": profile.train.model_copy(update=guess)})
+    # On the disk the run itself will lie on: the system's temporary folder may be memory.
+    with scratch_folder((RUNS if RUNS.is_dir() else RUNS.parent) / "gptcli-budget") as folder:
+        run = create(probed, profile_name="probe", dataset=dataset, runs_dir=folder)
+        return _probe(run, device, seconds)
+
+
+def _probe(run: RunDir, device: str | None, seconds: float) -> Pace:
     """Time steps of a run; nothing of it is mapped any more afterwards, so that its folder can be deleted anywhere."""
+    begin = time.perf_counter()
     trainer = Trainer(run, device)
     is_finetune = trainer.base is not None
+    trainer.update()  # the first step warms up, or compiles
+    opening = time.perf_counter() - begin
     step, evaluation = _time(trainer, seconds)
-    pace = _Pace(step, evaluation, trainer.setup.compile and not list(trainer.notices()), is_finetune)
+    pace = Pace(step, evaluation, opening, trainer.setup.compile and not list(trainer.notices()), is_finetune)
     del trainer
     gc.collect()
     return pace
 
 
 def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
-    """Return the seconds of a step, and of an evaluation that is saved; the first step warms up and is not counted."""
-    trainer.update()
+    """Return the seconds of a step, and of an evaluation that is saved."""
     begin, n_steps = time.perf_counter(), 0
     while n_steps < MAX_PROBE_STEPS and (n_steps < 1 or time.perf_counter() - begin < seconds):
         trainer.update()

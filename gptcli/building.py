@@ -9,14 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gptcli.checkpoints import (
-    FILES,
-    Checkpoint,
-    TrainState,
-    load_frozen,
-    load_weights,
-    restore_rng,
-)
+from gptcli.checkpoints import FILES, Checkpoint, TrainState, load_frozen, load_weights, restore_rng
 from gptcli.config import RunProfile
 from gptcli.device import Setup
 from gptcli.errors import FormatError, RunError

@@ -21,21 +21,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gptcli.events import Evaluated, Notice, RunFinished, RunStarted, SampleDrawn, StepLogged, TrainEvent, WentBack
-from gptcli.figures import (
-    COLUMNS,
-    LossTable,
-    Row,
-    count_text,
-    duration_text,
-    fitting_columns,
-    heading_lines,
-    line_width,
-    loss_error_text,
-    loss_text,
-    row_line,
-    visible,
+from gptcli.events import (
+    Evaluated,
+    Notice,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    SampleDrawn,
+    StepLogged,
+    TrainEvent,
+    WentBack,
 )
+from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, visible
+from gptcli.loss_table import COLUMNS, LossTable, Row, fitting_columns, heading_lines, line_width, row_line
+from gptcli.progress import Portion
 
 NO_GAIN = "the best checkpoint is the model as it came; finetuning did not lower val_loss. The last one: "
 # Share of the best val_loss above which a rise is one, however few windows there are.
@@ -55,6 +54,11 @@ class _Console(Console):
 def stderr_console() -> Console:
     """Return a console on stderr that never reads markup; colours and width are the terminal's own."""
     return _Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def stdout_console() -> Console:
+    """Return a console on stdout that never reads markup."""
+    return _Console(markup=False, highlight=False, emoji=False)
 
 
 def print_facts(console: Console, facts: Facts) -> None:
@@ -191,6 +195,44 @@ def sample_command(event: RunFinished, options: str = "") -> str:
     return f"gptcli sample {event.run}{options}" + (' --chat --prompt "..."' if event.chat else "")
 
 
+class ProgressLine:
+    """One line that says what is going on, with a bar and the time left where it is a ``Portion``; rich draws it."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._share: float | None = None
+        self._begun_at, self._begun_share = time.monotonic(), 0.0
+
+    def show(self, text: str) -> None:
+        """Show another line; a share below the one before is the beginning of other work."""
+        share = text.share if isinstance(text, Portion) else None
+        if share is not None and (self._share is None or share < self._share):
+            self._begun_at, self._begun_share = time.monotonic(), share
+        self._text, self._share = visible(text), share
+
+    def time_left(self, now: float) -> float | None:
+        """Return the seconds left at the pace so far; None where nothing can be said yet."""
+        done = 0.0 if self._share is None else self._share - self._begun_share
+        if self._share is None or done <= 0 or now - self._begun_at < 1:
+            return None
+        return (1 - self._share) * (now - self._begun_at) / done
+
+    def __rich__(self) -> RenderableType:
+        """Draw the line for the width there is."""
+        text = Text(self._text, overflow="ellipsis", no_wrap=True)
+        if self._share is None:
+            return text
+        left = self.time_left(time.monotonic())
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        grid.add_column(width=20)
+        grid.add_column(no_wrap=True)
+        told = "" if left is None or self._text.endswith(" left") else f"{duration_text(left)} left"
+        bar = ProgressBar(total=1.0, completed=self._share, width=20)
+        grid.add_row(text, bar, f"{self._share:4.0%} {told}".rstrip())
+        return grid
+
+
 class TrainView:
     """Shows the events of one run on a console: ``with TrainView(console) as view: view.show(event)``."""
 
@@ -241,6 +283,9 @@ class TrainView:
                 f"{event.step:,} with {event.learning_rate_factor:g} times the learning rate."
             )
             self._print(Text.assemble(("note: ", "yellow"), text))
+        elif isinstance(event, RunFailed):
+            self._end_live()
+            self._print(Text.assemble(("failed: ", "bold red"), visible(event.text)))
         elif isinstance(event, RunFinished):
             self._end_live()
             train_loss = self._table.best.train_loss if self._table.best else None

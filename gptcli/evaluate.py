@@ -6,6 +6,7 @@ batches. Knows nothing of training or terminals.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ import numpy.typing as npt
 import torch
 
 from gptcli.batches import Tokens, eval_batches
-from gptcli.checkpoints import Which
+from gptcli.checkpoint_folders import Which
 from gptcli.config import TrainConfig
 from gptcli.device import Setup, choose_setup, detect
 from gptcli.errors import CorpusError
 from gptcli.model import GPT
+from gptcli.progress import Portion
 from gptcli.restore import load_model
 from gptcli.runs import RunDir
 from gptcli.shards import ArrayTokens
@@ -78,8 +80,7 @@ def _score(
     limit: int | None,
     before_batch: Callable[[], None],
 ) -> Evaluation:
-    block_size, vocab_size = model.config.block_size, model.config.vocab_size or 1
-    batch_size = max(1, min(BATCH_TOKENS, BATCH_LOGITS // vocab_size) // block_size)
+    block_size, batch_size = model.config.block_size, _batch_size(model)
     sums, squares, counts, n_bytes = [], [], [], 0
     for inputs, targets in eval_batches(tokens, block_size=block_size, batch_size=batch_size, limit=limit):
         before_batch()
@@ -94,6 +95,12 @@ def _score(
         counts.append(torch.from_numpy(scored.sum(axis=1)))
         n_bytes += int(lengths[targets[scored]].sum())
     return _summarise(torch.cat(sums), torch.cat(squares), torch.cat(counts).double(), n_bytes)
+
+
+def _batch_size(model: GPT) -> int:
+    """Return how many windows are scored at once."""
+    tokens = min(BATCH_TOKENS, BATCH_LOGITS // (model.config.vocab_size or 1))
+    return max(1, tokens // model.config.block_size)
 
 
 def _summarise(sums: torch.Tensor, squares: torch.Tensor, counts: torch.Tensor, n_bytes: int) -> Evaluation:
@@ -116,7 +123,12 @@ def _summarise(sums: torch.Tensor, squares: torch.Tensor, counts: torch.Tensor, 
 
 
 def evaluate_run(
-    run: RunDir, *, text: str | None = None, which: Which = "best", device: str | None = None
+    run: RunDir,
+    *,
+    text: str | None = None,
+    which: Which = "best",
+    device: str | None = None,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Evaluate a run's checkpoint in float32 on ``text``, or on the val split the run was trained beside.
 
@@ -131,4 +143,16 @@ def evaluate_run(
         tokens = ArrayTokens(np.concatenate(pieces) if pieces else tokenizer.encode(""))
         if len(tokens) < 2:
             raise CorpusError(f"The text has {len(tokens)} tokens; at least 2 are needed to score one.")
-    return evaluate(model, tokens, byte_lengths(tokenizer), setup)
+    begin_batch = _counted(len(tokens), _batch_size(model) * model.config.block_size, on_progress)
+    return evaluate(model, tokens, byte_lengths(tokenizer), setup, before_batch=begin_batch)
+
+
+def _counted(n_tokens: int, batch_tokens: int, on_progress: Callable[[str], None]) -> Callable[[], None]:
+    """Return a function that is called before each batch, and tells how many tokens are behind it."""
+    begun = itertools.count()
+
+    def begin() -> None:
+        done = min(n_tokens, next(begun) * batch_tokens)
+        on_progress(Portion(f"Scoring: {done:,} of {n_tokens:,} tokens", done, n_tokens))
+
+    return begin

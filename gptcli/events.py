@@ -6,7 +6,9 @@ Losses are in nats a token, times in seconds.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -150,7 +152,20 @@ class RunFinished:
     """The run was tuned on conversations."""
 
 
-TrainEvent = RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn | Notice | WentBack | RunFinished
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """An error ended the run: the last line of its metrics in place of ``RunFinished``, where it could be written.
+
+    ``train`` raises the error and yields no such event.
+    """
+
+    step: int
+    text: str
+
+
+TrainEvent = (
+    RunStarted | StepLogged | Evaluated | CheckpointSaved | SampleDrawn | Notice | WentBack | RunFinished | RunFailed
+)
 
 
 def to_record(event: TrainEvent) -> dict[str, Any]:
@@ -165,7 +180,34 @@ def to_record(event: TrainEvent) -> dict[str, Any]:
     return {"event": _NAMES[type(event)], **fields}
 
 
-_NAMES: dict[type[object], str] = {
+def from_record(record: Mapping[str, Any]) -> TrainEvent | None:
+    """Return the event that a line of ``metrics.jsonl`` tells of; None for one that this version cannot make.
+
+    What a number has to be and is not, because JSON has no NaN, is None in the line and NaN in the event.
+    """
+    from pydantic import ValidationError
+
+    if record.get("event") not in _NAMES.values():
+        return None
+    fields = {key: value for key, value in record.items() if key != "event"}
+    for key in ("train_loss", "val_loss", "val_loss_stderr", "perplexity", "bits_per_byte", "grad_norm"):
+        if key in fields and fields[key] is None:
+            fields[key] = math.nan
+    try:
+        event: TrainEvent = _reader(record["event"]).validate_python(fields)
+    except ValidationError:
+        return None
+    return event
+
+
+@functools.cache
+def _reader(name: str) -> Any:  # noqa: ANN401 - pydantic's, which is slow to import
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(next(kind for kind, its_name in _NAMES.items() if its_name == name))
+
+
+_NAMES: dict[type[TrainEvent], str] = {
     RunStarted: "run_started",
     StepLogged: "step_logged",
     Evaluated: "evaluated",
@@ -174,4 +216,5 @@ _NAMES: dict[type[object], str] = {
     Notice: "notice",
     WentBack: "went_back",
     RunFinished: "run_finished",
+    RunFailed: "run_failed",
 }

@@ -6,6 +6,7 @@ What the events mean is ``events``' business.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import zlib
@@ -17,6 +18,7 @@ from gptcli.errors import RunError
 from gptcli.files import atomic_write
 
 CRC = b', "crc32": "'
+ENDS = ("run_finished", "run_failed")
 
 
 class Metrics:
@@ -63,11 +65,7 @@ def truncate_metrics(path: Path, step: int, done: Mapping[str, int]) -> None:
     for line in path.read_bytes().splitlines(keepends=True):
         event = parse_event(line)
         # Half a line at the end, or a damaged one, is nothing that a resumed run could go by.
-        if (
-            event is not None
-            and event.get("step", 0) <= done.get(event["event"], step)
-            and event["event"] != "run_finished"
-        ):
+        if event is not None and event.get("step", 0) <= done.get(event["event"], step) and event["event"] not in ENDS:
             kept.append(line)
     with atomic_write(path) as file:
         file.writelines(kept)
@@ -91,11 +89,43 @@ def read_events(path: Path, on_damage: Callable[[int], None] = lambda _: None) -
                 on_damage(number)
 
 
+class Tail:
+    """The events of a run as they are written: ``new_events`` returns those that came since it was last asked.
+
+    A run that goes back rewrites the file; what was returned before is not returned again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: tuple[int, int] | None = None
+        self._offset = 0
+        self._seen = set[bytes]()
+
+    def new_events(self) -> list[dict[str, Any]]:
+        """Read on; a last line without its end is left for the next time."""
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino) != self._file or found.st_size < self._offset:
+                self._file, self._offset = (found.st_dev, found.st_ino), 0
+            file.seek(self._offset)
+            whole, _, _ = file.read().rpartition(b"\n")
+            lines = whole.splitlines(keepends=True)
+            self._offset += len(whole) + 1 if whole else 0
+            new = [line for line in lines if _digest(line) not in self._seen]
+            self._seen |= {_digest(line) for line in lines}
+            return [event for line in new if (event := parse_event(line)) is not None]
+        return []
+
+
 def base_val_loss(path: Path) -> float | None:
     """Return the val_loss at step 0: a finetuned run's before any training; else None."""
     first = next((event for event in read_events(path) if event["event"] == "evaluated"), {})
     loss = first.get("val_loss")
     return loss if first.get("step") == 0 and isinstance(loss, float) else None
+
+
+def _digest(line: bytes) -> bytes:
+    return hashlib.blake2b(line.rstrip(b"\n"), digest_size=8).digest()
 
 
 def write_event(record: Mapping[str, Any]) -> bytes:

@@ -25,6 +25,7 @@ from gptcli.errors import CorpusError, FormatError, TokenizerError
 from gptcli.fetch.fetching import fetch
 from gptcli.fetch.recipes import recipes
 from gptcli.files import atomic_folder, refuse_links_out, write_json
+from gptcli.progress import Portion
 from gptcli.shards import (
     MANIFEST_NAME,
     TOKENIZER_NAME,
@@ -393,7 +394,9 @@ def _reporter(order: _Order, on_progress: Callable[[str], None]) -> Callable[[in
         nonlocal reported
         if n_bytes - reported >= REPORT_BYTES:
             reported = n_bytes
-            on_progress(f"Encoding with {order.label}: {n_bytes / 1e6:,.0f} of {order.corpus.n_bytes / 1e6:,.0f} MB.")
+            total = order.corpus.n_bytes
+            line = f"Encoding with {order.label}: {n_bytes / 1e6:,.0f} of {total / 1e6:,.0f} MB."
+            on_progress(Portion(line, n_bytes, total))
 
     return report
 

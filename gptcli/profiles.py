@@ -1,4 +1,4 @@
-"""Run profiles as files: found by name, read strictly, overridden with ``--set``, written back whole.
+"""Run profiles as files: found by name, read strictly, overridden with ``--set``, written back whole, compared.
 
 All mistakes of a profile are reported at once, each with its file, line and the nearest valid key.
 """
@@ -9,9 +9,12 @@ import contextlib
 import difflib
 import functools
 import hashlib
+import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
 from gptcli.files import atomic_write
+from gptcli.profile_docs import MODELINE, SCHEMA_NAME, leaves, schema_text
 from gptcli.strict_yaml import KeyPath, StrictYamlError, dump_yaml, load_value, load_yaml, read_yaml_file
 
 LIST_HINT = "gptcli profiles list shows what there is."
@@ -149,6 +153,72 @@ def build_profile(
         message = f"There {'are' if len(problems) > 1 else 'is'} {many} in the profile:"
         raise ProfileError(message, KEYS_HINT, tuple(problems))
     return profile
+
+
+def given_keys(path: Path, overrides: Sequence[str] = ()) -> frozenset[KeyPath]:
+    """Return the keys that a valid profile file and ``--set`` overrides set; all others have their defaults."""
+    values, _ = load_yaml(read_yaml_file(path))
+    overridden = (override_path(override.partition("=")[0].strip()) for override in overrides)
+    # A section with nothing behind it sets nothing.
+    return frozenset((*(path for path, _ in leaves(values)), *overridden)) & frozenset(_key_paths(RunProfile))
+
+
+def header_of(text: str) -> str:
+    """Return the comments at the top of a profile file, without the lines that are for programs."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.split("\n"))
+    return "\n".join(line for line in lines if not line.startswith((MODELINE, CHECKSUM)))
+
+
+def profile_differences(a: RunProfile, b: RunProfile) -> list[tuple[str, Any, Any]]:
+    """Return every key in which two profiles differ, in the order of the fields, with both values as YAML has them."""
+    left, right = (dict(leaves(profile.model_dump(mode="json"))) for profile in (a, b))
+    return [(".".join(map(str, path)), left[path], right[path]) for path in left if left[path] != right[path]]
+
+
+def profile_mistakes(path: Path) -> list[tuple[int | None, str]]:
+    """Return every mistake of a profile file, each with its line where it has one, by line; none for a valid file."""
+    try:
+        load_profile(path, checked=True)
+    except ProfileError as error:
+        found = [_line_and_mistake(str(path), mistake) for mistake in error.problems or (error.message,)]
+        return sorted(found, key=lambda mistake: mistake[0] or 0)
+    return []
+
+
+def _line_and_mistake(where: str, mistake: str) -> tuple[int | None, str]:
+    """Take the place off a mistake's sentence, which begins with it."""
+    number, colon, said = mistake.removeprefix(f"{where}:").partition(": ")
+    if colon and number.isdigit():
+        return int(number), said
+    return None, mistake.removeprefix(f"{where}: ")
+
+
+def copy_profile(name: str, place: Path | None = None, *, force: bool = False) -> Path:
+    """Copy a profile as it was written, comments too, to ``configs/NAME.yaml`` or ``place``, with a schema it can name.
+
+    The schema is written where it is missing: into ``configs``, or beside a file outside the working directory. Returns
+    where the profile is. Raises ``ProfileError`` where another file is there already, unless ``force``.
+    """
+    file = find_profile(name)
+    load_profile(file.path)
+    place = place or Path("configs") / f"{file.name}.yaml"
+    inside = place.resolve().is_relative_to(Path.cwd())
+    schema = (Path("configs") if inside else place.parent) / SCHEMA_NAME
+    relative = Path(os.path.relpath(schema.resolve(), place.resolve().parent)).as_posix()
+    modeline = f"{MODELINE}{relative if relative.startswith('.') else f'./{relative}'}\n"
+    lines = read_yaml_file(file.path).splitlines(keepends=True)
+    content = "".join((modeline, *(line for line in lines if not line.startswith((MODELINE, CHECKSUM))))).encode()
+    if place.is_dir():
+        raise ProfileError(
+            f"{place} is a folder.", f"gptcli profiles copy {quote(name)} {quote(str(place / 'my.yaml'))}"
+        )
+    if place.exists() and place.read_bytes() != content and not force:
+        raise ProfileError(f"{place} is there already, and differs.", "--force replaces it; another FILE keeps both.")
+    writes = {place: content} if schema.exists() else {place: content, schema: schema_text().encode()}
+    for path, written in writes.items():
+        with atomic_write(path) as out:
+            out.write(written)
+    return place
 
 
 def dump_profile(profile: RunProfile) -> str:

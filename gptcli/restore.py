@@ -13,24 +13,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gptcli.checkpoint_folders import Which, checkpoint_folders, point, pointed, pointed_name, put_back, step_of
 from gptcli.checkpoints import (
     FILES,
     Checkpoint,
-    Which,
     check_numbers,
     check_shapes,
-    checkpoint_folders,
     checkpoint_path,
     load_checkpoint,
     load_frozen,
     load_state,
     load_tensors,
-    point,
-    pointed,
-    pointed_name,
-    put_back,
     refuse_lost_weights,
-    step_of,
     verify_checkpoint,
 )
 from gptcli.errors import FormatError, VersionError

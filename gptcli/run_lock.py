@@ -22,6 +22,8 @@ from gptcli.runs import RUN_VERSION, RunDir
 LOCK, WRITER = ".lock", ".writer.json"
 # What is written through a symbolic link; all else is renamed into its place.
 WRITTEN = (LOCK, "metrics.jsonl", "checkpoints")
+# Whoever asks ``is_trained`` holds the lock for a moment.
+PATIENCE = 0.5
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -33,9 +35,9 @@ def sole_writer(run: RunDir) -> Iterator[Callable[[], None]]:
     would lie elsewhere. Where there are no such locks (some network drives) nobody is refused.
     """
     refuse_links_out(run.path, *WRITTEN)
-    lock, locks = FileLock(run.path / LOCK, blocking=False, fallback_to_soft=False), True
+    lock, locks = FileLock(run.path / LOCK, fallback_to_soft=False), True
     try:
-        lock.acquire()
+        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 10)
     except Timeout:
         raise _is_written(run) from None
     except NotImplementedError:
@@ -70,6 +72,22 @@ def sole_writer(run: RunDir) -> Iterator[Callable[[], None]]:
         if _identity(run.path) == folder and is_locked():
             (run.path / WRITER).unlink(missing_ok=True)
         lock.release()
+
+
+def is_trained(run: RunDir) -> bool:
+    """Say whether a process, of this machine or another, trains the run just now.
+
+    Where the lock cannot be asked, who wrote last is believed.
+    """
+    if not (run.path / WRITER).exists():
+        return False
+    try:
+        with FileLock(run.path / LOCK, blocking=False, fallback_to_soft=False):
+            return False
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return True
 
 
 @contextlib.contextmanager

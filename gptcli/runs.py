@@ -73,6 +73,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def picture_path(self) -> Path:
+        """The picture of its losses."""
+        return self.path / "loss.png"
+
+    @property
     def checkpoints_path(self) -> Path:
         """One folder a checkpoint, and the pointers ``latest`` and ``best``."""
         return self.path / "checkpoints"

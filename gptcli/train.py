@@ -7,13 +7,14 @@ look like to a person ``display``'s, and where files lie ``runs``'.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from gptcli.config import RunProfile
 from gptcli.dry_run import check_memory
-from gptcli.events import CheckpointSaved, Reason, RunFinished, TrainEvent, WentBack, to_record
+from gptcli.errors import GptcliError, RunError
+from gptcli.events import CheckpointSaved, Notice, Reason, RunFailed, RunFinished, TrainEvent, WentBack, to_record
 from gptcli.metrics import Metrics, truncate_metrics
 from gptcli.profiles import write_profile
 from gptcli.run_lock import sole_writer
@@ -59,12 +60,24 @@ def train(
         if profile is not None and profile != run.profile():
             write_profile(run.profile_path, profile)
         truncate_metrics(run.metrics_path, trainer.state.step, trainer.done)
-        with contextlib.closing(Metrics(run.metrics_path)) as metrics:
+        with contextlib.closing(Metrics(run.metrics_path)) as metrics, _noting_failure(trainer, metrics):
             for event in _events(trainer, stop):
                 if isinstance(event, WentBack):
                     metrics.cut_back(event.step, trainer.done)
                 metrics.append(to_record(event), durable=isinstance(event, CheckpointSaved | RunFinished))
                 yield event
+
+
+@contextlib.contextmanager
+def _noting_failure(trainer: Trainer, metrics: Metrics) -> Iterator[None]:
+    """Write down that an error ended the run, where that can still be written."""
+    try:
+        yield
+    except Exception as error:
+        failed = RunFailed(trainer.state.step, error.message if isinstance(error, GptcliError) else str(error))
+        with contextlib.suppress(RunError):
+            metrics.append(to_record(failed), durable=False)
+        raise
 
 
 def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:
@@ -82,7 +95,22 @@ def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, 
         yield from _due(trainer, stop)
     if trainer.saved_step != trainer.state.step:
         yield trainer.save(best=False)
-    yield trainer.finished(_reason(trainer, stop))
+    reason = _reason(trainer, stop)
+    yield from _picture(trainer, reason)
+    yield trainer.finished(reason)
+
+
+def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
+    """Draw ``loss.png`` at the end of a run, and at a Ctrl-C; other stops are in a hurry, and nothing hangs on it."""
+    run = trainer.run
+    if reason in ("terminated", "hung_up") or (trainer.resumed_at_end and run.picture_path.exists()):
+        return
+    from gptcli.plot import curve_of, save_plot
+
+    try:
+        save_plot([curve_of(run)], run.picture_path)
+    except (OSError, GptcliError) as error:
+        yield Notice(trainer.state.step, f"No {run.picture_path.name} could be drawn: {error}")
 
 
 def _reason(trainer: Trainer, stop: StopRequest) -> Reason:

@@ -15,15 +15,8 @@ import torch
 
 from gptcli.batches import BatchStream
 from gptcli.building import build
-from gptcli.checkpoints import (
-    TrainState,
-    checkpoint_folders,
-    owes_evaluation,
-    point_best_at,
-    rng_tensors,
-    save_checkpoint,
-    step_of,
-)
+from gptcli.checkpoint_folders import checkpoint_folders, step_of
+from gptcli.checkpoints import TrainState, owes_evaluation, point_best_at, rng_tensors, save_checkpoint
 from gptcli.config import RunProfile, TrainConfig
 from gptcli.device import Setup, choose_setup, detect, keep_freed_memory
 from gptcli.errors import GptcliError, RunError
@@ -80,6 +73,7 @@ class Trainer:
         self.started_at = time.perf_counter()
         self._pending: list[str] = []
         self._open()
+        self.resumed_at_end = not self.has_steps_left
         base = run.base()
         self.base: str | None = base["name"] if base else None
         self.base_val_loss = base_val_loss(run.metrics_path) if base and self.state.evaluated_step >= 0 else None

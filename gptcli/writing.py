@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gptcli.bases.opening import open_base, run_named
 from gptcli.chat_template import ChatTemplate
-from gptcli.checkpoints import Which
+from gptcli.checkpoint_folders import Which
 from gptcli.config import SampleConfig, TrainConfig
 from gptcli.decoder import Decoder, WeightFormat
 from gptcli.device import choose_setup, detect

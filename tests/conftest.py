@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gptcli.bases.base import Base
     from gptcli.runs import RunDir
     from gptcli.writing import WritingModel
+    from tests.workplace import Workplace
 
 # Before torch is imported, as the command line does it; see cli/app.py.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -165,6 +166,17 @@ def talker() -> WritingModel:
     from tests.chat.desks import ALPHABET, END, learned
 
     return learned(f"User: hi\nAssistant: fine{END}", characters=ALPHABET + "UA: \n?", chat=True, name="talker")
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """A folder in which every command of the docs can be typed; GPT-2's vocabulary only where the real texts are."""
+    from tests.workplace import open_workplace
+
+    vocabulary = SHARED_DATA / "tiktoken"
+    root = tmp_path_factory.mktemp("workplace")
+    with open_workplace(root, vocabulary if vocabulary.is_dir() else None) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,12 @@ ROOMS = {
     "gptcli.errors": "ground",
     "gptcli.files": "ground",
     "gptcli.events": "ground",
+    "gptcli.progress": "ground",
+    "gptcli.figures": "ground",
     "gptcli.config": "ground",
     "gptcli.profiles": "ground",
+    "gptcli.profile_docs": "ground",
+    "gptcli.sizing": "ground",
     "gptcli.strict_yaml": "ground",
     "gptcli.plan": "ground",
     "gptcli.memory": "ground",
@@ -72,15 +76,28 @@ ROOMS = {
     "gptcli.metrics": "procedures",
     "gptcli.run_lock": "procedures",
     "gptcli.budget": "procedures",
+    "gptcli.suggest": "procedures",
     "gptcli.evaluate": "procedures",
     "gptcli.sample": "procedures",
     "gptcli.writing": "procedures",
     "gptcli.reading": "procedures",
     "gptcli.chat.": "procedures",
     "gptcli.checkpoints": "procedures",
+    "gptcli.checkpoint_folders": "procedures",
+    "gptcli.history": "procedures",
+    "gptcli.run_facts": "procedures",
+    "gptcli.standing": "procedures",
+    "gptcli.machine": "model",
+    "gptcli.plot": "procedures",
+    "gptcli.comparison": "procedures",
+    "gptcli.data_facts": "procedures",
+    "gptcli.report": "procedures",
+    "gptcli.report_page": "procedures",
+    "gptcli.removal": "procedures",
     "gptcli.runs": "procedures",
     "gptcli.display": "display",
-    "gptcli.figures": "display",
+    "gptcli.loss_table": "display",
+    "gptcli.curve": "display",
     "gptcli.text_stream": "display",
     "gptcli.cli.": "cli",
     "gptcli.__main__": "cli",
@@ -92,7 +109,7 @@ MAY_IMPORT = {
     "data": {"ground"},
     "model": {"ground"},
     "procedures": {"model", "data", "ground"},
-    "display": {"gptcli.events"},
+    "display": {"gptcli.events", "gptcli.progress", "gptcli.figures"},
     "cli": {"display", "procedures", "model", "data", "ground"},
 }
 
@@ -102,6 +119,7 @@ ONLY_IN = {
     "rich": ("gptcli.cli.", "gptcli.display", "gptcli.text_stream"),
     "prompt_toolkit": ("gptcli.cli.desk",),
     "httpx": ("gptcli.fetch.web.http",),
+    "matplotlib": ("gptcli.plot",),
     "click": (),
     "pickle": (),
     "dill": (),
@@ -115,7 +133,7 @@ TORCH_ROOMS = {"model", "procedures"}
 SLOW_TO_IMPORT = {
     *("torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"),
     *("trafilatura", "lxml", "feedparser", "protego", "pyarrow", "faster_whisper", "pypdf", "gguf"),
-    "prompt_toolkit",
+    *("prompt_toolkit", "matplotlib"),
 }
 
 MAX_FILE_LINES = 450
@@ -123,7 +141,7 @@ MAX_FUNCTION_LINES = 60
 
 
 class Import(NamedTuple):
-    """One import statement: ``target`` is a module in full, ``lazy`` says that it stands inside a function."""
+    """One import statement: ``target`` is a module in full, ``lazy`` ones stand in functions or are for types."""
 
     module: str
     target: str
@@ -154,7 +172,9 @@ def import_nodes(node: ast.AST, *, lazy: bool = False) -> Iterator[tuple[ast.Imp
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child, lazy
-        yield from import_nodes(child, lazy=lazy or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)))
+        for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        inside = for_types or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+        yield from import_nodes(child, lazy=lazy or inside)
 
 
 def imports(path: Path, modules: set[str]) -> Iterator[Import]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptcli.checkpoints import FILES, load_checkpoint, load_frozen, pointed
+from gptcli.checkpoint_folders import pointed
+from gptcli.checkpoints import FILES, load_checkpoint, load_frozen
 from gptcli.config import RunProfile
 from gptcli.errors import FormatError, RunError
 from gptcli.events import Notice, RunFinished, SampleDrawn, TrainEvent

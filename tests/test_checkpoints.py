@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gptcli.checkpoint_folders import pointed
 from gptcli.checkpoints import (
     FILES,
     TrainState,
@@ -16,7 +17,6 @@ from gptcli.checkpoints import (
     load_checkpoint,
     load_state,
     load_weights,
-    pointed,
     save_checkpoint,
 )
 from gptcli.config import ModelConfig, RunProfile

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gptcli.checkpoints import FILES, checkpoint_path, load_checkpoint, load_frozen, point
+from gptcli.checkpoint_folders import point
+from gptcli.checkpoints import FILES, checkpoint_path, load_checkpoint, load_frozen
 from gptcli.config import DataConfig
 from gptcli.corpora import find_corpus
 from gptcli.documents import read_documents

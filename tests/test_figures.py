@@ -9,19 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptcli.events import Evaluated, StepLogged
-from gptcli.figures import (
-    COLUMNS,
-    LossTable,
-    Row,
-    count_text,
-    duration_text,
-    fitting_columns,
-    heading_lines,
-    loss_error_text,
-    loss_text,
-    row_line,
-    visible,
-)
+from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, visible
+from gptcli.loss_table import COLUMNS, LossTable, Row, fitting_columns, heading_lines, row_line
 
 
 def logged(step: int, train_loss: float = 2.5) -> StepLogged:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gptcli.bases.base import Base, build_model
-from gptcli.checkpoints import load_checkpoint, pointed
+from gptcli.checkpoint_folders import pointed
+from gptcli.checkpoints import load_checkpoint
 from gptcli.config import RunProfile
 from gptcli.device import Setup, detect
 from gptcli.errors import CorpusError, DeviceError, ProfileError, RunError

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILTIN = [*ROOT.glob("configs/*.yaml"), *ROOT.glob("corpora/*.yaml")]
+BUILTIN = [*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/*.json"), *ROOT.glob("corpora/*.yaml")]
 
 
 def run(command: list[str | Path], folder: Path) -> str:

@@ -9,7 +9,20 @@ from hypothesis import strategies as st
 
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
-from gptcli.profiles import build_profile, dump_profile, find_profile, load_profile, override_path, profiles
+from gptcli.profile_docs import schema_text
+from gptcli.profiles import (
+    build_profile,
+    copy_profile,
+    dump_profile,
+    find_profile,
+    given_keys,
+    header_of,
+    load_profile,
+    override_path,
+    profile_differences,
+    profile_mistakes,
+    profiles,
+)
 from gptcli.strict_yaml import load_yaml
 
 BROKEN = """\
@@ -128,6 +141,7 @@ def test_an_override_goes_over_the_file_even_where_the_file_is_wrong(tmp_path: P
     assert load_profile(path, ["n_layer=1"]).model.n_layer == 1
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},
@@ -216,3 +230,87 @@ def test_any_file_is_a_profile_or_a_mistake_that_names_it(content: bytes) -> Non
             profile, said = RunProfile(), str(error)
     assert not said or "any.yaml" in said
     assert build_profile(load_yaml(dump_profile(profile))[0]) == profile
+
+
+def test_differences_are_told_by_key_in_the_order_of_the_fields() -> None:
+    a = build_profile({"model": {"n_layer": 2}, "sample": {"stop": ["x"]}})
+    b = build_profile({"train": {"max_steps": 5}, "data": {"corpus": "c"}})
+    assert profile_differences(a, b) == [
+        ("model.n_layer", 2, 4),
+        ("data.corpus", None, "c"),
+        ("train.max_steps", 1000, 5),
+        ("sample.stop", ["x"], []),
+    ]
+    assert profile_differences(a, a) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"model: {n_layer: 2}\n", []),
+        (b"train: {seed: x}\nmodel:\n  n_layr: 2\n", [1, 3]),
+        (b"a: 1\na: 2\n", [2]),
+        (b"\xff", [None]),
+        (b"# " + b"x" * 2**21, [None]),
+        (b"\x00\x01\x02", [1]),
+    ],
+    ids=["valid", "two", "duplicate", "latin1", "large", "binary"],
+)
+def test_mistakes_come_with_their_lines_in_order(tmp_path: Path, content: bytes, expected: list[int | None]) -> None:
+    path = tmp_path / "p: 3.yaml"
+    path.write_bytes(content)
+    mistakes = profile_mistakes(path)
+    assert [line for line, _ in mistakes] == expected
+    assert all(said and str(path) not in said for _, said in mistakes)
+
+
+def test_keys_that_a_file_and_overrides_set_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("model: {n_layer: 2}\ndata:\ntrain: {}\n", "utf-8")
+    assert given_keys(path) == {("model", "n_layer")}
+    assert given_keys(path, ["max_steps=3"]) == {("model", "n_layer"), ("train", "max_steps")}
+
+
+def test_the_header_is_the_comments_at_the_top_without_those_for_programs() -> None:
+    text = "# yaml-language-server: $schema=./x.json\n# checksum: 12\n# One.\n# Two.\nmodel:  # no\n# nor this\n"
+    assert header_of(text) == "# One.\n# Two."
+
+
+@pytest.mark.parametrize(
+    ("place", "schema", "modeline"),
+    [
+        (None, "configs/profile.schema.json", "./profile.schema.json"),
+        ("mine.yaml", "configs/profile.schema.json", "./configs/profile.schema.json"),
+        ("a/b/mine.yaml", "configs/profile.schema.json", "../../configs/profile.schema.json"),
+        ("../mine.yaml", "../profile.schema.json", "./profile.schema.json"),
+    ],
+)
+def test_a_copy_keeps_its_comments_and_names_a_schema_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None, schema: str, modeline: str
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    original = find_profile("quickstart").path.read_text("utf-8")
+    path = copy_profile("quickstart", None if place is None else Path(place))
+    assert path == Path(place or "configs/quickstart.yaml")
+    first, _, rest = path.read_text("utf-8").partition("\n")
+    assert first == f"# yaml-language-server: $schema={modeline}"
+    assert rest == original.partition("\n")[2]
+    assert Path(schema).read_text("utf-8") == schema_text()
+    assert load_profile(path) == load_profile(find_profile("quickstart").path if place else path)
+
+
+def test_a_copy_replaces_nothing_unless_it_is_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = copy_profile("macbook", Path("mine.yaml"))
+    assert copy_profile("macbook", path) == path, "nothing is lost where it is the same"
+    path.write_text("description: mine\n", "utf-8")
+    (tmp_path / "configs" / "profile.schema.json").write_text("{}", "utf-8")
+    with pytest.raises(ProfileError, match="is there already") as caught:
+        copy_profile("macbook", path)
+    assert "--force" in caught.value.hint
+    assert path.read_text("utf-8") == "description: mine\n"
+    assert copy_profile("macbook", path, force=True) == path
+    assert "Any text of your own" in path.read_text("utf-8")
+    with pytest.raises(ProfileError, match="is a folder"):
+        copy_profile("macbook", Path("configs"))

@@ -11,15 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptcli.checkpoints import (
-    FILES,
-    TrainState,
-    checkpoint_folders,
-    checkpoint_path,
-    load_checkpoint,
-    point,
-    save_checkpoint,
-)
+from gptcli.checkpoint_folders import checkpoint_folders, point
+from gptcli.checkpoints import FILES, TrainState, checkpoint_path, load_checkpoint, save_checkpoint
 from gptcli.config import ModelConfig
 from gptcli.errors import FormatError, RunError, VersionError
 from gptcli.events import CheckpointSaved, Notice, RunFinished

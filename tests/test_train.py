@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gptcli.checkpoints import checkpoint_path, pointed
+from gptcli.checkpoint_folders import pointed
+from gptcli.checkpoints import checkpoint_path
 from gptcli.device import Setup, detect
 from gptcli.errors import RunError
 from gptcli.events import (

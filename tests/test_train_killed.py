@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from gptcli.checkpoints import checkpoint_path, pointed
+from gptcli.checkpoint_folders import pointed
+from gptcli.checkpoints import checkpoint_path
 from gptcli.events import Evaluated, RunFinished
 from gptcli.restore import run_weights
 from gptcli.runs import RunDir, change_run

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptcli.checkpoints import checkpoint_folders, load_checkpoint, pointed, step_of
+from gptcli.checkpoint_folders import checkpoint_folders, pointed, step_of
+from gptcli.checkpoints import load_checkpoint
 from gptcli.errors import RunError
 from gptcli.events import Notice, RunFinished, WentBack
 from gptcli.runs import RunDir, change_run

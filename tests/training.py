@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from gptcli.checkpoints import pointed
+from gptcli.checkpoint_folders import pointed
 from gptcli.config import RunProfile
 from gptcli.events import RunStarted, StepLogged, TrainEvent
 from gptcli.metrics import read_events

@@ -18,6 +18,7 @@ from typing import Any
 from gptcli.bases.folder import INDEX, SAVE_AGAIN, WEIGHTS, index_files
 from gptcli.bases.folder_tokenizer import in_a_line
 from gptcli.errors import FormatError, GptcliError, RunError, TokenizerError
+from gptcli.progress import Portion
 
 CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
@@ -257,7 +258,7 @@ def _progress_bar(name: str, on_progress: Say) -> dict[str, Any]:
 
     def show(bar: Any, *_: object, **__: object) -> None:  # noqa: ANN401
         total = f" of {bar.total / 1e6:,.0f}" if bar.total else ""
-        on_progress(f"Downloading {name}: {bar.n / 1e6:,.0f}{total} MB.")
+        on_progress(Portion(f"Downloading {name}: {bar.n / 1e6:,.0f}{total} MB.", bar.n, bar.total or 0))
 
     return {"tqdm_class": type("Told", (drawn,), {"__init__": begin, "display": show})}
 

@@ -30,7 +30,7 @@ from gptcli.bases.hub import (
 )
 from gptcli.bases.nanogpt import PREFIX, open_nanogpt
 from gptcli.bases.run import open_run
-from gptcli.checkpoints import Which
+from gptcli.checkpoint_folders import Which
 from gptcli.config import GPT2_NAMES, ModelConfig
 from gptcli.errors import FormatError, RunError
 from gptcli.interchange import model_config_from_json

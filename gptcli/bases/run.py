@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptcli.bases.base import Base
-from gptcli.checkpoints import Which
+from gptcli.checkpoint_folders import Which
 from gptcli.restore import readable_checkpoint, whole_weights
 from gptcli.runs import RunDir
 

@@ -17,19 +17,8 @@ import typer
 from gptcli import __version__
 from gptcli.cli.commands import Commands
 
-OVERVIEW = """\
-gptcli trains a small GPT on your own text and writes with it.
-
-  gptcli fetch book.txt            a text becomes a corpus
-  gptcli prepare book              a corpus becomes tokens
-  gptcli train book                tokens become a model
-  gptcli finetune book --from gpt2 or a model that exists learns it
-  gptcli sample --prompt "It was"  the model writes
-  gptcli chat                      you write with it, line by line
-
-No text at hand? Type: gptcli train
-gptcli --help lists all commands, gptcli COMMAND --help their options.
-"""
+HEADLINE = "gptcli trains a small GPT on your own text and writes with it."
+FOOTER = "gptcli --help lists all commands, gptcli COMMAND --help their options."
 
 app = typer.Typer(
     name="gptcli",
@@ -56,7 +45,27 @@ def overview(
 ) -> None:
     """Train a small GPT on your own text and write with it: fetch, prepare, train, sample."""
     if context.invoked_subcommand is None:
-        typer.echo(OVERVIEW, nl=False)
+        _show_standing()
+
+
+def _show_standing() -> None:
+    """Print the way from a text to a model that writes, how far it is gone in this folder, and what to type next."""
+    from rich.text import Text
+
+    from gptcli.cli.common import emit_lines
+    from gptcli.figures import visible
+    from gptcli.standing import find_standing
+
+    found = find_standing()
+    lines = [Text(HEADLINE), Text("")]
+    first_open = next((stage.name for stage in found.stages if not stage.done), "")
+    for stage in found.stages:
+        mark, style = ("✓", "green") if stage.done else (">", "bold") if stage.name == first_open else (" ", "dim")
+        lines.append(Text.assemble((f"  {mark} ", style), (f"{stage.name:<8}", style), ("  ", ""), visible(stage.text)))
+    lines += [Text(""), Text.assemble("Next: ", (found.next, "bold"))]
+    if not any(stage.done for stage in found.stages):
+        lines.append(Text("No text at hand? gptcli train takes Python's own documentation, and a minute."))
+    emit_lines([*lines, Text(""), Text(FOOTER)])
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ from gptcli.figures import count_text, loss_text, visible
 if TYPE_CHECKING:
     from gptcli.chat.log import ChatLog
     from gptcli.chat.session import Session
-    from gptcli.checkpoints import Which
+    from gptcli.checkpoint_folders import Which
     from gptcli.cli.desk import Lines, Suggest
     from gptcli.config import SampleConfig
     from gptcli.copies.check import CopyIndex
@@ -80,6 +80,8 @@ def chat_command(
 
     /help lists what else a line can be. From a pipe or a file of lines, stdout is the text alone, with three dashes
     where it begins anew and between answers. Each session of a run is kept in its folder chats.
+
+    Example: gptcli chat
     """
     check_device(device)
     weights = weight_format(dtype, quantize)

@@ -31,7 +31,8 @@ SUMMARIES = {
     "export": "Write a model for another program; prints the folder.",
     "profiles": "Run profiles: list them, show one, import nanoGPT's.",
     "corpora": "Corpora: list them and the recipes, show one.",
-    "runs": "Runs: list them, show one.",
+    "runs": "Runs: list, show, compare, plot, report, remove.",
+    "doctor": "Say what gptcli finds on this machine, and how to get what is missing.",
 }
 
 
@@ -78,15 +79,19 @@ class _OnDemand(Mapping[str, "Command"]):
 @functools.cache
 def load(name: str) -> Command:
     """Import a command, or a group of them, and return it as typer runs it."""
+    from gptcli.cli.help import Documented, paragraphs
+
     module = importlib.import_module(f"gptcli.cli.{name}")
     holder = typer.Typer(rich_markup_mode=None)
-    if (below := getattr(module, f"{name}_app", None)) is not None:
+    below = getattr(module, f"{name}_app", None)
+    if below is not None:
         holder.add_typer(below, name=name, cls=Group)
     else:
-        command = getattr(module, f"{name}_command")
+        holder.command(name)(getattr(module, f"{name}_command"))
+    for command in (holder if below is None else below).registered_commands:
+        command.cls = Documented
         # A line of a docstring ends where the source wants it; typer would end it there in a narrow window too.
-        paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-        holder.command(name, help="\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))(command)
+        command.help = "\n\n".join(paragraphs(inspect.getdoc(command.callback) or ""))
     return typer.main.get_group(holder).commands[name]
 
 

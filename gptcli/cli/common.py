@@ -15,17 +15,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
+from gptcli.cli.completion import complete_devices
 from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError, is_out_of_memory
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from rich.text import Text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +53,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
 DeviceOption = Annotated[
     str | None,
-    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", show_default=False),
+    typer.Option(
+        metavar="DEVICE", autocompletion=complete_devices, help="auto, cpu, cuda, cuda:N or mps.", show_default=False
+    ),
 ]
 EncodingOption = Annotated[
     str | None,
@@ -189,7 +193,8 @@ class Progress:
 
 @contextlib.contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Show what is going on: one line kept up to date in a terminal, a plain line now and then elsewhere.
+    """Show what is going on: a line kept up to date in a terminal, with a bar and the time left where the share is
+    known; a plain line now and then elsewhere.
 
     Nothing when ``quiet``.
     """
@@ -202,11 +207,11 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
     if quiet or not console.is_interactive:
         yield Progress(silent, silent) if quiet else Progress(_now_and_then(note), note)
         return
-    with console.status(Text("")) as status:
-        yield Progress(
-            lambda text: status.update(Text(visible(text), overflow="ellipsis", no_wrap=True)),
-            lambda text: console.print(Text(visible(text))),
-        )
+    from gptcli.display import ProgressLine
+
+    line = ProgressLine()
+    with console.status(line):
+        yield Progress(line.show, lambda text: console.print(Text(visible(text))))
 
 
 def _now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
@@ -228,6 +233,26 @@ def emit(value: dict[str, Any], line: str, *, as_json: bool) -> None:
         write_stdout(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False) + "\n")
     elif line:
         write_stdout(line + "\n")
+
+
+def stdout_width() -> int | None:
+    """Return the cells of a line of the terminal that stdout is; None where it is a pipe or a file."""
+    from gptcli.display import stdout_console
+
+    console = stdout_console()
+    return console.width if console.is_terminal else None
+
+
+def emit_lines(lines: Iterable[Text]) -> None:
+    """Print lines on stdout: in colour and never wrapped inside a word in a terminal, plain and whole elsewhere."""
+    from gptcli.display import stdout_console
+
+    console = stdout_console()
+    if not console.is_terminal:
+        write_stdout("".join(f"{line.plain}\n" for line in lines))
+        return
+    for line in lines:
+        console.print(line)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value

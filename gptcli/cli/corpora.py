@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptcli.cli.common import JsonOption, emit, reports_errors
+from gptcli.cli.completion import complete_corpora
 from gptcli.errors import CorpusError, GptcliError
 
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ corpora_app = typer.Typer(help="Corpora: list them and the recipes, show one.", 
 @corpora_app.command("list")
 @reports_errors
 def list_command(as_json: JsonOption = False) -> None:
-    """List the fetched corpora, the newest first, and the recipes that gptcli fetch knows by name."""
+    """List the fetched corpora, the newest first, and the recipes that gptcli fetch knows by name.
+
+    Example: gptcli corpora list
+    """
     from gptcli.corpora import corpus_names, unfinished_fetches
     from gptcli.fetch.recipes import recipes
 
@@ -41,14 +45,22 @@ def list_command(as_json: JsonOption = False) -> None:
 @reports_errors
 def show_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="CORPUS", help="Name of a fetched corpus; the newest if none is given.")
+        str | None,
+        typer.Argument(
+            metavar="CORPUS",
+            autocompletion=complete_corpora,
+            help="Name of a fetched corpus; the newest if none is given.",
+        ),
     ] = None,
     documents: Annotated[
         bool, typer.Option("--documents", help="List its documents: title, author, date, address, when fetched.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a corpus came from, what was left out, how large it is, and which tokens have been prepared."""
+    """Show where a corpus came from, what was left out, how large it is, and which tokens have been prepared.
+
+    Example: gptcli corpora show book --documents
+    """
     from gptcli.corpora import CORPORA, corpus_names, document_facts, unfinished_fetches, unknown_corpus
 
     names = corpus_names()

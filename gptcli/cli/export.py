@@ -17,6 +17,7 @@ from gptcli.cli.common import (
     progress,
     reports_errors,
 )
+from gptcli.cli.completion import complete_models
 
 Format = Literal["hf", "gguf", "nanogpt", "safetensors"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -26,7 +27,11 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 def export_command(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="A run, or any model that sample takes; else the newest run."),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_models,
+            help="A run, or any model that sample takes; else the newest run.",
+        ),
     ] = None,
     to: Annotated[
         Format,
@@ -47,6 +52,8 @@ def export_command(
     """Write a model for another program; prints the folder. Adapters (LoRA) are merged into the weights.
 
     What was written is loaded back and compared with the model before it is kept.
+
+    Example: gptcli export --format hf
     """
     import_torch()
     from gptcli.bases.opening import open_base, run_named

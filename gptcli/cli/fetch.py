@@ -41,6 +41,8 @@ def fetch_command(
     """Fetch a text and keep it as a corpus in corpora/; prints its folder.
 
     Killed or broken off, the same command goes on where it was. gptcli corpora list shows the recipes.
+
+    Example: gptcli fetch book.txt
     """
     options = FetchOptions(
         as_kind=as_kind,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gptcli.cli.completion import complete_sources
 from gptcli.fetch.options import AsKind, Robots
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -30,6 +31,7 @@ SourcesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE...",
+        autocompletion=complete_sources,
         help="Files, a folder, a glob, - for stdin, a web address (a page, a whole blog, a JSON API, a file), "
         "gutenberg:1513, gutenberg:TITLE, hf:OWNER/DATASET, or a recipe's name.",
     ),

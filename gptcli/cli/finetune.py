@@ -20,6 +20,7 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
+from gptcli.cli.completion import complete_models, complete_profiles, complete_sources
 from gptcli.cli.training import BudgetOption, SetOption, fit, follow, show_facts, warn_about
 from gptcli.errors import ProfileError, RunError, TokenizerError
 
@@ -50,12 +51,18 @@ class _Order(NamedTuple):
 @reports_errors
 def finetune_command(
     corpus: Annotated[
-        str | None, typer.Argument(metavar="CORPUS", help="A fetched corpus or a recipe; else the profile's own.")
+        str | None,
+        typer.Argument(
+            metavar="CORPUS",
+            autocompletion=complete_sources,
+            help="A fetched corpus or a recipe; else the profile's own.",
+        ),
     ] = None,
     base: Annotated[
         str | None,
         typer.Option(
             "--from",
+            autocompletion=complete_models,
             metavar="MODEL",
             help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, a Hugging Face name such as Qwen/Qwen3-0.6B-Base, a folder, "
             "a run, or nanogpt:FILE; else the profile's own.",
@@ -64,7 +71,9 @@ def finetune_command(
     profile: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE", help="A run profile, or a YAML file; else a finetune profile by the size of the model."
+            metavar="NAME|FILE",
+            autocompletion=complete_profiles,
+            help="A run profile, or a YAML file; else a finetune profile by the size of the model.",
         ),
     ] = None,
     run: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the new run.")] = None,
@@ -81,6 +90,8 @@ def finetune_command(
     """Finetune a model that exists on a corpus; prints the run's folder. The corpus gets the model's own tokens.
 
     The first row of the table is the model before any training. Ctrl-C saves: gptcli train --resume goes on.
+
+    Example: gptcli finetune book --from gpt2
     """
     if resume:
         raise typer.BadParameter(f"a finetuned run goes on as any other: gptcli train --resume --run {run or 'NAME'}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import JsonOption, emit, note, progress, reports_errors, wrong_options
+from gptcli.cli.completion import complete_profiles, complete_sources, complete_tokenizers
 from gptcli.cli.profiles import all_profiles
 from gptcli.errors import FormatError
 
@@ -25,10 +26,16 @@ MORE_THAN_A_MINUTE = 1_000_000
 @reports_errors
 def prepare_command(
     corpus: Annotated[
-        str | None, typer.Argument(metavar="CORPUS", help="A fetched corpus or a recipe; else the newest.")
+        str | None,
+        typer.Argument(
+            metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
+        ),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="char, gpt2, bpe:N (such as bpe:512) or auto.")
+        str | None,
+        typer.Option(
+            metavar="NAME", autocompletion=complete_tokenizers, help="char, gpt2, bpe:N (such as bpe:512) or auto."
+        ),
     ] = None,
     split: Annotated[
         Literal["auto", "document", "paragraph"] | None,
@@ -41,7 +48,12 @@ def prepare_command(
         float | None, typer.Option(metavar="FRACTION", help="Share of the text that goes to val, such as 0.2.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Prepare as this run profile says, and diagnose for it.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=complete_profiles,
+            help="Prepare as this run profile says, and diagnose for it.",
+        ),
     ] = None,
     run: Annotated[
         str | None, typer.Option(metavar="RUN", help="Make the tokens of this run again: its tokenizer, its split.")
@@ -52,6 +64,8 @@ def prepare_command(
     """Turn a corpus into tokens for training; prints their folder. Fetches a recipe that has not been fetched yet.
 
     Says on stderr what came out, and what the corpus and a profile will do to each other.
+
+    Example: gptcli prepare book
     """
     if split_at is not None and val_fraction is not None:
         raise typer.BadParameter("--split-at and --val-fraction both size val; choose one.")

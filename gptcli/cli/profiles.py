@@ -1,23 +1,41 @@
-"""``gptcli profiles``: which run profiles there are, what is in one, and those that come from nanoGPT."""
+"""``gptcli profiles``: which run profiles there are, what is in one, what is wrong with one, and how two differ.
+
+Holds the group; ``suggest`` and ``import`` have files of their own and are only listed here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptcli.cli.common import JsonOption, QuietOption, emit, note, reports_errors, write_stdout
+from gptcli.cli.common import EXIT_ERROR, JsonOption, QuietOption, emit, note, reports_errors, write_stdout
+from gptcli.cli.completion import complete_profiles
+from gptcli.cli.profiles_import import import_command
+from gptcli.cli.profiles_suggest import suggest_command
 from gptcli.errors import GptcliError, ProfileError
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
-    from gptcli.nanogpt_config import ImportedProfile
     from gptcli.profiles import ProfileFile
 
 profiles_app = typer.Typer(help="Run profiles: list them, show one, import nanoGPT's.", no_args_is_help=True)
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", autocompletion=complete_profiles, help="Name of a profile, or the path of a YAML file."
+    ),
+]
+# Beside names that leave less than this, a description stands below its name.
+LEAST_WIDTH = 40
 
 
 def all_profiles() -> Iterator[tuple[ProfileFile, RunProfile | None, str]]:
@@ -36,90 +54,259 @@ def _read(file: ProfileFile) -> tuple[RunProfile | None, str]:
         return None, error.message
 
 
-@profiles_app.command("list")
 @reports_errors
 def list_command(as_json: JsonOption = False) -> None:
-    """List all profiles, those of ./configs before built-in ones of the same name."""
-    rows = [
-        {
-            "name": file.name,
-            "description": profile.description if profile else problem,
-            "path": file.path,
-            "builtin": file.builtin,
-        }
-        for file, profile, problem in all_profiles()
-    ]
-    width = max((len(str(row["name"])) for row in rows), default=0)
-    lines = [f"{row['name']!s:<{width}}  {row['description']}".rstrip() for row in rows]
+    """List all profiles with what each is for, and what it promises on which machine.
+
+    Those of ./configs come before built-in ones of the same name.
+
+    Example: gptcli profiles list
+    """
+    rows = [_row(*found) for found in all_profiles()]
+    if not as_json and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [line for row in rows for line in _wrapped(row, max(len(str(row["name"])) for row in rows), width)]
+    else:
+        longest = max((len(str(row["name"])) for row in rows), default=0)
+        lines = [f"{row['name']!s:<{longest}}  {_inline(row['description'])}; {_promise(row)}" for row in rows]
     emit({"profiles": rows}, "\n".join(lines), as_json=as_json)
 
 
-@profiles_app.command("show")
+def _row(file: ProfileFile, profile: RunProfile | None, problem: str) -> dict[str, Any]:
+    promise = {} if profile is None else profile.expects.model_dump(mode="json")
+    return {
+        "name": file.name,
+        "description": profile.description if profile else problem,
+        "path": file.path,
+        "builtin": file.builtin,
+        "readable": profile is not None,
+        "corpus": profile.data.corpus if profile else None,
+        "base": profile.finetune.base if profile else None,
+        **{key: promise.get(key) for key in ("minutes", "machine", "val_loss", "tokenizer")},
+    }
+
+
+def _wrapped(row: dict[str, Any], longest: int, width: int) -> Iterator[str]:
+    """Yield the lines of a profile for a terminal: its name, and beside it what it is for and what it promises."""
+    name, indent = str(row["name"]), longest + 2
+    if width - indent < LEAST_WIDTH:
+        yield name
+        name, indent = "", 2
+    for text in (_inline(row["description"]), _promise(row)):
+        for line in textwrap.wrap(text, max(20, width - indent), break_long_words=False, break_on_hyphens=False):
+            yield f"{name:<{indent}}{line}"
+            name = ""
+
+
+def _promise(row: dict[str, Any]) -> str:
+    """Say how long a profile takes, where, and what comes of it."""
+    from gptcli.figures import duration_text
+
+    if not row["readable"]:
+        return f"gptcli profiles check {quote(str(row['path']))}"
+    time = "" if row["minutes"] is None else duration_text(60 * row["minutes"])
+    where = f"{time} on {row['machine']}" if time and row["machine"] else time
+    tokens = f" in {row['tokenizer']} tokens" if row["tokenizer"] else ""
+    loss = "" if row["val_loss"] is None else f"val_loss {row['val_loss']:g}{tokens}"
+    nothing = "time and loss not measured yet" if row["corpus"] else "time and loss depend on the text"
+    return ", ".join(filter(None, (where, loss))) or nothing
+
+
+def _inline(text: object) -> str:
+    return " ".join(str(text).split())
+
+
 @reports_errors
 def show_command(
-    name: Annotated[str, typer.Argument(help="Name of a profile, or the path of a YAML file.")],
+    name: NameArgument,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Show it with one key changed. May be repeated."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a profile as it stands in its file; --json prints every key with its value."""
-    from gptcli.profiles import find_profile, load_profile
+    """Print a profile whole: every key with its value and, above it, what the key means; a profile again.
+
+    A star marks what the profile sets itself; all else is a default.
+
+    Example: gptcli profiles show quickstart --set n_layer=6
+    """
+    from gptcli.profile_docs import commented
+    from gptcli.profiles import find_profile, given_keys, header_of, load_profile
 
     file = find_profile(name)
-    profile = load_profile(file.path)
+    profile = load_profile(file.path, overrides or [])
+    given = given_keys(file.path, overrides or [])
     if as_json:
-        emit({"name": file.name, "path": file.path, "profile": profile.model_dump(mode="json")}, "", as_json=True)
+        keys = sorted(".".join(map(str, path)) for path in given)
+        facts = {"name": file.name, "path": file.path, "profile": profile.model_dump(mode="json"), "given": keys}
+        emit(facts, "", as_json=True)
     else:
-        write_stdout(file.path.read_text("utf-8"))
+        write_stdout(commented(profile, given, header_of(file.path.read_text("utf-8"))))
 
 
-@profiles_app.command("import")
 @reports_errors
-def import_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="A configuration file of nanoGPT.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE.yaml", help="Where the profile goes; else configs/NAME.yaml."),
+def copy_command(
+    name: NameArgument,
+    place: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", help="A .yaml file, or a new name in ./configs; else the same name there."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a profile that is there.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn a configuration file of nanoGPT into a profile; prints its path. The file is read, never executed."""
-    from gptcli.files import atomic_write
-    from gptcli.nanogpt_config import import_config
+    """Copy a profile as it was written, comments too, to change it; prints where it is.
 
-    if output is not None and output.suffix not in (".yaml", ".yml"):
-        raise typer.BadParameter(f"--output {output}: a profile is a .yaml file.")
-    place = output or Path("configs") / f"{file.stem}.yaml"
-    imported = import_config(file)
-    notes = (*imported.notes, *_finetuning(imported, place))
-    text = _imported_text(file, imported, notes).encode()
-    there = place.read_bytes() if place.exists() else text
-    if there != text and not force:
-        raise ProfileError(
-            f"{place} is there already, and differs.", "--force replaces it; --output FILE.yaml writes another."
-        )
-    if there != text or not place.exists():
-        with atomic_write(place) as written:
-            written.write(text)
+    The schema that tells an editor what every key means is put into ./configs, if it is not there yet.
+
+    Example: gptcli profiles copy quickstart my
+    """
+    from gptcli.config import FinetuneConfig
+    from gptcli.profiles import copy_profile, load_profile
+
+    path = copy_profile(name, None if place is None else _place(place), force=force)
+    by_name = path.parent == Path("configs") and path.suffix == ".yaml"
     if not quiet:
-        for line in notes:
-            note(line)
-    emit({"path": place, "notes": notes}, str(place), as_json=as_json)
+        verb = "train" if load_profile(path).finetune == FinetuneConfig() else "finetune"
+        note(f"Change it, then: gptcli {verb} --profile {quote(path.stem if by_name else str(path))}")
+    emit({"path": path}, str(path), as_json=as_json)
 
 
-def _finetuning(imported: ImportedProfile, place: Path) -> tuple[str, ...]:
-    """Return how a profile that begins from a published model is used, by its name where it is found by that."""
-    base = imported.values.get("finetune", {}).get("base")
-    if base is None:
-        return ()
-    by_name = place.parent == Path("configs") and place.suffix == ".yaml"
-    return (f"It begins from {base}: gptcli finetune --profile {quote(place.stem if by_name else str(place))}",)
+def _place(text: str) -> Path:
+    """Return the file that a name or a path means."""
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if path.suffix or path.name != text or text == "..":
+        raise typer.BadParameter(f"{text}: a profile is a .yaml file, or a plain name for one in ./configs.")
+    return Path("configs") / f"{text}.yaml"
 
 
-def _imported_text(file: Path, imported: ImportedProfile, notes: tuple[str, ...]) -> str:
-    """Return the profile as YAML, below comments that say where it is from and what became of the rest."""
-    from gptcli.strict_yaml import dump_yaml
+@reports_errors
+def check_command(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", autocompletion=complete_profiles, help="YAML files, folders of them, or names."
+        ),
+    ],
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read profiles and print every mistake of each as FILE:LINE: MISTAKE; exit code 1 if there is one.
 
-    header = [f"From nanoGPT's {file.name}, by gptcli profiles import.", *notes]
-    printable = ("".join(c if c.isprintable() else " " for c in line) for line in header)
-    return "".join(f"# {line}\n" for line in printable) + dump_yaml(imported.values)
+    Example: gptcli profiles check configs/my.yaml quickstart
+    """
+    found = [item for name in names for item in _mistakes(name)]
+    lines: list[str] = []
+    for where, mistakes in found:
+        places = (where if line is None else f"{where}:{line}" for line, _ in mistakes)
+        lines += [f"{place}: {said}" for place, (_, said) in zip(places, mistakes, strict=True)] or [f"{where}: ok"]
+    bad = [mistakes for _, mistakes in found if mistakes]
+    facts = [
+        {"path": where, "ok": not mistakes, "mistakes": [{"line": n, "mistake": said} for n, said in mistakes]}
+        for where, mistakes in found
+    ]
+    emit({"ok": not bad, "files": facts}, "\n".join(lines), as_json=as_json)
+    if bad:
+        if not quiet:
+            count = sum(map(len, bad))
+            said = f"{count} mistake{'' if count == 1 else 's'} in {len(bad)} of {len(found)}."
+            note(f"{said} gptcli profiles show quickstart has every key and what it means.")
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _mistakes(name: str) -> Iterator[tuple[str, list[tuple[int | None, str]]]]:
+    """Yield the files that a name, a file or a folder stands for, and the mistakes of each; a name may be one too."""
+    from gptcli.profiles import find_profile, profile_mistakes
+
+    path = Path(name)
+    if path.is_dir():
+        files = sorted((*path.glob("*.yaml"), *path.glob("*.yml")))
+        if not files:
+            yield name, [(None, "there is no profile, no .yaml file, in this folder.")]
+    elif path.suffix in (".yaml", ".yml") or path.is_file():
+        files = [path]
+    else:
+        try:
+            files = [find_profile(name).path]
+        except ProfileError as error:
+            files = []
+            yield name, [(None, f"{error.message} {error.hint}")]
+    yield from ((str(file), profile_mistakes(file)) for file in files)
+
+
+@reports_errors
+def schema_command() -> None:
+    """Print the JSON Schema of a profile file, which tells an editor every key and what it may be.
+
+    Example: gptcli profiles schema > profile.schema.json
+    """
+    from gptcli.profile_docs import schema_text
+
+    write_stdout(schema_text())
+
+
+@reports_errors
+def diff_command(
+    left: Annotated[
+        str, typer.Argument(metavar="A", autocompletion=complete_profiles, help="A profile, a YAML file, or a run.")
+    ],
+    right: Annotated[
+        str, typer.Argument(metavar="B", autocompletion=complete_profiles, help="What it is compared with.")
+    ],
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Print only the keys in which two profiles differ, with both values; a run stands for the profile it was given.
+
+    Example: gptcli profiles diff quickstart macbook
+    """
+    from gptcli.profile_docs import value_text
+    from gptcli.profiles import profile_differences
+
+    a, b = _profile_of(left), _profile_of(right)
+    rows = profile_differences(a, b)
+    width = max((len(key) for key, _, _ in rows), default=0)
+    lines = [f"{key:<{width}}  {value_text(was)} -> {value_text(now)}" for key, was, now in rows]
+    if not quiet:
+        note(f"{left} -> {right}" if rows else f"{left} and {right} are the same in every key.")
+    differences = [{"key": key, "a": was, "b": now} for key, was, now in rows]
+    emit({"a": left, "b": right, "differences": differences}, "\n".join(lines), as_json=as_json)
+
+
+def _profile_of(name: str) -> RunProfile:
+    """Return a profile by name or file, or that of a run; raises for a name that is neither."""
+    from gptcli.profiles import find_profile, load_profile
+    from gptcli.runs import find_run, run_names
+
+    try:
+        file = find_profile(name)
+    except ProfileError as unknown:
+        try:
+            return find_run(name).profile()
+        except GptcliError as error:
+            if name in run_names():
+                raise
+            if name.endswith((".yaml", ".yml")):
+                raise unknown from error
+            hint = f"{unknown.hint} gptcli runs list shows the runs."
+            raise ProfileError(f"There is no profile and no run called {name!r}.", hint) from error
+    return load_profile(file.path)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_command,
+    "show": show_command,
+    "copy": copy_command,
+    "check": check_command,
+    "diff": diff_command,
+    "suggest": suggest_command,
+    "schema": schema_command,
+    "import": import_command,
+}
+for _name, _command in COMMANDS.items():
+    # A line of a docstring ends where the source wants it; typer would end it there in any window.
+    _paragraphs = inspect.cleandoc(_command.__doc__ or "").split("\n\n")
+    profiles_app.command(_name, help="\n\n".join(" ".join(text.split()) for text in _paragraphs))(_command)

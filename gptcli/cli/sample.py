@@ -137,6 +137,8 @@ def sample_command(
     The same command gives the same text again; another --seed gives another text.
 
     Without a prompt a new text begins. Several texts are separated by a line of three dashes.
+
+    Example: gptcli sample --prompt "It was a"
     """
     check_device(device)
     weights = weight_format(dtype, quantize)

@@ -19,6 +19,7 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
+from gptcli.cli.completion import complete_profiles, complete_runs, complete_sources
 from gptcli.cli.training import BudgetOption, Say, SetOption, fit, follow, show_facts, warn_about
 
 if TYPE_CHECKING:
@@ -32,14 +33,26 @@ DEFAULT_PROFILE = "quickstart"
 @reports_errors
 def train_command(
     corpus: Annotated[
-        str | None, typer.Argument(metavar="CORPUS", help="A fetched corpus or a recipe; else the profile's own.")
+        str | None,
+        typer.Argument(
+            metavar="CORPUS",
+            autocompletion=complete_sources,
+            help="A fetched corpus or a recipe; else the profile's own.",
+        ),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="A run profile, or a YAML file; else quickstart."),
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=complete_profiles,
+            help="A run profile, or a YAML file; else quickstart.",
+        ),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Name of the new run, or of the one to resume.")
+        str | None,
+        typer.Option(
+            metavar="NAME", autocompletion=complete_runs, help="Name of the new run, or of the one to resume."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run; with the newest if --run names none.")
@@ -59,6 +72,8 @@ def train_command(
     """Train a GPT on a corpus; prints the run's folder. Fetches and prepares first where that is missing.
 
     Ctrl-C finishes the step, saves, and says how to go on.
+
+    Example: gptcli train book --profile macbook
     """
     check_device(device)
     say = silent if quiet else note

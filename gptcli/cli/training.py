@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, emit, forget, note
+from gptcli.cli.completion import complete_keys
 
 if TYPE_CHECKING:
     from gptcli.budget import Create
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from gptcli.train import StopRequest
 
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
-SIZES = ((1e9, "GB", 1), (1e6, "MB", 0), (1e3, "kB", 0), (1, "bytes", 0))
 STOPS: dict[str, tuple[Literal["interrupted", "terminated", "hung_up"], int]] = {
     "SIGINT": ("interrupted", EXIT_INTERRUPTED),
     "SIGTERM": ("terminated", EXIT_TERMINATED),
@@ -56,7 +56,12 @@ def parse_duration(text: str) -> float:
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the profile. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=complete_keys,
+        help="Change one key of the profile. May be repeated.",
+    ),
 ]
 BudgetOption = Annotated[
     float | None,
@@ -113,7 +118,9 @@ def show_facts(facts: dict[str, Any], *, as_json: bool) -> None:
 
 def _figure(key: str, value: object) -> str:
     if isinstance(value, int) and (key.endswith("_bytes") or "memory" in key):
-        return next(f"{value / size:.{digits}f} {unit}" for size, unit, digits in SIZES if value >= size or size == 1)
+        from gptcli.figures import bytes_text
+
+        return bytes_text(value)
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, int):

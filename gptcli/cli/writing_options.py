@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import importing, note, progress, wrong_options
+from gptcli.cli.completion import complete_models
 
 if TYPE_CHECKING:
-    from gptcli.checkpoints import Which
+    from gptcli.checkpoint_folders import Which
     from gptcli.config import SampleConfig
     from gptcli.decoder import WeightFormat
     from gptcli.runs import RunDir
@@ -19,6 +20,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN",
+        autocompletion=complete_models,
         help="A run, gpt2 to gpt2-xl, a Hugging Face name, a folder, or nanogpt:FILE; else the newest run.",
     ),
 ]

@@ -10,28 +10,22 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from gptcli import __version__
 from gptcli.bases.base import Base
-from gptcli.bases.nanogpt import PREFIX
 from gptcli.config import RunProfile, SampleConfig
-from gptcli.corpora import document_facts
+from gptcli.data_facts import MAX_LISTED, DataFacts, NamedDocument, data_facts, without_folders
 from gptcli.documents import well_formed
-from gptcli.errors import FormatError
-from gptcli.fetch.corpus import DOCUMENTS, read_source
 from gptcli.metrics import read_events
 from gptcli.model import empty_model
 from gptcli.runs import RunDir
-from gptcli.shards import DatasetManifest, SplitSummary
+from gptcli.shards import SplitSummary
 
-MAX_LISTED = 20
 MAX_CHARS = 300
-# Documents above this size are not read through for their sources.
-MAX_DOCUMENTS_BYTES = 200_000_000
 # What people call a licence, and how the hub spells it in a card.
 LICENCES = {
     **{name: name for name in ("mit", "apache-2.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0")},
@@ -39,7 +33,6 @@ LICENCES = {
     **{name: name for name in ("cdla-sharing-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "odbl", "pddl")},
     **{name: name for name in ("bsd-2-clause", "bsd-3-clause", "gfdl", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "unlicense")},
 }
-LOCAL = {"stdin", "file", "files", "folder", "glob", "audio"}
 EXPECT = (
     "This is a small language model. It goes on in the manner of the text it was trained on; it does not know what is "
     "true, it makes up names and facts, it repeats itself, and it can give back passages of its text word for word. "
@@ -86,12 +79,12 @@ def make_card(base: Base, run: RunDir | None, dtype: str) -> Card:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
     sections: list[tuple[str, tuple[str, ...]]] = []
     licences: Counter[str] = Counter()
-    languages: set[str] = set()
+    languages: Set[str] = frozenset()
     parent = run.base() if run is not None else None
     if run is not None:
-        data = _Data.of(run)
+        data = data_facts(run)
         licences, languages = data.licences, data.languages
-        sections += [("What it was trained on", data.lines(parent)), ("How it was trained", _how(run, base))]
+        sections += [("What it was trained on", _data_lines(data, parent)), ("How it was trained", _how(run, base))]
         if results := _results(run, base):
             sections.append(("Results", results))
     else:
@@ -119,99 +112,38 @@ def inert_address(address: str) -> str:
     return inert(address)
 
 
-def without_folders(value: str) -> str:
-    """Return the last part of a path from the root or the home: exports go out, and folders tell of their owner."""
-    prefix = PREFIX if value.startswith(PREFIX) else ""
-    path = PurePath(value.removeprefix(prefix))
-    return prefix + path.name if path.is_absolute() or path.parts[:1] in (("~",), ("..",)) else value
+def _data_lines(data: DataFacts, parent: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return the list of what the model saw, the finetuned one's base included."""
+    train, val = data.manifest.train, data.manifest.val
+    corpus, tokenizer = inert(data.manifest.corpus), inert(data.manifest.tokenizer)
+    lines = [
+        f"* Corpus: {corpus}",
+        f"* To train on: {_amount(train)}",
+        f"* To evaluate: {_amount(val)}",
+        f"* Tokenizer: {tokenizer}",
+    ]
+    if (chats := train.conversations) is not None:
+        lines.append(
+            f"* Conversations: {chats.conversations:,}, of which it learned the {_many(chats.answers, 'answer')}"
+        )
+    if data.where:
+        lines.append(f"* Source: {inert_address(data.where)}, fetched on {inert(data.fetched_on)}")
+    licences = "; ".join(inert(licence) for licence, _ in data.licences.most_common(MAX_LISTED))
+    lines.append(f"* Licence of the text: {licences or 'not known'}")
+    lines += [f"  * {_document_line(document)}" for document in data.documents]
+    if data.n_documents > len(data.documents):
+        lines.append(f"  * and {_many(data.n_documents - len(data.documents), 'more document')}")
+    if parent is not None:
+        what = ", ".join(_origin_facts(parent.get("origin") or {}))
+        name = inert(without_folders(str(parent.get("name")))) + (f" ({what})" if what else "")
+        lines.append(f"* Finetuned from: {name}, whose own text and licence count too")
+    return tuple(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """The text of a run: its manifest, and what its corpus still tells."""
-
-    manifest: DatasetManifest
-    source: Mapping[str, Any]
-    documents: tuple[str, ...]
-    """Those that have a title or an address, up to ``MAX_LISTED`` of ``n_documents``."""
-    n_documents: int
-    licences: Counter[str]
-    languages: set[str]
-
-    @classmethod
-    def of(cls, run: RunDir) -> _Data:
-        manifest = run.manifest()
-        source, facts = _corpus(run, manifest)
-        licences = Counter([manifest.licence] if manifest.licence else [])
-        languages: set[str] = set()
-        documents: list[str] = []
-        count = 0
-        for fact in facts:
-            languages.add(str(fact.get("language") or ""))
-            if fact.get("licence"):
-                licences[str(fact["licence"])] += 1
-            if line := _document_line(fact):
-                count += 1
-                documents += [line] if count <= MAX_LISTED else []
-        return cls(manifest, source, tuple(documents), count, licences, languages)
-
-    def lines(self, parent: Mapping[str, Any] | None) -> tuple[str, ...]:
-        """Return the list of what the model saw, the finetuned one's base included."""
-        train, val = self.manifest.train, self.manifest.val
-        corpus, tokenizer = inert(self.manifest.corpus), inert(self.manifest.tokenizer)
-        lines = [
-            f"* Corpus: {corpus}",
-            f"* To train on: {_amount(train)}",
-            f"* To evaluate: {_amount(val)}",
-            f"* Tokenizer: {tokenizer}",
-        ]
-        if (chats := train.conversations) is not None:
-            lines.append(
-                f"* Conversations: {chats.conversations:,}, of which it learned the {_many(chats.answers, 'answer')}"
-            )
-        if self.source:
-            where = str(self.source["source"])
-            where = PurePath(where).name if self.source["kind"] in LOCAL and "://" not in where else where
-            lines.append(f"* Source: {inert_address(where)}, fetched on {inert(str(self.source['fetched_at'])[:10])}")
-        licences = "; ".join(inert(licence) for licence, _ in self.licences.most_common(MAX_LISTED))
-        lines.append(f"* Licence of the text: {licences or 'not known'}")
-        lines += [f"  * {line}" for line in self.documents]
-        if self.n_documents > len(self.documents):
-            lines.append(f"  * and {_many(self.n_documents - len(self.documents), 'more document')}")
-        if parent is not None:
-            what = ", ".join(_origin_facts(parent.get("origin") or {}))
-            name = inert(without_folders(str(parent.get("name")))) + (f" ({what})" if what else "")
-            lines.append(f"* Finetuned from: {name}, whose own text and licence count too")
-        return tuple(lines)
-
-
-def _corpus(run: RunDir, manifest: DatasetManifest) -> tuple[Mapping[str, Any], Iterator[dict[str, Any]]]:
-    """Return the record of the corpus and the facts of its documents, while it holds the text of the run."""
-    for corpora in (Path("corpora"), run.path.resolve().parent.parent / "corpora"):
-        folder = corpora / manifest.corpus
-        try:
-            source = read_source(folder)
-            small = (folder / DOCUMENTS).stat().st_size <= MAX_DOCUMENTS_BYTES
-        except (FormatError, OSError):
-            continue
-        if source["sha256"] == manifest.corpus_sha256:
-            return source, _facts(folder) if small else iter(())
-    return {}, iter(())
-
-
-def _facts(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the facts up to the first damaged line: they only inform."""
-    try:
-        yield from document_facts(folder)
-    except FormatError:
-        return
-
-
-def _document_line(fact: Mapping[str, Any]) -> str:
-    title, author, url = (str(fact.get(key) or "") for key in ("title", "author", "url"))
-    named = f"“{inert(title)}”" if title else ""
-    named += f" by {inert(author)}" if author else ""
-    return ", ".join(part for part in (named.strip(), inert_address(url) if "://" in url else "") if part)
+def _document_line(document: NamedDocument) -> str:
+    named = f"“{inert(document.title)}”" if document.title else ""
+    named += f" by {inert(document.author)}" if document.author else ""
+    return ", ".join(part for part in (named.strip(), inert_address(document.url) if document.url else "") if part)
 
 
 def _how(run: RunDir, base: Base) -> tuple[str, ...]:
@@ -287,7 +219,7 @@ def _origin_facts(origin: Mapping[str, Any]) -> list[str]:
 
 
 def _front(
-    licences: Counter[str], languages: set[str], base: Base, parent: Mapping[str, Any] | None
+    licences: Counter[str], languages: Set[str], base: Base, parent: Mapping[str, Any] | None
 ) -> dict[str, object]:
     front: dict[str, object] = {"pipeline_tag": "text-generation"}
     named = [LICENCES.get(licence.strip().lower()) for licence in licences]

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from gptcli.bases.base import Base
 from gptcli.bases.exported import FORMAT_VERSION, open_exported
+from gptcli.data_facts import without_folders
 from gptcli.errors import ExportError
-from gptcli.export.card import Card, without_folders
+from gptcli.export.card import Card
 from gptcli.files import atomic_write, write_json
 from gptcli.tokenizer import save_tokenizer
 

@@ -22,6 +22,7 @@ from gptcli.fetch.local_files import LocalFiles, exists, local_files
 from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Missing, Plan, Source, shown
 from gptcli.fetch.text import READ_HINT, BinaryFileError, decode_file, guessed_note
+from gptcli.progress import Portion
 
 __all__ = ["LocalFiles", "local_files", "open_local", "open_stdin", "read_text"]
 
@@ -126,7 +127,7 @@ def _documents(
     failed: SourceError | None = None
     any_read = False
     for number, (path, label) in enumerate(files, 1):
-        on_progress(f"reading file {number:,} of {len(files):,}: {label}")
+        on_progress(Portion(f"reading file {number:,} of {len(files):,}: {label}", number - 1, len(files)))
         if path.suffix.lower() in AUDIO_SUFFIXES:
             passed.setdefault("recordings", []).append(label)
             continue

@@ -31,11 +31,6 @@ def test_profile_that_cannot_be_read_does_not_hide_the_others(folder: Path, cli:
     assert "n_layr" in done.stdout
 
 
-def test_profile_is_shown_as_it_stands_in_its_file(folder: Path, cli: Cli) -> None:
-    assert cli("profiles", "show", "tiny.yaml").stdout == (folder / "tiny.yaml").read_text("utf-8")
-    assert cli("profiles", "show", "tiny.yaml", "--json").json()["profile"]["model"]["n_head"] == 2
-
-
 def test_corpora_list_has_the_fetched_ones_and_the_recipes(folder: Path, cli: Cli) -> None:
     assert "python-docs" in cli("corpora", "list").stdout
     cli("fetch", "docs.txt")

@@ -13,8 +13,9 @@ import yaml
 from gptcli.bases.base import Base
 from gptcli.bases.run import open_run
 from gptcli.config import DataConfig, RunProfile
+from gptcli.data_facts import without_folders
 from gptcli.documents import document, to_json
-from gptcli.export.card import inert, inert_address, make_card, without_folders
+from gptcli.export.card import inert, inert_address, make_card
 from gptcli.fetch.fetching import fetch
 from gptcli.prepare import prepare
 from gptcli.runs import RunDir, create_run

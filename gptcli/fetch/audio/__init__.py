@@ -32,6 +32,7 @@ from gptcli.fetch.options import FetchOptions
 from gptcli.fetch.source import Missing, Plan, Source, shown
 from gptcli.fetch.web.progress import clock
 from gptcli.files import refuse_links_out, sha256_file
+from gptcli.progress import Portion
 
 __all__ = ["AUDIO_SUFFIXES", "open_audio"]
 
@@ -112,7 +113,9 @@ class _Shelf:
             recording,
             language=self.options.language,
             vad=self.options.vad,
-            on_position=lambda position: self.on_progress(f"{what}, {pace.told(position, length)}"),
+            on_position=lambda position: self.on_progress(
+                Portion(f"{what}, {pace.told(position, length)}", pace.done + position, pace.total)
+            ),
         )
         pace.end(recording.decoded)
         transcript = _transcript_of(recording, whisper, path, heard)

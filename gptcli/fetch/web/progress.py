@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gptcli.progress import Portion
+
 
 @dataclass(slots=True)
 class Progress:
@@ -28,7 +30,7 @@ class Progress:
         parts = [f"{_singular(self.what)} {self.done:,} of {max(self.total, self.done):,}", megabytes(size)]
         if self.asked and self.done < self.total:
             parts.append(f"about {clock((self.total - self.done) * self.seconds / self.asked)} left")
-        return ", ".join(parts)
+        return Portion(", ".join(parts), self.done, self.total)
 
 
 def megabytes(size: int) -> str:
@@ -40,7 +42,8 @@ def megabytes(size: int) -> str:
 
 def downloading(host: str | None, done: int, total: int | None) -> str:
     """Return the line for a body that is on its way: so many bytes of so many, where that is known."""
-    return f"downloading {host}: " + (f"{megabytes(done)} of {megabytes(total)}" if total else megabytes(done))
+    of = f" of {megabytes(total)}" if total else ""
+    return Portion(f"downloading {host}: {megabytes(done)}{of}", done, total or 0)
 
 
 def clock(seconds: float) -> str:

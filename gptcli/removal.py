@@ -1,0 +1,93 @@
+"""Removes a run: the files that gptcli writes into one, and nothing that somebody else put beside them.
+
+Knows every name a run has; nothing is followed through a link, and no run is removed while it is trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptcli.errors import RunError
+from gptcli.files import RANDOM
+from gptcli.run_lock import LOCK, WRITER, sole_writer
+from gptcli.runs import RunDir, find_run
+
+TENSORS = r"(model|optimizer)\.safetensors|(state|manifest)\.json"
+TEMPORARY = rf"\.[^/]+\.{RANDOM}\.(tmp|old)"
+OWN = re.compile(
+    "|".join(
+        (
+            r"profile\.yaml|(environment|tokenizer|dataset)\.json|metrics\.jsonl|ngrams\.bin|loss\.png",
+            rf"{re.escape(LOCK)}|{re.escape(WRITER)}|{TEMPORARY}",
+            rf"checkpoints/(latest|best|{TEMPORARY})",
+            rf"checkpoints/(damaged_)?step_[0-9]+[^/]*/({TENSORS}|{TEMPORARY})",
+            rf"checkpoints/{TEMPORARY}/(.+/)?({TENSORS})",
+            r"base/(base\.json|model\.safetensors)",
+            r"chats/(history|[^/]+\.(jsonl|txt|md))",
+        )
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What lies in a run's folder: what gptcli wrote there, its bytes, and what it did not write."""
+
+    own: tuple[Path, ...]
+    foreign: tuple[Path, ...]
+    n_bytes: int
+
+
+def find_removable(name: str, runs_dir: Path = Path("runs")) -> RunDir:
+    """Find a run by name or path, a damaged one too; raises ``RunError`` for what is none, or a link to one."""
+    run = RunDir(runs_dir / name)
+    plain = name not in ("", ".", "..") and not any(mark in name for mark in ("/", os.sep))
+    if not (plain and run.path.is_dir() and run_contents(run).own):
+        run = find_run(name, runs_dir)
+    if run.path.is_symlink():
+        raise RunError(
+            f"{run.path} is a link, and what it leads to is not removed.", "Remove the link itself with your shell."
+        )
+    return run
+
+
+def run_contents(run: RunDir) -> Contents:
+    """Return what lies in a run's folder; links are somebody else's."""
+    own, foreign, n_bytes = list[Path](), list[Path](), 0
+    for path in _files(run.path):
+        if not path.is_symlink() and OWN.fullmatch(path.relative_to(run.path).as_posix()):
+            own.append(path)
+            n_bytes += path.stat().st_size
+        else:
+            foreign.append(path)
+    return Contents(tuple(own), tuple(foreign), n_bytes)
+
+
+def remove_run(run: RunDir) -> Contents:
+    """Delete what gptcli wrote into a run, and its folder where nothing else is left in it; returns what there was.
+
+    Raises ``RunError`` while the run is trained.
+    """
+    with sole_writer(run):
+        contents = run_contents(run)
+        # The profile goes first: from then on the folder is no run any more, whatever stops what follows.
+        for path in sorted(contents.own, key=lambda path: path != run.profile_path):
+            if path.name not in (LOCK, WRITER):
+                path.unlink(missing_ok=True)
+    (run.path / LOCK).unlink(missing_ok=True)
+    for folder, _, _ in os.walk(run.path, topdown=False, followlinks=False):
+        with contextlib.suppress(OSError):  # what holds something else stays
+            os.rmdir(folder)  # noqa: PTH106 - as os.walk names it
+    return contents
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield all files and links below a folder, following none."""
+    for place, folders, files in os.walk(folder, followlinks=False):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118
+        yield from (Path(place, name) for name in sorted((*files, *links)))

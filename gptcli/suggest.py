@@ -1,0 +1,219 @@
+"""A profile for a text, this machine and a time: times real steps, and chooses so that the time is used well.
+
+``sizing`` holds the rules; here is what the clock says, and how many steps fit. Nothing is left on the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gptcli.budget import Pace, measure_pace
+from gptcli.config import ModelConfig, RunProfile
+from gptcli.dry_run import memory_facts
+from gptcli.errors import ProfileError
+from gptcli.plan import count_parameters, flops_per_token
+from gptcli.shards import TokenDataset
+from gptcli.sizing import (
+    FEWEST_STEPS,
+    Choices,
+    TextFacts,
+    block_weights,
+    choose_batch,
+    choose_learning,
+    choose_regularisation,
+    choose_shape,
+    rounded,
+    shapes,
+)
+from gptcli.strict_yaml import KeyPath
+from gptcli.trainer import make_setup
+
+# What a first shape is chosen by; then what was timed counts. Too high rather than too low: a larger shape makes
+# better use of a machine, so from a small one nothing can be said about it.
+GUESSED_FLOPS = {"cpu": 4e11, "mps": 2e12, "cuda": 4e13}
+LOOKS, LOOK_SECONDS, PROBE_SECONDS = 3, 0.7, 3.0
+# The rest is for saving and samples, and for a machine that slows down.
+PLANNED_SHARE = 0.95
+# Of the time, what is left for steps; sizes are chosen by that.
+USED_SHARE = 0.85
+# Of importing torch and opening the tokens, before a run's own clock begins.
+START_SECONDS = 1.5
+MOST_EVALUATIONS, EVALUATION_SHARE = 10, 0.1
+# An evaluation costs about a third of a step on as many tokens.
+EVALUATED_SHARE, LOOKED_AT, FEWEST_EVALUATED = 0.3, 4096, 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A profile, why each of its values is what it is, what was measured, and what is expected of the run."""
+
+    profile: RunProfile
+    reasons: dict[KeyPath, str]
+    measured: dict[str, Any]
+    expected: dict[str, Any]
+
+
+def suggest(
+    dataset: TokenDataset,
+    seconds: float,
+    *,
+    device: str | None = None,
+    tokenizer_reason: str = "",
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Suggestion:
+    """Return a profile whose training takes about ``seconds`` here, from the command to its end; takes about 10 s.
+
+    Raises ``ProfileError`` with the least time that makes sense, ``DeviceError`` for a device that is not there, and
+    ``CorpusError`` for tokens that are too few for any profile.
+    """
+    manifest = dataset.manifest
+    text = TextFacts(manifest.vocab_size, len(dataset.train), len(dataset.val), manifest.train.bytes)
+    setup = make_setup(RunProfile(), device)
+    on_cpu = setup.device.type == "cpu"
+    on_progress("Timing some steps to find the size that fits the time.")
+    speed, shape = GUESSED_FLOPS[setup.device.type], ModelConfig()
+    for _ in range(LOOKS):
+        wanted = _largest_that_fits(text, choose_shape(text, speed * USED_SHARE * seconds)[0], device)
+        if wanted == shape:
+            break
+        shape = wanted
+        pace = measure_pace(_plain(shape, on_cpu=on_cpu), dataset, LOOK_SECONDS, device=device)
+        speed = _plain(shape, on_cpu=on_cpu).tokens_per_step * flops_per_token(shape) / pace.step
+    _, why = choose_shape(text, speed * USED_SHARE * seconds)
+    choices = _chosen(dataset, shape, why, speed * USED_SHARE * seconds / flops_per_token(shape), text, on_cpu=on_cpu)
+    if tokenizer_reason and not manifest.given_tokenizer:
+        choices["data", "tokenizer"] = (manifest.tokenizer, f"{tokenizer_reason[0].upper()}{tokenizer_reason[1:]}.")
+    on_progress("Timing steps of the suggestion.")
+    pace = measure_pace(_built(choices), dataset, PROBE_SECONDS, device=device)
+    choices |= _fitted(_built(choices), pace, seconds, text)
+    choices |= _promise(manifest.corpus, seconds, f"{setup.device}, {setup.reason}")
+    profile = _built(choices)
+    tokens = profile.tokens_per_step * profile.train.max_steps
+    measured = {
+        "device": str(setup.device),
+        "device_reason": setup.reason,
+        "step_seconds": pace.step,
+        "evaluation_seconds": pace.evaluation,
+        "tokens_per_second": profile.tokens_per_step / pace.step,
+    }
+    expected = {
+        "seconds": seconds,
+        "n_params": count_parameters(shape),
+        "max_steps": profile.train.max_steps,
+        "tokens_seen": tokens,
+        "epochs": tokens / text.train_tokens,
+        "tokens_per_weight": tokens / block_weights(shape),
+    }
+    return Suggestion(profile, {path: why for path, (_, why) in choices.items()}, measured, expected)
+
+
+def _largest_that_fits(text: TextFacts, wanted: ModelConfig, device: str | None) -> ModelConfig:
+    """Return the wanted shape, or the largest below it that this machine's memory holds."""
+    possible = list(shapes(text))
+    for model in reversed(possible[: possible.index(wanted) + 1]):
+        facts = memory_facts(_plain(model, on_cpu=True), device)
+        if facts["machine_memory"] is None or facts["memory_peak"] < facts["machine_memory"]:
+            return model
+    return possible[0]
+
+
+def _plain(model: ModelConfig, *, on_cpu: bool) -> RunProfile:
+    """Return what a shape is looked at with: its batch, and an evaluation that takes no time."""
+    rows, parts, _ = choose_batch(model, 0, on_cpu=on_cpu)
+    return _built(
+        {
+            **{("model", key): (value, "") for key, value in model.model_dump().items()},
+            ("train", "batch_size"): (rows, ""),
+            ("train", "grad_accum_steps"): (parts, ""),
+            ("train", "eval_tokens"): (LOOKED_AT, ""),
+            ("train", "compile"): (False, ""),
+        }
+    )
+
+
+def _chosen(
+    dataset: TokenDataset, shape: ModelConfig, why: str, tokens: float, text: TextFacts, *, on_cpu: bool
+) -> Choices:
+    """Return all that hangs on about how many tokens can be seen."""
+    manifest = dataset.manifest
+    rows, parts, why_batch = choose_batch(shape, tokens, on_cpu=on_cpu)
+    size = f"{shape.block_size * text.train_bytes / text.train_tokens:,.0f} bytes of text"
+    why_context = f"About {size}: what profiles of this size have; a longer one costs more time than it gains."
+    choices: Choices = {
+        ("data", "corpus"): (manifest.corpus, ""),
+        ("model", "n_layer"): (shape.n_layer, why),
+        ("model", "n_head"): (shape.n_head, f"Heads of {shape.n_embd // shape.n_head}."),
+        ("model", "n_embd"): (shape.n_embd, "The width that goes with the layers."),
+        ("model", "block_size"): (shape.block_size, why_context),
+        ("model", "dropout"): choose_regularisation(tokens / text.train_tokens)["model", "dropout"],
+        ("train", "batch_size"): (rows, why_batch),
+    }
+    if parts > 1:
+        choices["train", "grad_accum_steps"] = (parts, "")
+    if manifest.split == "position" and manifest.split_at is not None:
+        choices["data", "split_at"] = (manifest.split_at, "As its tokens are cut now.")
+    if not shape.tie_embeddings:
+        share = text.vocab_size * shape.n_embd / block_weights(shape)
+        choices["model", "tie_embeddings"] = (
+            False,
+            f"A head of its own: with {text.vocab_size:,} tokens it adds only {share:.0%} to the weights.",
+        )
+    scored = max(FEWEST_EVALUATED, int(EVALUATED_SHARE * tokens) // shape.block_size * shape.block_size)
+    if scored < text.val_tokens:
+        why = f"All {text.val_tokens:,} tokens of val would take more than a tenth of the time."
+        choices["train", "eval_tokens"] = (scored, why)
+    return choices
+
+
+def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) -> Choices:
+    """Return the steps and intervals that fill the time, and the rates for exactly so many."""
+    count = max(1, min(MOST_EVALUATIONS, int(EVALUATION_SHARE * seconds / pace.evaluation)))
+    fixed = START_SECONDS + pace.opening + count * pace.evaluation
+    steps = int((seconds * PLANNED_SHARE - fixed) / pace.step)
+    if steps < FEWEST_STEPS:
+        least = (fixed - (count - 1) * pace.evaluation + FEWEST_STEPS * pace.step) / PLANNED_SHARE
+        raise ProfileError(
+            f"{seconds:.3g} s are too short: starting, {FEWEST_STEPS} steps and an evaluation take {least:.1f} s here.",
+            f"Give it more time: --minutes {math.ceil(least / 6 + 0.5) / 10:g}",
+        )
+    interval = -(-steps // count)
+    learning = choose_learning(profile.model, steps, steps * profile.tokens_per_step / text.train_tokens)
+    del learning["model", "dropout"]  # what was timed had its own
+    planned = f"{seconds:.3g} s less {fixed:.1f} for starting and {count} evaluation{'' if count == 1 else 's'}"
+    often = f"Each takes {pace.evaluation:.2g} s; all together about a tenth of the time at most."
+    return {
+        **learning,
+        ("train", "max_steps"): (steps, f"{planned}, at {1000 * pace.step:.3g} ms a step."),
+        ("train", "log_interval"): (max(1, steps // 40), "About 40 reports."),
+        ("train", "eval_interval"): (interval, often),
+        ("train", "save_interval"): (interval, "With each evaluation."),
+        ("train", "sample_interval"): (-(-steps // 3), "Three times, to see it learn.") if seconds >= 60 else (0, ""),
+    }
+
+
+def minutes_text(seconds: float) -> str:
+    """Return a time as 1 minute, 0.5 minutes or 10 minutes."""
+    minutes = f"{seconds / 60:.3g}"
+    return f"{minutes} minute{'' if minutes == '1' else 's'}"
+
+
+def _promise(corpus: str, seconds: float, machine: str) -> Choices:
+    return {
+        ("description",): (f"A run of {minutes_text(seconds)} on {corpus}, suggested for this machine", ""),
+        ("expects", "minutes"): (rounded(seconds / 60, 3), ""),
+        ("expects", "machine"): (machine, ""),
+    }
+
+
+def _built(choices: Choices) -> RunProfile:
+    """Return the profile of all that was chosen."""
+    values: dict[str, Any] = {}
+    for path, (value, _) in choices.items():
+        section = values
+        for part in path[:-1]:
+            section = section.setdefault(str(part), {})
+        section[str(path[-1])] = value
+    return RunProfile.model_validate(values)

@@ -1,0 +1,110 @@
+"""A suggestion from real steps on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gptcli.config import DataConfig
+from gptcli.errors import CorpusError, DeviceError, ProfileError
+from gptcli.fetch.fetching import fetch
+from gptcli.prepare import prepare
+from gptcli.profile_docs import explained
+from gptcli.profiles import build_profile
+from gptcli.runs import check_dataset_fits, create_run
+from gptcli.shards import TokenDataset, open_dataset
+from gptcli.strict_yaml import load_yaml
+from gptcli.suggest import Suggestion, minutes_text, suggest
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty working directory for the whole module."""
+    return tmp_path_factory.mktemp("suggest")
+
+
+@pytest.fixture(scope="module")
+def found(tiny_dataset: TokenDataset, folder: Path) -> Suggestion:
+    """What is suggested for half a minute on the tiny corpus."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return suggest(tiny_dataset, 30, device="cpu", tokenizer_reason="it was asked for")
+
+
+def test_what_is_suggested_fills_the_time_at_the_measured_pace(found: Suggestion) -> None:
+    seconds = found.profile.train.max_steps * found.measured["step_seconds"]
+    evaluations = found.profile.train.max_steps / found.profile.train.eval_interval
+    assert 15 < seconds + evaluations * found.measured["evaluation_seconds"] <= 30
+    assert found.expected["tokens_seen"] == found.profile.tokens_per_step * found.profile.train.max_steps
+    assert found.profile.expects.minutes == 0.5
+    assert found.profile.expects.val_loss is None
+
+
+def test_every_value_is_explained_and_reads_back_as_the_same_profile(found: Suggestion) -> None:
+    text = explained(found.profile, found.reasons)
+    assert build_profile(load_yaml(text)[0]) == found.profile
+    silent = {path for path, why in found.reasons.items() if not why}
+    assert silent <= {("description",), ("expects", "minutes"), ("expects", "machine"), ("data", "corpus"),
+                      ("train", "sample_interval")}  # fmt: skip
+    assert found.reasons["data", "tokenizer"] == "It was asked for."
+    assert f"{1000 * found.measured['step_seconds']:.3g} ms" in found.reasons["train", "max_steps"]
+
+
+def test_the_suggestion_is_for_the_tokens_as_they_are(
+    found: Suggestion, tiny_dataset: TokenDataset, tmp_path: Path
+) -> None:
+    assert (found.profile.data.corpus, found.profile.data.tokenizer) == ("tiny", "char")
+    assert found.profile.data.split_at == tiny_dataset.manifest.split_at
+    check_dataset_fits(found.profile, tiny_dataset)
+    run = create_run(found.profile, profile_name="s", dataset=tiny_dataset, runs_dir=tmp_path)
+    assert run.profile().train == found.profile.train
+
+
+def test_nothing_is_left_of_the_timed_runs(found: Suggestion, folder: Path) -> None:
+    assert found.profile
+    assert not list(folder.iterdir())
+
+
+def test_a_time_too_short_for_anything_is_told_with_one_that_would_do(
+    tiny_dataset: TokenDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProfileError, match=r"0\.6 s are too short: .* take \d+\.\d s here") as caught:
+        suggest(tiny_dataset, 0.6, device="cpu")
+    assert float(caught.value.hint.rpartition(" ")[2]) > 0.01
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_timed(tiny_dataset: TokenDataset) -> None:
+    with pytest.raises(DeviceError, match="cuda:99"):
+        suggest(tiny_dataset, 60, device="cuda:99")
+
+
+def night(size: int) -> TokenDataset:
+    """Prepare so many bytes of a story in the working directory."""
+    words = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals.\n\n"
+    Path("night.txt").write_text((words * 30)[:size], "utf-8")
+    fetch("night.txt", name="night")
+    return open_dataset(prepare("night", DataConfig(tokenizer="char", split_at=0.9)).folder)
+
+
+def test_a_tiny_text_gets_a_tiny_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = suggest(night(2000), 20, device="cpu")
+    assert found.profile.model.block_size <= 32
+    assert found.profile.model.dropout > 0
+
+
+def test_a_text_too_small_for_any_profile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = night(60)
+    with pytest.raises(CorpusError, match="tokens"):
+        suggest(dataset, 20, device="cpu")
+
+
+def test_times_are_told_in_minutes() -> None:
+    assert [minutes_text(seconds) for seconds in (60, 6, 90, 600)] == [
+        "1 minute", "0.1 minutes", "1.5 minutes", "10 minutes",
+    ]  # fmt: skip

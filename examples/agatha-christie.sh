@@ -46,5 +46,5 @@ else
   tuned=$(gptcli finetune "$corpus" --from "$BASE" --profile "$TUNE_PROFILE" --run poirot-tuned $TUNE_OPTIONS)
 fi
 gptcli sample "$tuned" --prompt-file "$PROMPT_FILE" --check-copies
-gptcli runs compare "$run" "$tuned"           # bits_per_byte: their tokens differ
+gptcli runs compare "$run" "$tuned" --max-new-tokens 0     # in bits per byte, for their tokens differ
 gptcli runs report "$tuned" -o report.html

@@ -88,7 +88,6 @@ def suggest(
     takes = _takes(_built(choices), pace, evaluation, seconds)
     choices |= _promise(manifest.corpus, takes, f"{setup.device}, {setup.reason}")
     profile = _built(choices)
-    tokens = profile.tokens_per_step * profile.train.max_steps
     measured = {
         "device": str(setup.device),
         "device_reason": setup.reason,
@@ -97,15 +96,21 @@ def suggest(
         "evaluation_seconds": evaluation,
         "tokens_per_second": profile.tokens_per_step / pace.step,
     }
-    expected = {
-        "seconds": takes,
+    reasons = {path: why for path, (_, why) in choices.items()}
+    return Suggestion(profile, reasons, measured, _expected(profile, shape, text, takes))
+
+
+def _expected(profile: RunProfile, shape: ModelConfig, text: TextFacts, seconds: float) -> dict[str, Any]:
+    """Return what is to be expected of the run; ``shape`` knows its vocabulary."""
+    tokens = profile.tokens_per_step * profile.train.max_steps
+    return {
+        "seconds": seconds,
         "n_params": count_parameters(shape),
         "max_steps": profile.train.max_steps,
         "tokens_seen": tokens,
         "epochs": tokens / text.train_tokens,
         "tokens_per_weight": tokens / block_weights(shape),
     }
-    return Suggestion(profile, {path: why for path, (_, why) in choices.items()}, measured, expected)
 
 
 def _look(
@@ -165,7 +170,7 @@ def _chosen(dataset: TokenDataset, shape: ModelConfig, flops: float, text: TextF
         ("train", "batch_size"): (rows, why_batch),
     }
     if parts > 1:
-        choices["train", "grad_accum_steps"] = (parts, "")
+        choices["train", "grad_accum_steps"] = (parts, "Added up before a step, so that each part fits the memory.")
     if manifest.split == "position" and manifest.split_at is not None:
         choices["data", "split_at"] = (manifest.split_at, "As its tokens are cut now.")
     if not shape.tie_embeddings:
@@ -208,10 +213,8 @@ def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) ->
     why = f"{planned}, at {1000 * pace.step:.3g} ms a step."
     most = max(FEWEST_STEPS, int(MOST_EPOCHS * text.train_tokens / profile.tokens_per_step))
     if steps > most:
-        steps, why = (
-            most,
-            f"The text is read {MOST_EPOCHS} times by then; with more time it is only learned by heart.",
-        )
+        steps = most
+        why = f"The text is read {MOST_EPOCHS} times by then; with more time it is only learned by heart."
     interval = -(-steps // count)
     learning = choose_learning(profile.model, steps, steps * profile.tokens_per_step / text.train_tokens)
     del learning["model", "dropout"]  # what was timed had its own

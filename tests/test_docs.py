@@ -53,7 +53,8 @@ def test_commands_are_found_in_fences_chains_and_prose() -> None:
     page = (
         "Text `gptcli runs list` and `gptcli\nruns show`, but not `gptcli train` nor `gptcli profiles show`.\n"
         "```sh\n# gptcli no\ngptcli train book \\\n  --quiet  # why\n"
-        'x=$(gptcli fetch a.txt) && y=$(gptcli prepare $x)\nls && gptcli eval "$y"\necho a | gptcli sample -\n│ gptcli no\n```\n'
+        "x=$(gptcli fetch a.txt) && y=$(gptcli prepare $x)\n"
+        'ls && gptcli eval "$y"\necho a | gptcli sample -\n│ gptcli no\n```\n'
     )
     found = list(commands_in(page, "p.md"))
     assert [(command.words, command.where) for command in found] == [

@@ -94,6 +94,13 @@ def test_commands_that_are_not_run_are_at_least_understood() -> None:
         parse(shlex.split(words, comments=True)[1:])
 
 
+def test_times_that_runs_are_given_are_understood() -> None:
+    found = [part for command in COMMANDS for part in command.words.split(" && ") if "--budget" in part]
+    assert found
+    for part in found:
+        parse(shlex.split(part)[1:])
+
+
 def test_parser_of_commands_that_are_not_run_refuses_an_unknown_option() -> None:
     parse(["train", "book", "--budget", "10m"])
     with pytest.raises(Exception, match="No such option: --bugdet"):

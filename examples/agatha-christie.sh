@@ -23,8 +23,8 @@ PROMPT_FILE=${PROMPT_FILE:-prompt.txt}
 [ -f "$PROMPT_FILE" ] || cat >"$PROMPT_FILE" <<'END'
 The Affair of the Silver Inkstand
 
-"It is a small matter, my friend," said Poirot, as he folded his napkin, "but the small matters are never small."
-Nobody at Ashcombe had slept. Lady Verity was already in the library, and on the carpet before her lay
+"It is a small matter, my friend," said Poirot, "but the small matters are never small."
+Nobody in the house had slept. On the carpet of the library lay
 END
 
 corpus=$(gptcli fetch "$SOURCE" --name poirot $FETCH_OPTIONS)
@@ -46,5 +46,5 @@ else
   tuned=$(gptcli finetune "$corpus" --from "$BASE" --profile "$TUNE_PROFILE" --run poirot-tuned $TUNE_OPTIONS)
 fi
 gptcli sample "$tuned" --prompt-file "$PROMPT_FILE" --check-copies
-gptcli runs compare "$run" "$tuned"           # bits_per_byte: their tokens differ
+gptcli runs compare "$run" "$tuned" --max-new-tokens 0     # in bits per byte, for their tokens differ
 gptcli runs report "$tuned" -o report.html

@@ -2,8 +2,8 @@
 # From recordings that you own to a GPT that writes as they sound: Whisper writes them down, the announcements of
 # chapters are left out, a small GPT learns them from nothing, and GPT-2 goes on with them.
 #
-# Costs: half of the recordings' length or less for writing them down on a CPU, then minutes; downloads of 0.5 GB for
-# Whisper (small), 0.5 GB for gpt2 and 6 GB for gpt2-xl. Needs the extra: pip install 'gptcli[audio]'
+# Costs: hours of writing down on a CPU (it says how many are left), then minutes of training; downloads of 0.5 GB for
+# Whisper (small), 0.5 GB for gpt2 and 6.4 GB for gpt2-xl. Needs the extra: pip install -e '.[audio]'
 # Leaves: corpora/hitchhikers, runs/hitchhikers and runs/hitchhikers-tuned, loss.png; the texts go to stdout.
 # Again: the same command goes on where it was stopped, recording by recording, and does nothing twice.
 

@@ -48,8 +48,21 @@ gptcli profiles suggest CORPUS --minutes 10  # one for your text, this machine a
 * A mistyped key is an error that names the nearest one, and a key of nanoGPT's is answered with ours.
 * `expects` holds what a profile promises, measured with its own corpus and its own values. The run says at its end
   whether it was reached; with any other text, or with `--set`, nothing is promised.
-* The first line of the built-in files, `{MODELINE}./{SCHEMA_NAME}`, tells an editor with a YAML language server
-  (VS Code, Neovim, Helix, JetBrains) where the schema is. `gptcli profiles schema` prints it.
+* The first line of the built-in files, `{MODELINE}./{SCHEMA_NAME}`,
+  tells an editor with a YAML language server (VS Code, Neovim, Helix, JetBrains) where the schema is.
+  `gptcli profiles schema` prints it.
+
+## What `suggest` goes by
+
+`gptcli profiles suggest CORPUS --minutes 10` times some steps on this machine, and writes above each value why it has
+it. The size of the network: the largest whose weights each see a token or more in the time, with three weights for each
+byte of the text at most. The batch: what keeps the machine busy. The rates: on the curve through the runs of 145, 760
+and 3800 steps that were tuned by hand. Dropout and weight decay: by how often the text is read. The steps: what the
+time leaves after starting and evaluating, and no more than read the text 100 times. The rules are in
+`gptcli/sizing.py`, the runs behind them in [the log](log.md); they were found on CPUs with models of up to 2M weights,
+and are a first guess beyond.
+
+The tables below are made from the docstrings of `gptcli/config.py` by `python -m gptcli.profile_docs`.
 """
 
 

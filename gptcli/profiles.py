@@ -74,13 +74,21 @@ def profiles(folder: Path = Path("configs")) -> Iterator[ProfileFile]:
 
 def find_profile(name: str) -> ProfileFile:
     """Find a profile by name, or by the path of a YAML file; raises ``ProfileError`` with the nearest names."""
-    if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise ProfileError(f"There is no profile file {name}.", LIST_HINT)
+    # os.path says no to what cannot be a path at all, where pathlib raises.
+    is_file, is_folder = os.path.isfile(name), os.path.isdir(name)  # noqa: PTH112, PTH113
+    if is_file and name.endswith((".yaml", ".yml")):
         return ProfileFile(Path(name).stem, Path(name), builtin=False)
     known = {profile.name: profile for profile in profiles()}
     if name in known:
         return known[name]
+    if is_folder:
+        raise ProfileError(
+            f"{name} is a folder, not a profile.", f"gptcli profiles check {quote(name)} reads all in it."
+        )
+    if is_file:
+        raise ProfileError(f"{name} is not a profile: the name of a profile's file ends in .yaml.", LIST_HINT)
+    if name.endswith((".yaml", ".yml")):
+        raise ProfileError(f"There is no profile file {name}.", LIST_HINT)
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     raise ProfileError(f"There is no profile called {name!r}.", f"{hint}gptcli profiles list shows them all.")

@@ -36,6 +36,8 @@ FEWEST_STEPS = 20
 # Up to here a run has few steps, and higher rates with less momentum win.
 FEW_STEPS, SOME_STEPS = 300, 1500
 FEW_EPOCHS, MANY_EPOCHS, TOO_MANY_EPOCHS = 4, 16, 40
+# From here on more time teaches nothing but the text by heart.
+MOST_EPOCHS = 100
 Choices = dict[KeyPath, tuple[Any, str]]
 
 
@@ -75,21 +77,23 @@ def shapes(text: TextFacts) -> Iterator[ModelConfig]:
         yield plain.model_copy(update={"block_size": min(context, fitting), "tie_embeddings": tied})
 
 
-def choose_shape(text: TextFacts, flops: float) -> tuple[ModelConfig, str]:
-    """Return the network for so many floating-point operations of training on a text, and why this one."""
+def choose_shape(text: TextFacts, flops: float) -> ModelConfig:
+    """Return the network for so many floating-point operations of training on a text."""
     possible = list(shapes(text))
     chosen = possible[0]
     for model in possible:
         if flops / flops_per_token(model) >= wanted_tokens(block_weights(model)) * block_weights(model):
             chosen = model
-    return chosen, _why_this_size(text, flops, possible, chosen)
+    return chosen
 
 
-def _why_this_size(text: TextFacts, flops: float, possible: list[ModelConfig], chosen: ModelConfig) -> str:
+def why_this_size(text: TextFacts, flops: float, chosen: ModelConfig) -> str:
+    """Return why a network was chosen for a text and so many operations, beside the next larger one."""
+    possible = list(shapes(text))
     weights = block_weights(chosen)
-    seen = flops / flops_per_token(chosen) / weights
+    seen = min(flops / flops_per_token(chosen), MOST_EPOCHS * text.train_tokens) / weights
     said = f"{weights / 1e6:.2g}M weights in the blocks, each of which sees {seen:.2g} tokens in the time"
-    if chosen is not possible[-1]:
+    if chosen != possible[-1]:
         larger = possible[possible.index(chosen) + 1]
         each = flops / flops_per_token(larger) / block_weights(larger)
         needed = wanted_tokens(block_weights(larger))
@@ -103,11 +107,14 @@ def _why_this_size(text: TextFacts, flops: float, possible: list[ModelConfig], c
     return f"{said}; larger ones are not suggested here."
 
 
-def choose_batch(model: ModelConfig, tokens: float, *, on_cpu: bool) -> tuple[int, int, str]:
-    """Return ``batch_size`` and ``grad_accum_steps`` for a run of so many tokens, and why."""
+def choose_batch(model: ModelConfig, text: TextFacts, tokens: float, *, on_cpu: bool) -> tuple[int, int, str]:
+    """Return ``batch_size`` and ``grad_accum_steps`` for a run of so many tokens of a text, and why."""
     each = (2048 if model.block_size <= 128 else 3072) if on_cpu else 16_384
     while tokens / each > MOST_STEPS:
         each *= 2
+    if each > text.train_tokens // 4:
+        rows = max(1, text.train_tokens // 4 // model.block_size)
+        return rows, 1, f"{rows * model.block_size:,} tokens a step, about a quarter of the text."
     rows = max(1, each // model.block_size)
     parts = 1
     while rows // parts > 64 and rows % (2 * parts) == 0:

@@ -18,6 +18,7 @@ from gptcli.plan import count_parameters, flops_per_token
 from gptcli.shards import TokenDataset
 from gptcli.sizing import (
     FEWEST_STEPS,
+    MOST_EPOCHS,
     Choices,
     TextFacts,
     block_weights,
@@ -27,6 +28,7 @@ from gptcli.sizing import (
     choose_shape,
     rounded,
     shapes,
+    why_this_size,
 )
 from gptcli.strict_yaml import KeyPath
 from gptcli.trainer import make_setup
@@ -72,35 +74,28 @@ def suggest(
     manifest = dataset.manifest
     text = TextFacts(manifest.vocab_size, len(dataset.train), len(dataset.val), manifest.train.bytes)
     setup = make_setup(RunProfile(), device)
-    on_cpu = setup.device.type == "cpu"
     on_progress("Timing some steps to find the size that fits the time.")
-    speed, shape = GUESSED_FLOPS[setup.device.type], ModelConfig()
-    for _ in range(LOOKS):
-        wanted = _largest_that_fits(text, choose_shape(text, speed * USED_SHARE * seconds)[0], device)
-        if wanted == shape:
-            break
-        shape = wanted
-        pace = measure_pace(_plain(shape, on_cpu=on_cpu), dataset, LOOK_SECONDS, device=device)
-        speed = _plain(shape, on_cpu=on_cpu).tokens_per_step * flops_per_token(shape) / pace.step
-    _, why = choose_shape(text, speed * USED_SHARE * seconds)
-    choices = _chosen(dataset, shape, why, speed * USED_SHARE * seconds / flops_per_token(shape), text, on_cpu=on_cpu)
+    shape, flops = _look(dataset, text, seconds, setup.device.type, device)
+    choices = _chosen(dataset, shape, flops, text, on_cpu=setup.device.type == "cpu")
     if tokenizer_reason and not manifest.given_tokenizer:
         choices["data", "tokenizer"] = (manifest.tokenizer, f"{tokenizer_reason[0].upper()}{tokenizer_reason[1:]}.")
     on_progress("Timing steps of the suggestion.")
-    pace = measure_pace(_built(choices), dataset, PROBE_SECONDS, device=device)
+    pace = measure_pace(_built(choices), dataset, min(PROBE_SECONDS, seconds / 10), device=device)
     choices |= _fitted(_built(choices), pace, seconds, text)
-    choices |= _promise(manifest.corpus, seconds, f"{setup.device}, {setup.reason}")
+    takes = _takes(_built(choices), pace, seconds)
+    choices |= _promise(manifest.corpus, takes, f"{setup.device}, {setup.reason}")
     profile = _built(choices)
     tokens = profile.tokens_per_step * profile.train.max_steps
     measured = {
         "device": str(setup.device),
         "device_reason": setup.reason,
+        "opening_seconds": pace.opening,
         "step_seconds": pace.step,
         "evaluation_seconds": pace.evaluation,
         "tokens_per_second": profile.tokens_per_step / pace.step,
     }
     expected = {
-        "seconds": seconds,
+        "seconds": takes,
         "n_params": count_parameters(shape),
         "max_steps": profile.train.max_steps,
         "tokens_seen": tokens,
@@ -110,19 +105,35 @@ def suggest(
     return Suggestion(profile, {path: why for path, (_, why) in choices.items()}, measured, expected)
 
 
+def _look(
+    dataset: TokenDataset, text: TextFacts, seconds: float, kind: str, device: str | None
+) -> tuple[ModelConfig, float]:
+    """Return the shape for the time, by a look at each that is thought of, and the operations that it has time for."""
+    flops, shape = GUESSED_FLOPS[kind] * USED_SHARE * seconds, ModelConfig()
+    for _ in range(LOOKS):
+        wanted = _largest_that_fits(text, choose_shape(text, flops), device)
+        if wanted == shape:
+            break
+        shape = wanted
+        plain = _plain(shape, text, on_cpu=kind == "cpu")
+        pace = measure_pace(plain, dataset, min(LOOK_SECONDS, seconds / 20), device=device)
+        flops = plain.tokens_per_step * flops_per_token(shape) / pace.step * USED_SHARE * seconds
+    return shape, flops
+
+
 def _largest_that_fits(text: TextFacts, wanted: ModelConfig, device: str | None) -> ModelConfig:
     """Return the wanted shape, or the largest below it that this machine's memory holds."""
     possible = list(shapes(text))
     for model in reversed(possible[: possible.index(wanted) + 1]):
-        facts = memory_facts(_plain(model, on_cpu=True), device)
+        facts = memory_facts(_plain(model, text, on_cpu=True), device)
         if facts["machine_memory"] is None or facts["memory_peak"] < facts["machine_memory"]:
             return model
     return possible[0]
 
 
-def _plain(model: ModelConfig, *, on_cpu: bool) -> RunProfile:
+def _plain(model: ModelConfig, text: TextFacts, *, on_cpu: bool) -> RunProfile:
     """Return what a shape is looked at with: its batch, and an evaluation that takes no time."""
-    rows, parts, _ = choose_batch(model, 0, on_cpu=on_cpu)
+    rows, parts, _ = choose_batch(model, text, 0, on_cpu=on_cpu)
     return _built(
         {
             **{("model", key): (value, "") for key, value in model.model_dump().items()},
@@ -134,17 +145,16 @@ def _plain(model: ModelConfig, *, on_cpu: bool) -> RunProfile:
     )
 
 
-def _chosen(
-    dataset: TokenDataset, shape: ModelConfig, why: str, tokens: float, text: TextFacts, *, on_cpu: bool
-) -> Choices:
+def _chosen(dataset: TokenDataset, shape: ModelConfig, flops: float, text: TextFacts, *, on_cpu: bool) -> Choices:
     """Return all that hangs on about how many tokens can be seen."""
     manifest = dataset.manifest
-    rows, parts, why_batch = choose_batch(shape, tokens, on_cpu=on_cpu)
+    tokens = min(flops / flops_per_token(shape), MOST_EPOCHS * text.train_tokens)
+    rows, parts, why_batch = choose_batch(shape, text, tokens, on_cpu=on_cpu)
     size = f"{shape.block_size * text.train_bytes / text.train_tokens:,.0f} bytes of text"
     why_context = f"About {size}: what profiles of this size have; a longer one costs more time than it gains."
     choices: Choices = {
         ("data", "corpus"): (manifest.corpus, ""),
-        ("model", "n_layer"): (shape.n_layer, why),
+        ("model", "n_layer"): (shape.n_layer, why_this_size(text, flops, shape)),
         ("model", "n_head"): (shape.n_head, f"Heads of {shape.n_embd // shape.n_head}."),
         ("model", "n_embd"): (shape.n_embd, "The width that goes with the layers."),
         ("model", "block_size"): (shape.block_size, why_context),
@@ -179,14 +189,21 @@ def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) ->
             f"{seconds:.3g} s are too short: starting, {FEWEST_STEPS} steps and an evaluation take {least:.1f} s here.",
             f"Give it more time: --minutes {math.ceil(least / 6 + 0.5) / 10:g}",
         )
+    planned = f"{seconds:.3g} s less {fixed:.1f} for starting and {count} evaluation{'' if count == 1 else 's'}"
+    why = f"{planned}, at {1000 * pace.step:.3g} ms a step."
+    most = max(FEWEST_STEPS, int(MOST_EPOCHS * text.train_tokens / profile.tokens_per_step))
+    if steps > most:
+        steps, why = (
+            most,
+            f"The text is read {MOST_EPOCHS} times by then; with more time it is only learned by heart.",
+        )
     interval = -(-steps // count)
     learning = choose_learning(profile.model, steps, steps * profile.tokens_per_step / text.train_tokens)
     del learning["model", "dropout"]  # what was timed had its own
-    planned = f"{seconds:.3g} s less {fixed:.1f} for starting and {count} evaluation{'' if count == 1 else 's'}"
     often = f"Each takes {pace.evaluation:.2g} s; all together about a tenth of the time at most."
     return {
         **learning,
-        ("train", "max_steps"): (steps, f"{planned}, at {1000 * pace.step:.3g} ms a step."),
+        ("train", "max_steps"): (steps, why),
         ("train", "log_interval"): (max(1, steps // 40), "About 40 reports."),
         ("train", "eval_interval"): (interval, often),
         ("train", "save_interval"): (interval, "With each evaluation."),
@@ -194,15 +211,25 @@ def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) ->
     }
 
 
-def minutes_text(seconds: float) -> str:
-    """Return a time as 1 minute, 0.5 minutes or 10 minutes."""
+def _takes(profile: RunProfile, pace: Pace, seconds: float) -> float:
+    """Return the seconds that a run takes: those that were asked for, where the text is enough for them."""
+    train = profile.train
+    evaluating = -(-train.max_steps // train.eval_interval) * pace.evaluation
+    needed = (START_SECONDS + pace.opening + train.max_steps * pace.step + evaluating) / PLANNED_SHARE
+    return seconds if needed > 0.9 * seconds else needed
+
+
+def time_text(seconds: float) -> str:
+    """Return a time as 6 seconds, 1 minute or 1.5 minutes."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} second{'' if seconds < 1.5 else 's'}"
     minutes = f"{seconds / 60:.3g}"
     return f"{minutes} minute{'' if minutes == '1' else 's'}"
 
 
 def _promise(corpus: str, seconds: float, machine: str) -> Choices:
     return {
-        ("description",): (f"A run of {minutes_text(seconds)} on {corpus}, suggested for this machine", ""),
+        ("description",): (f"A run of {time_text(seconds)} on {corpus}, suggested for this machine", ""),
         ("expects", "minutes"): (rounded(seconds / 60, 3), ""),
         ("expects", "machine"): (machine, ""),
     }

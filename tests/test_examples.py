@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -176,7 +177,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+def hub(site: Site) -> Site:
     """A hub that has the first pages of OpenWebText: topics of the Python documentation."""
     from pydoc_data.topics import topics
 
@@ -244,6 +245,28 @@ def test_own_blog(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) 
     assert printed.count("Datasette is") >= 3
     assert asked < 2 * 17 + 2, "a run that is there is not fetched for again"
     assert workshop.holds("corpora/blog", "configs/blog.yaml", "runs/blog", "loss.png", "report.html")
+
+
+def test_a_script_that_was_stopped_goes_on(workshop: Workshop) -> None:
+    (workshop.folder / "book.txt").write_text(words(), "utf-8")
+    longer = "--set max_steps=500 --set eval_interval=500 --set save_interval=500"
+    variables = {"SOURCE": "book.txt", "BOOK": "book.txt", "TRAIN_OPTIONS": longer}
+    command = ["sh", str(EXAMPLES / "shakespeare.sh")]
+    env = {**workshop.environment(), **variables}
+    process = subprocess.Popen(
+        command, cwd=workshop.folder, env=env, stderr=subprocess.PIPE, start_new_session=True, encoding="utf-8"
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.split()[:1] == ["100"]:  # a row of the table
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=100)
+    assert process.returncode not in (0, None)
+    done = workshop.sh(*command, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "resumes  after step" in done.stderr
+    assert done.stdout.count("ROMEO:") == 2
 
 
 def test_gpt2_reproduction(workshop: Workshop, hub: Site, base: Path) -> None:

@@ -182,6 +182,22 @@ def test_a_profile_of_the_working_directory_wins_over_a_built_in_one(
     assert [profile.name for profile in profiles()].count("quickstart") == 1
 
 
+def test_a_folder_of_the_same_name_hides_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("quickstart", "other", "dir.yaml"):
+        (tmp_path / name).mkdir()
+    assert find_profile("quickstart").builtin
+    for name in ("other", "dir.yaml"):
+        with pytest.raises(ProfileError, match="is a folder, not a profile"):
+            find_profile(name)
+
+
+@pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b", "a\0.yaml", "x/y/z"])
+def test_what_cannot_be_a_file_is_no_profile_either(name: str) -> None:
+    with pytest.raises(ProfileError, match="There is no profile"):
+        find_profile(name)
+
+
 def test_an_unknown_profile_offers_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ProfileError, match="no profile called 'quickstrat'") as caught:

@@ -125,7 +125,7 @@ def show_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a profile whole: every key with its value and, above it, what the key means; a profile again.
+    """Print every key of a profile with its value and what it means; what is printed is a profile too.
 
     A star marks what the profile sets itself; all else is a default.
 
@@ -187,9 +187,7 @@ def _place(text: str) -> Path:
 def check_command(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE...", autocompletion=complete_profiles, help="YAML files, folders of them, or names."
-        ),
+        typer.Argument(metavar="FILE", autocompletion=complete_profiles, help="YAML files, folders of them, or names."),
     ],
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -222,7 +220,7 @@ def _mistakes(name: str) -> Iterator[tuple[str, list[tuple[int | None, str]]]]:
     from gptcli.profiles import find_profile, profile_mistakes
 
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         files = sorted((*path.glob("*.yaml"), *path.glob("*.yml")))
         if not files:
             yield name, [(None, "there is no profile, no .yaml file, in this folder.")]

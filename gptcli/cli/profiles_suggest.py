@@ -52,7 +52,10 @@ def suggest_command(
         ),
     ] = None,
     minutes: Annotated[
-        float, typer.Option(parser=parse_minutes, metavar="MINUTES", help="How long the training may take.")
+        float,
+        typer.Option(
+            parser=parse_minutes, metavar="MINUTES", help="How long the training may take.", show_default="10"
+        ),
     ] = 10.0,
     device: DeviceOption = None,
     output: Annotated[
@@ -87,7 +90,7 @@ def suggest_command(
 
         with atomic_write(output) as file:
             file.write(text.encode())
-    for line in _summary(dataset, found, output):
+    for line in _summary(dataset, found, output, 60 * minutes):
         say(line)
     if as_json:
         facts = {
@@ -133,11 +136,11 @@ def _tokens(corpus: str | None, *, quiet: bool) -> tuple[TokenDataset, str]:
 def _profile_text(found: Suggestion) -> str:
     """Return the profile as YAML, each value below its reason, in the order of the fields."""
     from gptcli.profile_docs import explained
-    from gptcli.suggest import minutes_text
+    from gptcli.suggest import time_text
 
     measured, expected = found.measured, found.expected
     header = (
-        f"A suggestion for {minutes_text(expected['seconds'])}, by gptcli profiles suggest.\n"
+        f"A suggestion for {time_text(expected['seconds'])}, by gptcli profiles suggest.\n"
         f"Measured: {1000 * measured['step_seconds']:.3g} ms a step, {measured['tokens_per_second']:,.0f} tokens/s on "
         f"{measured['device']} ({measured['device_reason']}).\n"
         "Loss: depends on the text, so none is promised."
@@ -145,7 +148,7 @@ def _profile_text(found: Suggestion) -> str:
     return explained(found.profile, found.reasons, header)
 
 
-def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None) -> list[str]:
+def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seconds: float) -> list[str]:
     """Return what was measured and what is expected, for a person, and how to go on."""
     from gptcli.figures import count_text, duration_text
 
@@ -161,10 +164,11 @@ def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None) -> l
     )
     shape = f"{model.n_layer} layers x {model.n_embd}, context {model.block_size}"
     passes = f"{expected['max_steps']:,} steps read the text {expected['epochs']:.2g} times"
+    less = "" if expected["seconds"] >= seconds else ", less than was asked for: there is too little text for more"
     return [
         f"Text: {text}.",
         f"Measured on {measured['device']}: {pace}.",
         f"Suggested: {shape}, {count_text(expected['n_params'])} parameters.",
-        f"Expected: {passes} in about {duration_text(expected['seconds'])}.",
+        f"Expected: {passes} in about {duration_text(expected['seconds'])}{less}.",
         f"Next: gptcli train {quote(corpus)} --profile {where}",
     ]

@@ -53,7 +53,8 @@ def test_commands_are_found_in_fences_chains_and_prose() -> None:
     page = (
         "Text `gptcli runs list` and `gptcli\nruns show`, but not `gptcli train` nor `gptcli profiles show`.\n"
         "```sh\n# gptcli no\ngptcli train book \\\n  --quiet  # why\n"
-        'x=$(gptcli fetch a.txt) && y=$(gptcli prepare $x)\nls && gptcli eval "$y"\necho a | gptcli sample -\n│ gptcli no\n```\n'
+        "x=$(gptcli fetch a.txt) && y=$(gptcli prepare $x)\n"
+        'ls && gptcli eval "$y"\necho a | gptcli sample -\n│ gptcli no\n```\n'
     )
     found = list(commands_in(page, "p.md"))
     assert [(command.words, command.where) for command in found] == [
@@ -91,6 +92,13 @@ def test_command_of_the_docs_runs(
 def test_commands_that_are_not_run_are_at_least_understood() -> None:
     for words in NOT_RUN:
         parse(shlex.split(words, comments=True)[1:])
+
+
+def test_times_that_runs_are_given_are_understood() -> None:
+    found = [part for command in COMMANDS for part in command.words.split(" && ") if "--budget" in part]
+    assert found
+    for part in found:
+        parse(shlex.split(part)[1:])
 
 
 def test_parser_of_commands_that_are_not_run_refuses_an_unknown_option() -> None:

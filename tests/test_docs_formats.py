@@ -42,6 +42,13 @@ def test_table_of_events_is_that_of_the_code() -> None:
     assert found == {_NAMES[kind]: [field.name for field in fields(kind)] for kind in get_args(TrainEvent)}
 
 
+@pytest.mark.slow
+def test_columns_of_the_table_are_those_on_the_page(workplace: Workplace, tmp_path: Path) -> None:
+    told = section("### metrics.jsonl").partition("`gptcli runs export-metrics`")[2]
+    head = workplace.run("gptcli runs export-metrics", tmp_path).stdout.partition("\n")[0]
+    assert head.split(",") == re.findall(r"`(\w+)`", told)
+
+
 def test_keys_of_a_recipe_are_those_of_the_code() -> None:
     told = set(re.findall(r"`(\w+)`", section("## Profiles and recipes")))
     assert set(Recipe.model_fields) <= told

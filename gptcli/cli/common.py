@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, 
 
 import typer
 
-from gptcli.cli.completion import complete_devices
+from gptcli.cli.completion import complete_devices, complete_sources
 from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ MEMORY_HINTS = {
 Say = Callable[[str], None]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
+NewestCorpus = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
+    ),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(

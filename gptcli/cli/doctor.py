@@ -31,9 +31,8 @@ def doctor_command(as_json: JsonOption = False) -> None:
     rows = []
     for finding in findings:
         text = Text.assemble((_worded(finding.level, visible(finding.text)), STYLES[finding.level]))
-        rows.append(
-            (Text(finding.topic, "dim"), text.append(f"\n{visible(finding.hint)}" if finding.hint else "", "dim"))
-        )
+        text.append(f"\n{visible(finding.hint)}" if finding.hint else "", "dim")
+        rows.append((Text(finding.topic, "dim"), text))
     emit_columns(rows)
 
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from gptcli.config import RunProfile
     from gptcli.profiles import ProfileFile
 
-profiles_app = typer.Typer(help="Run profiles: list them, show one, import nanoGPT's.", no_args_is_help=True)
+profiles_app = typer.Typer(
+    help="Run profiles: list, show, copy, check, compare, suggest one, import nanoGPT's.", no_args_is_help=True
+)
 
 NameArgument = Annotated[
     str,

@@ -12,6 +12,7 @@ import typer
 from gptcli.cli.common import (
     DeviceOption,
     JsonOption,
+    NewestCorpus,
     QuietOption,
     check_device,
     emit,
@@ -22,7 +23,6 @@ from gptcli.cli.common import (
     silent,
     write_stdout,
 )
-from gptcli.cli.completion import complete_sources
 from gptcli.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ def parse_minutes(text: str) -> float:
 
 @reports_errors
 def suggest_command(
-    corpus: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
-        ),
-    ] = None,
+    corpus: NewestCorpus = None,
     minutes: Annotated[
         float,
         typer.Option(

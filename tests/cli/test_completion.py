@@ -70,7 +70,7 @@ def test_every_shell_is_told_the_names_of_runs(command: Path, trained: Path, she
         ("gptcli train --device c", "cpu", "mps"),
     ],
 )
-def test_names_that_fit_are_completed(command, trained: Path, line: str, expected: str, absent: str) -> None:
+def test_names_that_fit_are_completed(command: Path, trained: Path, line: str, expected: str, absent: str) -> None:
     found = completed(command, trained, line)
     assert expected in found
     assert absent not in found

@@ -1,6 +1,6 @@
 """What is written about the keys of a profile, made from the fields themselves: a reference, a JSON Schema, comments.
 
-Pure: fields in, text out. ``python -m gptcli.profile_docs`` writes the two files that are kept in the repository.
+Pure: fields in, text out. ``python -m gptcli.profile_docs`` writes the files that are kept in the repository.
 Finding and reading profiles is not known here.
 """
 
@@ -270,10 +270,15 @@ def _inline(value: object) -> str:
 
 
 def main() -> None:
-    """Write docs/profiles.md and the schema of this checkout anew."""
+    """Write docs/profiles.md and the schema of this checkout anew, and lead its profiles to the schema."""
     root = Path(__file__).resolve().parents[1]
-    for path, text in (("docs/profiles.md", profile_reference()), (f"configs/{SCHEMA_NAME}", schema_text())):
-        with atomic_write(root / path) as file:
+    texts = {root / "docs" / "profiles.md": profile_reference(), root / "configs" / SCHEMA_NAME: schema_text()}
+    for path in (root / "configs").glob("*.yaml"):
+        text = path.read_text("utf-8")
+        if not text.startswith(MODELINE):
+            texts[path] = f"{MODELINE}./{SCHEMA_NAME}\n{text}"
+    for path, text in texts.items():
+        with atomic_write(path) as file:
             file.write(text.encode())
 
 

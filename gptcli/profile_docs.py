@@ -62,7 +62,7 @@ time leaves after starting and evaluating, and no more than read the text 100 ti
 `gptcli/sizing.py`, the runs behind them in [the log](log.md); they were found on CPUs with models of up to 2M weights,
 and are a first guess beyond.
 
-The tables below are made from the docstrings of `gptcli/config.py` by `python -m gptcli.profile_docs`.
+The tables below are made from the docstrings of `gptcli/config.py` by `python docs/generate.py`.
 """
 
 

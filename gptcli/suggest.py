@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from gptcli.budget import Pace, measure_pace
 from gptcli.config import ModelConfig, RunProfile
+from gptcli.device import Setup
 from gptcli.dry_run import memory_facts
 from gptcli.errors import ProfileError
 from gptcli.plan import count_parameters, flops_per_token
@@ -86,7 +89,7 @@ def suggest(
     choices |= _fitted(timed, pace, seconds, text)
     evaluation, _ = _evaluation(timed, pace, seconds, text)
     takes = _takes(_built(choices), pace, evaluation, seconds)
-    choices |= _promise(manifest.corpus, takes, f"{setup.device}, {setup.reason}")
+    choices |= _promise(manifest.corpus, takes, _machine(setup))
     profile = _built(choices)
     measured = {
         "device": str(setup.device),
@@ -245,6 +248,14 @@ def time_text(seconds: float) -> str:
         return f"{max(1, round(seconds))} second{'' if seconds < 1.5 else 's'}"
     minutes = f"{seconds / 60:.3g}"
     return f"{minutes} minute{'' if minutes == '1' else 's'}"
+
+
+def _machine(setup: Setup) -> str:
+    """Return in a few words what the time was measured on."""
+    if setup.device.type != "cpu":
+        return setup.reason.partition(";")[0]
+    threads = torch.get_num_threads()
+    return f"a CPU with {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _promise(corpus: str, seconds: float, machine: str) -> Choices:

@@ -164,7 +164,7 @@ def test_the_schema_tells_an_editor_what_every_key_means() -> None:
 @pytest.mark.parametrize("path", BUILTIN, ids=lambda path: path.stem)
 def test_the_first_line_of_a_built_in_profile_leads_an_editor_to_the_schema(path: Path) -> None:
     first = path.read_text("utf-8").splitlines()[0]
-    assert first == f"{MODELINE}./{SCHEMA_NAME}"
+    assert first == f"{MODELINE}./{SCHEMA_NAME}", REMAKE
     assert (path.parent / SCHEMA_NAME).is_file()
 
 

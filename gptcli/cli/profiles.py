@@ -18,7 +18,7 @@ import typer
 
 from gptcli.cli.common import EXIT_ERROR, JsonOption, QuietOption, emit, note, reports_errors, write_stdout
 from gptcli.cli.completion import complete_profiles
-from gptcli.cli.profiles_import import import_command
+from gptcli.cli.profiles_import import import_command, profile_name
 from gptcli.cli.profiles_suggest import suggest_command
 from gptcli.errors import GptcliError, ProfileError
 
@@ -168,10 +168,9 @@ def copy_command(
     from gptcli.profiles import copy_profile, load_profile
 
     path = copy_profile(name, None if place is None else _place(place), force=force)
-    by_name = path.parent == Path("configs") and path.suffix == ".yaml"
     if not quiet:
         verb = "train" if load_profile(path).finetune == FinetuneConfig() else "finetune"
-        note(f"Change it, then: gptcli {verb} --profile {quote(path.stem if by_name else str(path))}")
+        note(f"Change it, then: gptcli {verb} --profile {quote(profile_name(path))}")
     emit({"path": path}, str(path), as_json=as_json)
 
 

@@ -58,8 +58,13 @@ def _finetuning(imported: ImportedProfile, place: Path) -> tuple[str, ...]:
     base = imported.values.get("finetune", {}).get("base")
     if base is None:
         return ()
+    return (f"It begins from {base}: gptcli finetune --profile {quote(profile_name(place))}",)
+
+
+def profile_name(place: Path) -> str:
+    """Return what is typed for the profile of a file: its name where it is found by that, else its path."""
     by_name = place.parent == Path("configs") and place.suffix == ".yaml"
-    return (f"It begins from {base}: gptcli finetune --profile {quote(place.stem if by_name else str(place))}",)
+    return place.stem if by_name else str(place)
 
 
 def _imported_text(file: Path, imported: ImportedProfile, notes: tuple[str, ...]) -> str:

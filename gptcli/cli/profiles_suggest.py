@@ -23,6 +23,7 @@ from gptcli.cli.common import (
     silent,
     write_stdout,
 )
+from gptcli.cli.profiles_import import profile_name
 from gptcli.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seco
 
     model, measured, expected = found.profile.model, found.measured, found.expected
     corpus = found.profile.data.corpus or "CORPUS"
-    where = "FILE.yaml" if output is None else quote(str(output))
+    keep = "keep it with --output FILE.yaml, then " if output is None else ""
+    where = "FILE.yaml" if output is None else quote(profile_name(output))
     text = (
         f"{len(dataset.train):,} train tokens of {dataset.manifest.tokenizer}, {dataset.manifest.train.bytes:,} bytes"
     )
@@ -166,5 +168,5 @@ def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seco
         f"Measured on {measured['device']}: {pace}.",
         f"Suggested: {shape}, {count_text(expected['n_params'])} parameters.",
         f"Expected: {passes} in about {duration_text(expected['seconds'])}{less}.",
-        f"Next: gptcli train {quote(corpus)} --profile {where}",
+        f"Next: {keep}gptcli train {quote(corpus)} --profile {where}",
     ]

@@ -28,7 +28,7 @@ from gptcli.strict_yaml import KeyPath, StrictYamlError, dump_yaml, load_value, 
 LIST_HINT = "gptcli profiles list shows what there is."
 CHECKSUM = "# checksum: "
 SHOW_HINT = "gptcli profiles show quickstart shows how a profile is written."
-KEYS_HINT = "gptcli profiles show quickstart --json shows every key."
+KEYS_HINT = "gptcli profiles show quickstart shows every key and what it means."
 
 # What people arriving from nanoGPT type, and what it is called here.
 NANOGPT_KEYS = {

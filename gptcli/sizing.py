@@ -92,18 +92,19 @@ def why_this_size(text: TextFacts, flops: float, chosen: ModelConfig) -> str:
     possible = list(shapes(text))
     weights = block_weights(chosen)
     seen = min(flops / flops_per_token(chosen), MOST_EPOCHS * text.train_tokens) / weights
-    said = f"{weights / 1e6:.2g}M weights in the blocks, each of which sees {seen:.2g} tokens in the time"
+    said = f"{_count(weights)} weights in the blocks, each of which sees {plain(seen)} tokens in the time"
     if chosen != possible[-1]:
         larger = possible[possible.index(chosen) + 1]
         each = flops / flops_per_token(larger) / block_weights(larger)
         needed = wanted_tokens(block_weights(larger))
         shape = f"{larger.n_layer} x {larger.n_embd}"
-        return (
-            f"{said}; in the next larger, {shape}, they would see {each:.2g}, and below {needed:.2g} larger ones lost."
-        )
+        next_one = f"in the next larger, {shape}, they would see {plain(each)}"
+        return f"{said}; {next_one}, and below {plain(needed)} larger ones lost."
+    most = WEIGHTS_A_BYTE * text.train_bytes
+    if weights > most:
+        return f"{said}. Even this, the smallest shape, is large for {text.train_bytes:,} bytes of text."
     if len(possible) < len(SHAPES):
-        most = f"{WEIGHTS_A_BYTE * text.train_bytes / 1e6:.2g}M, {WEIGHTS_A_BYTE} a byte"
-        return f"{said}. The text allows no more: above {most}, they learn it by heart."
+        return f"{said}. The text allows {_count(most)} at most, {WEIGHTS_A_BYTE} a byte: more learn it by heart."
     return f"{said}; larger ones are not suggested here."
 
 
@@ -158,7 +159,7 @@ def choose_learning(model: ModelConfig, steps: int, epochs: float) -> Choices:
 
 def choose_regularisation(epochs: float) -> Choices:
     """Return what keeps a model from learning a text by heart that it reads so many times."""
-    times = f"The text is read {epochs:.2g} times"
+    times = f"The text is read {plain(epochs)} times"
     if epochs < FEW_EPOCHS:
         return {
             ("model", "dropout"): (0.0, f"{times}: too few to learn it by heart."),
@@ -172,6 +173,15 @@ def choose_regularisation(epochs: float) -> Choices:
     if epochs >= TOO_MANY_EPOCHS:
         choices["train", "patience"] = (4, f"{times}, more than helps: the run ends when val_loss stops falling.")
     return choices
+
+
+def plain(number: float) -> str:
+    """Return a number as it is read: 0.015, 1.3, 42, 1,200."""
+    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+
+
+def _count(number: int) -> str:
+    return f"{plain(number / 1e6)}M" if number >= 1e5 else f"{number:,}"
 
 
 def rounded(number: float, digits: int = 2) -> float:

@@ -44,8 +44,9 @@ USED_SHARE = 0.85
 # Of importing torch and opening the tokens, before a run's own clock begins.
 START_SECONDS = 1.5
 MOST_EVALUATIONS, EVALUATION_SHARE = 10, 0.1
-# An evaluation costs about a third of a step on as many tokens.
-EVALUATED_SHARE, LOOKED_AT, FEWEST_EVALUATED = 0.3, 4096, 20_000
+# Tokens of val that are scored while a shape is looked at, and while its suggestion is timed.
+LOOKED_AT, TIMED_AT = 4096, 20_000
+FEWEST_WINDOWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +81,36 @@ def suggest(
     if tokenizer_reason and not manifest.given_tokenizer:
         choices["data", "tokenizer"] = (manifest.tokenizer, f"{tokenizer_reason[0].upper()}{tokenizer_reason[1:]}.")
     on_progress("Timing steps of the suggestion.")
-    pace = measure_pace(_built(choices), dataset, min(PROBE_SECONDS, seconds / 10), device=device)
-    choices |= _fitted(_built(choices), pace, seconds, text)
-    takes = _takes(_built(choices), pace, seconds)
+    timed = _built(choices)
+    pace = measure_pace(timed, dataset, min(PROBE_SECONDS, seconds / 10), device=device)
+    choices |= _fitted(timed, pace, seconds, text)
+    evaluation, _ = _evaluation(timed, pace, seconds, text)
+    takes = _takes(_built(choices), pace, evaluation, seconds)
     choices |= _promise(manifest.corpus, takes, f"{setup.device}, {setup.reason}")
     profile = _built(choices)
-    tokens = profile.tokens_per_step * profile.train.max_steps
     measured = {
         "device": str(setup.device),
         "device_reason": setup.reason,
         "opening_seconds": pace.opening,
         "step_seconds": pace.step,
-        "evaluation_seconds": pace.evaluation,
+        "evaluation_seconds": evaluation,
         "tokens_per_second": profile.tokens_per_step / pace.step,
     }
-    expected = {
-        "seconds": takes,
+    reasons = {path: why for path, (_, why) in choices.items()}
+    return Suggestion(profile, reasons, measured, _expected(profile, shape, text, takes))
+
+
+def _expected(profile: RunProfile, shape: ModelConfig, text: TextFacts, seconds: float) -> dict[str, Any]:
+    """Return what is to be expected of the run; ``shape`` knows its vocabulary."""
+    tokens = profile.tokens_per_step * profile.train.max_steps
+    return {
+        "seconds": seconds,
         "n_params": count_parameters(shape),
         "max_steps": profile.train.max_steps,
         "tokens_seen": tokens,
         "epochs": tokens / text.train_tokens,
         "tokens_per_weight": tokens / block_weights(shape),
     }
-    return Suggestion(profile, {path: why for path, (_, why) in choices.items()}, measured, expected)
 
 
 def _look(
@@ -162,7 +170,7 @@ def _chosen(dataset: TokenDataset, shape: ModelConfig, flops: float, text: TextF
         ("train", "batch_size"): (rows, why_batch),
     }
     if parts > 1:
-        choices["train", "grad_accum_steps"] = (parts, "")
+        choices["train", "grad_accum_steps"] = (parts, "Added up before a step, so that each part fits the memory.")
     if manifest.split == "position" and manifest.split_at is not None:
         choices["data", "split_at"] = (manifest.split_at, "As its tokens are cut now.")
     if not shape.tie_embeddings:
@@ -171,38 +179,50 @@ def _chosen(dataset: TokenDataset, shape: ModelConfig, flops: float, text: TextF
             False,
             f"A head of its own: with {text.vocab_size:,} tokens it adds only {share:.0%} to the weights.",
         )
-    scored = max(FEWEST_EVALUATED, int(EVALUATED_SHARE * tokens) // shape.block_size * shape.block_size)
-    if scored < text.val_tokens:
-        why = f"All {text.val_tokens:,} tokens of val would take more than a tenth of the time."
-        choices["train", "eval_tokens"] = (scored, why)
+    if text.val_tokens > TIMED_AT:
+        choices["train", "eval_tokens"] = (TIMED_AT, "")
     return choices
+
+
+def _evaluation(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) -> tuple[float, int | None]:
+    """Return the seconds of an evaluation, and of how many tokens of val; None for all of them.
+
+    As many are scored as take a tenth of the time.
+    """
+    timed = profile.train.eval_tokens
+    if timed is None or pace.evaluation * text.val_tokens / timed <= EVALUATION_SHARE * seconds:
+        return pace.evaluation * text.val_tokens / (timed or text.val_tokens), None
+    block_size = profile.model.block_size
+    allowed = max(FEWEST_WINDOWS, int(timed * EVALUATION_SHARE * seconds / pace.evaluation) // block_size) * block_size
+    return pace.evaluation * allowed / timed, allowed
 
 
 def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) -> Choices:
     """Return the steps and intervals that fill the time, and the rates for exactly so many."""
-    count = max(1, min(MOST_EVALUATIONS, int(EVALUATION_SHARE * seconds / pace.evaluation)))
-    fixed = START_SECONDS + pace.opening + count * pace.evaluation
+    evaluation, scored = _evaluation(profile, pace, seconds, text)
+    count = max(1, min(MOST_EVALUATIONS, int(EVALUATION_SHARE * seconds / evaluation)))
+    fixed = START_SECONDS + pace.opening + count * evaluation
     steps = int((seconds * PLANNED_SHARE - fixed) / pace.step)
     if steps < FEWEST_STEPS:
-        least = (fixed - (count - 1) * pace.evaluation + FEWEST_STEPS * pace.step) / PLANNED_SHARE
+        least = (fixed - (count - 1) * evaluation + FEWEST_STEPS * pace.step) / PLANNED_SHARE
         raise ProfileError(
             f"{seconds:.3g} s are too short: starting, {FEWEST_STEPS} steps and an evaluation take {least:.1f} s here.",
-            f"Give it more time: --minutes {math.ceil(least / 6 + 0.5) / 10:g}",
+            f"Give it more time: --minutes {math.ceil(least / 5) / 10:g}",
         )
     planned = f"{seconds:.3g} s less {fixed:.1f} for starting and {count} evaluation{'' if count == 1 else 's'}"
     why = f"{planned}, at {1000 * pace.step:.3g} ms a step."
     most = max(FEWEST_STEPS, int(MOST_EPOCHS * text.train_tokens / profile.tokens_per_step))
     if steps > most:
-        steps, why = (
-            most,
-            f"The text is read {MOST_EPOCHS} times by then; with more time it is only learned by heart.",
-        )
+        steps = most
+        why = f"The text is read {MOST_EPOCHS} times by then; with more time it is only learned by heart."
     interval = -(-steps // count)
     learning = choose_learning(profile.model, steps, steps * profile.tokens_per_step / text.train_tokens)
     del learning["model", "dropout"]  # what was timed had its own
-    often = f"Each takes {pace.evaluation:.2g} s; all together about a tenth of the time at most."
+    often = f"Each takes {evaluation:.2g} s; all together about a tenth of the time at most."
+    whole = f"All {text.val_tokens:,} tokens of val would take more than a tenth of the time."
     return {
         **learning,
+        ("train", "eval_tokens"): (scored, whole if scored else "All of val."),
         ("train", "max_steps"): (steps, why),
         ("train", "log_interval"): (max(1, steps // 40), "About 40 reports."),
         ("train", "eval_interval"): (interval, often),
@@ -211,10 +231,10 @@ def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) ->
     }
 
 
-def _takes(profile: RunProfile, pace: Pace, seconds: float) -> float:
+def _takes(profile: RunProfile, pace: Pace, evaluation: float, seconds: float) -> float:
     """Return the seconds that a run takes: those that were asked for, where the text is enough for them."""
     train = profile.train
-    evaluating = -(-train.max_steps // train.eval_interval) * pace.evaluation
+    evaluating = -(-train.max_steps // train.eval_interval) * evaluation
     needed = (START_SECONDS + pace.opening + train.max_steps * pace.step + evaluating) / PLANNED_SHARE
     return seconds if needed > 0.9 * seconds else needed
 

@@ -52,17 +52,19 @@ def _show_standing() -> None:
     """Print the way from a text to a model that writes, how far it is gone in this folder, and what to type next."""
     from rich.text import Text
 
-    from gptcli.cli.common import emit_lines
+    from gptcli.cli.common import emit_columns, emit_lines
     from gptcli.figures import visible
     from gptcli.standing import find_standing
 
     found = find_standing()
-    lines = [Text(HEADLINE), Text("")]
+    rows = []
     first_open = next((stage.name for stage in found.stages if not stage.done), "")
     for stage in found.stages:
         mark, style = ("✓", "green") if stage.done else (">", "bold") if stage.name == first_open else (" ", "dim")
-        lines.append(Text.assemble((f"  {mark} ", style), (f"{stage.name:<8}", style), ("  ", ""), visible(stage.text)))
-    lines += [Text(""), Text.assemble("Next: ", (found.next, "bold"))]
+        rows.append((Text(f"  {mark} {stage.name}", style), Text(visible(stage.text))))
+    emit_lines([Text(HEADLINE), Text("")])
+    emit_columns(rows)
+    lines = [Text(""), Text.assemble("Next: ", (visible(found.next), "bold"))]
     if not any(stage.done for stage in found.stages):
         lines.append(Text("No text at hand? gptcli train takes Python's own documentation, and a minute."))
     emit_lines([*lines, Text(""), Text(FOOTER)])

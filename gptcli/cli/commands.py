@@ -29,7 +29,7 @@ SUMMARIES = {
     "conversations.",
     "eval": "Score a run on its val split, or on any text; prints val_loss, its standard error, and bits_per_byte.",
     "export": "Write a model for another program; prints the folder.",
-    "profiles": "Run profiles: list them, show one, import nanoGPT's.",
+    "profiles": "Run profiles: list, show, copy, check, compare, suggest one, import nanoGPT's.",
     "corpora": "Corpora: list them and the recipes, show one.",
     "runs": "Runs: list, show, compare, plot, report, remove.",
     "doctor": "Say what gptcli finds on this machine, and how to get what is missing.",

@@ -15,14 +15,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from gptcli.cli.completion import complete_devices
+from gptcli.cli.completion import complete_devices, complete_sources
 from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ MEMORY_HINTS = {
 Say = Callable[[str], None]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the result.")]
+NewestCorpus = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
+    ),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(
@@ -254,6 +260,29 @@ def emit_lines(lines: Iterable[Text]) -> None:
         return
     for line in lines:
         console.print(line)
+
+
+def emit_columns(rows: Sequence[tuple[Text, ...]]) -> None:
+    """Print rows of columns on stdout, the last of which is wrapped inside itself in a terminal, and nowhere else."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from gptcli.display import stdout_console
+
+    console = stdout_console()
+    if not console.is_terminal:
+        widths = [max(row[place].cell_len for row in rows) for place in range(len(rows[0]) - 1)]
+        for row in rows:
+            first = "".join(f"{cell.plain:<{width}}  " for cell, width in zip(row, widths, strict=False))
+            emit_lines([Text(first + " ".join(row[-1].plain.split("\n")))])
+        return
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in rows[0][:-1]:
+        grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value

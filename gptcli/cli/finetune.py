@@ -20,8 +20,8 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
-from gptcli.cli.completion import complete_models, complete_profiles, complete_sources
-from gptcli.cli.training import BudgetOption, SetOption, fit, follow, show_facts, warn_about
+from gptcli.cli.completion import complete_models, complete_profiles
+from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, fit, follow, show_facts, warn_about
 from gptcli.errors import ProfileError, RunError, TokenizerError
 
 if TYPE_CHECKING:
@@ -50,14 +50,7 @@ class _Order(NamedTuple):
 
 @reports_errors
 def finetune_command(
-    corpus: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CORPUS",
-            autocompletion=complete_sources,
-            help="A fetched corpus or a recipe; else the profile's own.",
-        ),
-    ] = None,
+    corpus: CorpusArgument = None,
     base: Annotated[
         str | None,
         typer.Option(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import JsonOption, QuietOption, emit, note, progress, reports_errors, wrong_options
-from gptcli.cli.completion import complete_profiles, complete_sources, complete_tokenizers
+from gptcli.cli.common import JsonOption, NewestCorpus, QuietOption, emit, note, progress, reports_errors, wrong_options
+from gptcli.cli.completion import complete_profiles, complete_tokenizers
 from gptcli.cli.profiles import all_profiles
 from gptcli.errors import FormatError
 
@@ -25,12 +25,7 @@ MORE_THAN_A_MINUTE = 1_000_000
 
 @reports_errors
 def prepare_command(
-    corpus: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
-        ),
-    ] = None,
+    corpus: NewestCorpus = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from gptcli.config import RunProfile
     from gptcli.profiles import ProfileFile
 
-profiles_app = typer.Typer(help="Run profiles: list them, show one, import nanoGPT's.", no_args_is_help=True)
+profiles_app = typer.Typer(
+    help="Run profiles: list, show, copy, check, compare, suggest one, import nanoGPT's.", no_args_is_help=True
+)
 
 NameArgument = Annotated[
     str,
@@ -236,14 +238,19 @@ def _mistakes(name: str) -> Iterator[tuple[str, list[tuple[int | None, str]]]]:
 
 
 @reports_errors
-def schema_command() -> None:
+def schema_command(as_json: JsonOption = False) -> None:
     """Print the JSON Schema of a profile file, which tells an editor every key and what it may be.
+
+    It is JSON in any case; --json puts it into one line.
 
     Example: gptcli profiles schema > profile.schema.json
     """
-    from gptcli.profile_docs import schema_text
+    from gptcli.profile_docs import profile_schema, schema_text
 
-    write_stdout(schema_text())
+    if as_json:
+        emit(profile_schema(), "", as_json=True)
+    else:
+        write_stdout(schema_text())
 
 
 @reports_errors

@@ -12,6 +12,7 @@ import typer
 from gptcli.cli.common import (
     DeviceOption,
     JsonOption,
+    NewestCorpus,
     QuietOption,
     check_device,
     emit,
@@ -22,7 +23,6 @@ from gptcli.cli.common import (
     silent,
     write_stdout,
 )
-from gptcli.cli.completion import complete_sources
 from gptcli.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -45,12 +45,7 @@ def parse_minutes(text: str) -> float:
 
 @reports_errors
 def suggest_command(
-    corpus: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
-        ),
-    ] = None,
+    corpus: NewestCorpus = None,
     minutes: Annotated[
         float,
         typer.Option(
@@ -151,6 +146,7 @@ def _profile_text(found: Suggestion) -> str:
 def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seconds: float) -> list[str]:
     """Return what was measured and what is expected, for a person, and how to go on."""
     from gptcli.figures import count_text, duration_text
+    from gptcli.sizing import plain
 
     model, measured, expected = found.profile.model, found.measured, found.expected
     corpus = found.profile.data.corpus or "CORPUS"
@@ -162,8 +158,8 @@ def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seco
         f"{1000 * measured['step_seconds']:.3g} ms a step, {count_text(measured['tokens_per_second'])} tokens/s, "
         f"{measured['evaluation_seconds']:.2g} s an evaluation"
     )
-    shape = f"{model.n_layer} layers x {model.n_embd}, context {model.block_size}"
-    passes = f"{expected['max_steps']:,} steps read the text {expected['epochs']:.2g} times"
+    shape = f"n_layer {model.n_layer}, n_embd {model.n_embd}, block_size {model.block_size}"
+    passes = f"{expected['max_steps']:,} steps read the text {plain(expected['epochs'])} times"
     less = "" if expected["seconds"] >= seconds else ", less than was asked for: there is too little text for more"
     return [
         f"Text: {text}.",

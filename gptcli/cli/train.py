@@ -20,8 +20,8 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
-from gptcli.cli.completion import complete_profiles, complete_runs, complete_sources
-from gptcli.cli.training import BudgetOption, SetOption, fit, follow, show_facts, warn_about
+from gptcli.cli.completion import complete_profiles, complete_runs
+from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, fit, follow, show_facts, warn_about
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
@@ -33,14 +33,7 @@ DEFAULT_PROFILE = "quickstart"
 
 @reports_errors
 def train_command(
-    corpus: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CORPUS",
-            autocompletion=complete_sources,
-            help="A fetched corpus or a recipe; else the profile's own.",
-        ),
-    ] = None,
+    corpus: CorpusArgument = None,
     profile: Annotated[
         str | None,
         typer.Option(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, Say, emit, forget, note
-from gptcli.cli.completion import complete_keys
+from gptcli.cli.completion import complete_keys, complete_sources
 
 if TYPE_CHECKING:
     from gptcli.budget import Create
@@ -53,6 +53,14 @@ def parse_duration(text: str) -> float:
     return total
 
 
+CorpusArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CORPUS",
+        autocompletion=complete_sources,
+        help="A fetched corpus or a recipe; else the profile's own.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -38,7 +38,9 @@ def modules_after(*args: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize(("args", "more"), [("--help", set()), ("--version", set()), ("", {"gptcli.cli.common"})])
+@pytest.mark.parametrize(
+    ("args", "more"), [("--help", set()), ("--version", set()), ("", {"gptcli.cli.common", "gptcli.cli.completion"})]
+)
 def test_no_command_is_imported_to_list_them(args: str, more: set[str]) -> None:
     assert modules_after(*args.split()) == {"gptcli.cli.app", "gptcli.cli.commands"} | more
 

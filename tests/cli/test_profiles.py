@@ -163,6 +163,7 @@ def test_schema_is_one_json_object_that_knows_the_keys(cli: Cli) -> None:
     schema = cli("profiles", "schema").json()
     assert schema["$schema"].endswith("2020-12/schema")
     assert schema["properties"]["model"]["properties"]["n_layer"]["type"] == "integer"
+    assert cli("profiles", "schema", "--json").json() == schema
 
 
 def test_diff_tells_only_what_differs(cli: Cli) -> None:

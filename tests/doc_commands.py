@@ -30,8 +30,14 @@ REPLACEMENTS = (
     (r"gptcli COMMAND", "gptcli sample"),
     (r"runs compare \S+ \S+", "runs compare my-run letters"),
     (r"runs (plot|report) [a-z]\S*", r"runs \1 my-run"),
+    (r"runs rm \S+( --yes)?", "runs rm old-run --yes"),
+    (r"profiles copy NAME", "profiles copy quickstart mine"),
+    (r"profiles check FILE", "profiles check configs/my.yaml"),
+    (r"-o notes\.yaml", "-o suggested.yaml"),
+    (r"\bA B\b", "my-run letters"),
+    (r"\bRUN OTHER\b", "my-run letters"),
     (r"URL\.json", "{site}/api/posts.json"),
-    (r"\bSOURCE\b", "book.txt"),
+    (r"\bSOURCE\b|YOUR-TEXT\.txt", "book.txt"),
     (r"\bCORPUS\b", "book"),
     (r"\bRUN\b", "my-run"),
     # How much fits into a time hangs on what else the machine does; what the option does has tests of its own.
@@ -45,6 +51,8 @@ REPLACEMENTS = (
     (r" --whisper medium", ""),
     (r"fetch (audiobooks|speeches)", r"fetch --whisper {whisper} --no-vad \1"),
 )
+# What make demo prints at its end.
+PRINTED = re.compile(r"\t  '  (gptcli [^']+)'")
 VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
@@ -82,11 +90,14 @@ def pages() -> list[Path]:
 
 
 def doc_commands() -> list[DocCommand]:
-    """Return the distinct commands of all pages, in their order."""
+    """Return the distinct commands of all pages and of what ``make demo`` says, in their order."""
     found: dict[str, DocCommand] = {}
     for page in pages():
         for command in commands_in(page.read_text("utf-8"), str(page.relative_to(ROOT))):
             found.setdefault(f"{command.before}\n{command.words}", command)
+    for number, line in enumerate((ROOT / "Makefile").read_text("utf-8").split("\n"), 1):
+        if printed := PRINTED.match(line):
+            found.setdefault(f"\n{printed[1]}", DocCommand(printed[1], "", f"Makefile:{number}"))
     return list(found.values())
 
 

@@ -21,7 +21,7 @@ COMMANDS = doc_commands()
 # A command that cannot be run in a test, and why; its words and options are checked all the same.
 NOT_RUN: dict[str, str] = {}
 # Words that stand for something of the reader's, or a host of the world; none may be left when a line is run.
-OUTSIDE = re.compile(r"https?://(?!127\.0\.0\.1)|\b(?:RUN|CORPUS|SOURCE|MODEL|COMMAND|OTHER|YOUR-TEXT)\b")
+OUTSIDE = re.compile(r"https?://(?!127\.0\.0\.1)|\b(?:RUN|CORPUS|SOURCE|MODEL|COMMAND|NAME|FILE|OTHER|YOUR-TEXT)\b")
 # Scripts in figures: python benchmarks/NAME.py OPTIONS.
 SCRIPT = re.compile(r"^python (benchmarks/\w+\.py)(.*)$", re.MULTILINE)
 

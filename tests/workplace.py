@@ -187,8 +187,9 @@ def _write_small_profiles(folder: Path) -> None:
             values["model"] = {**values["model"], **SMALL_MODEL}
         elif "block_size" in values.get("model", {}):
             values["model"]["block_size"] = 32
-        for name in (path.name, *(["my.yaml"] if path.stem == "macbook" else [])):
-            (folder / name).write_text(dump_yaml(values), "utf-8")
+        (folder / path.name).write_text(dump_yaml(values), "utf-8")
+    for copy in (folder / "my.yaml", folder.parent / "notes.yaml"):
+        shutil.copy(folder / "macbook.yaml", copy)
 
 
 def _write_near_recipes(folder: Path, site: str, whisper: str) -> None:

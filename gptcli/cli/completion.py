@@ -20,7 +20,8 @@ def _completes(names: Callable[[], Iterable[str]]) -> Completion:
 
     def complete(incomplete: str) -> list[str]:
         with contextlib.suppress(OSError):
-            return [name for name in dict.fromkeys(names()) if name.startswith(incomplete)]
+            # A folder's name may hold a line end or a control character, which a shell would take for its own.
+            return [name for name in dict.fromkeys(names()) if name.startswith(incomplete) and name.isprintable()]
         return []
 
     return complete

@@ -11,11 +11,13 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gptcli.errors import RunError
+from gptcli.figures import visible
 from gptcli.files import atomic_write
 from gptcli.history import History, read_history
 from gptcli.runs import RunDir
@@ -33,6 +35,8 @@ INK, FAINT, GRID = "#262626", "#8a8a8a", "#e3e3e3"
 # What a page has in two colours, for light and for dark.
 THEMED = {INK: "ink", FAINT: "faint", GRID: "grid", "#ffffff": "card", COLOURS[0]: "curve"}
 INCHES, DPI = (8.0, 4.8), 160
+# Wanted where a figure is made and where it is written: ids that do not depend on chance, and text as text.
+STYLE = {"svg.hashsalt": "gptcli", "svg.fonttype": "none", "text.parse_math": False}
 # Steps at the beginning whose losses may lie above the picture: they would press the rest flat.
 FIRST_SHARE = 0.03
 HEADROOM = 0.04
@@ -50,7 +54,7 @@ class Curve:
 
 def curve_of(run: RunDir, history: History | None = None) -> Curve:
     """Return what is drawn of a run."""
-    return Curve(run.name, history or read_history(run), run.profile().expects.val_loss)
+    return Curve(visible(run.name), history or read_history(run), run.profile().expects.val_loss)
 
 
 def check_format(path: Path) -> None:
@@ -70,9 +74,9 @@ def save_plot(curves: Sequence[Curve], path: Path, *, x: Axis = "step", log: boo
     check_format(path)
     figure = draw(curves, x=x, log=log)
     kind = path.suffix.lower()[1:]
-    # Equal runs give equal files: no date, and ids that do not depend on chance.
+    # Equal runs give equal files: no date.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with atomic_write(path) as file:
+    with _style(), atomic_write(path) as file:
         figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
 
 
@@ -83,7 +87,8 @@ def draw_svg(curve: Curve) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    with _style():
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue().decode()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for size in ("width", "height"):  # the page decides
@@ -100,7 +105,6 @@ def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Fig
     """
     # Its notes about fonts and caches are for its own developers.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     drawn = [curve for curve in curves if curve.history.evaluations or curve.history.reports]
@@ -108,7 +112,7 @@ def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Fig
         names = ", ".join(curve.name for curve in curves)
         raise RunError(f"There is no loss to draw yet: {names}.", "Look again after its first report.")
     bits = _in_bits(drawn)
-    with mpl.rc_context({"svg.hashsalt": "gptcli", "svg.fonttype": "none", "text.parse_math": False}):
+    with _style():
         figure = Figure(figsize=INCHES, layout="constrained")
         axes = figure.add_subplot()
         points = list[tuple[float, float]]()
@@ -119,6 +123,12 @@ def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Fig
             points.append((math.inf, promise))
         _frame(axes, drawn, points, x=x, bits=bits, log=log)
     return figure
+
+
+def _style() -> AbstractContextManager[None]:
+    import matplotlib as mpl
+
+    return mpl.rc_context(STYLE)
 
 
 def _in_bits(curves: Sequence[Curve]) -> bool:

@@ -6,12 +6,13 @@ the picture lies and what it is called is decided elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,13 +31,12 @@ Axis = Literal["step", "tokens", "time"]
 Points = Sequence[tuple[float, float]]
 SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours (2008), told apart by all kinds of colour vision; yellow and black left out on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# In this order neighbours differ in luminance too, by 1.3 to 1 or more: a copy in grey tells them apart.
+COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#CC79A7", "#E69F00", "#009E73")
 INK, FAINT, GRID = "#262626", "#8a8a8a", "#e3e3e3"
 # What a page has in two colours, for light and for dark.
 THEMED = {INK: "ink", FAINT: "faint", GRID: "grid", "#ffffff": "card", COLOURS[0]: "curve"}
 INCHES, DPI = (8.0, 4.8), 160
-# Wanted where a figure is made and where it is written: ids that do not depend on chance, and text as text.
-STYLE = {"svg.hashsalt": "gptcli", "svg.fonttype": "none", "text.parse_math": False}
 # Steps at the beginning whose losses may lie above the picture: they would press the rest flat.
 FIRST_SHARE = 0.03
 HEADROOM = 0.04
@@ -125,10 +125,15 @@ def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Fig
     return figure
 
 
-def _style() -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Set what is wanted where a figure is made and where it is written: ids without chance, and text as text."""
     import matplotlib as mpl
 
-    return mpl.rc_context(STYLE)
+    style = mpl.rc_context({"svg.hashsalt": "gptcli", "svg.fonttype": "none", "text.parse_math": False})
+    with style, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter of a name that its font lacks is a box
+        yield
 
 
 def _in_bits(curves: Sequence[Curve]) -> bool:
@@ -177,11 +182,10 @@ def _frame(axes: Axes, curves: Sequence[Curve], points: Points, *, x: Axis, bits
     axes.set_xlabel({"step": "step", "tokens": "tokens seen", "time": "training time (minutes)"}[x], color=INK)
     axes.set_ylabel(unit, color=INK)
     low, high = _limits(points)
+    axes.set_ylim(max(low, 1e-6) if log else low, high)
     if log:
         axes.set_yscale("log")
         _plain_ticks(axes)
-        low = max(low, 1e-6)
-    axes.set_ylim(low, high)
     axes.set_xlim(left=0)
     if x == "tokens":
         _engineering_ticks(axes)

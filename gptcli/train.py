@@ -96,8 +96,9 @@ def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, 
     if trainer.saved_step != trainer.state.step:
         yield trainer.save(best=False)
     reason = _reason(trainer, stop)
+    finished = trainer.finished(reason)  # whose time is that of training, not of drawing
     yield from _picture(trainer, reason)
-    yield trainer.finished(reason)
+    yield finished
 
 
 def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:

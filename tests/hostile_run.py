@@ -27,7 +27,7 @@ ATTACKS = (
     "</pre></style></svg></title><h1 class=owned>owned</h1>",
     '"><svg onload=alert(1)><a xlink:href="javascript:alert(1)">x</a></svg>',
     "' onmouseover='alert(1)",
-    "<iframe srcdoc='<p>owned'></iframe><link rel=stylesheet href=//tracker.example/x.css><base href=//tracker.example>",
+    "<iframe srcdoc='<p>owned'></iframe><link rel=stylesheet href=//tracker.example/x.css><base href=//x>",
     "<!-- <![CDATA[ &lt;b&gt; {{x}} ]]>",
     "javascript:alert(1)",
     "url(http://tracker.example/) @import 'http://tracker.example/x.css';",

@@ -19,10 +19,10 @@ from tests.cli.conftest import run_cli, working_in
 from tests.hostile_run import ATTACKS, HOSTILE, make_honest_run, make_hostile_run
 from tests.training import NewRun, finish, interrupt
 
-PAGE = set(
-    "html head meta title link style body header h1 p dl div dt dd figure figcaption h2 h3 pre b ul li code details "
-    "summary footer".split()
-)
+PAGE = {
+    *("html", "head", "meta", "title", "link", "style", "body", "header", "footer", "h1", "h2", "h3", "p", "dl", "div"),
+    *("dt", "dd", "figure", "figcaption", "pre", "b", "ul", "li", "code", "details", "summary"),
+}
 PICTURE = {"svg", "defs", "g", "path", "clippath", "rect", "use", "text", "style", "tspan", "lineargradient", "stop"}
 EMPTY = {"meta", "link"}
 

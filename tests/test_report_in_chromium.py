@@ -45,14 +45,17 @@ for (const width of [320, 400, 900]) {
   const frame = document.createElement("iframe");
   frame.style.cssText = `width:${width}px;height:800px;border:0`;
   frame.onload = () => setTimeout(() => {
-    const page = frame.contentDocument, root = page.documentElement, style = frame.contentWindow.getComputedStyle(page.body);
+    const page = frame.contentDocument, root = page.documentElement;
+    const style = frame.contentWindow.getComputedStyle(page.body), all = [...page.querySelectorAll("*")];
     const wide = [...page.querySelectorAll("body *")].filter(e => !e.closest("svg") && !e.closest("pre")
       && e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.tagName);
-    found[width] = {scroll: root.scrollWidth, client: root.clientWidth, wide, title: page.title, text: page.body.innerText,
-      pre: [...page.querySelectorAll("pre")].map(e => e.textContent), scripts: page.scripts.length,
-      images: page.images.length, frames: page.querySelectorAll("iframe,object,embed,a,form,base").length,
-      page: style.backgroundColor, ink: style.color, picture: page.querySelector("figure svg").getBoundingClientRect().width,
-      handlers: [...page.querySelectorAll("*")].flatMap(e => [...e.attributes]).filter(a => a.name.startsWith("on")).length};
+    found[width] = {scroll: root.scrollWidth, client: root.clientWidth, wide, title: page.title,
+      text: page.body.innerText, pre: [...page.querySelectorAll("pre")].map(e => e.textContent),
+      scripts: page.scripts.length, images: page.images.length,
+      frames: page.querySelectorAll("iframe,object,embed,a,form,base").length,
+      page: style.backgroundColor, ink: style.color,
+      picture: page.querySelector("figure svg").getBoundingClientRect().width,
+      handlers: all.flatMap(e => [...e.attributes]).filter(a => a.name.startsWith("on")).length};
     if (--left === 0) {
       const pre = document.createElement("pre");
       pre.id = "found";

@@ -6,10 +6,10 @@ import os
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from click import Context
 
 from gptcli.cli.app import app
 from gptcli.config import RunProfile
@@ -31,10 +31,10 @@ def parses(command: str) -> None:
     """See that the command line knows a command, its options and the number of its arguments."""
     program, *arguments = shlex.split(command)
     assert program == "gptcli"
-    group = typer.main.get_command(app)
-    context: Context = group.make_context("gptcli", list(arguments))
+    group: Any = typer.main.get_command(app)
+    context: Any = group.make_context("gptcli", list(arguments))
     while hasattr(group, "resolve_command"):
-        _, group, arguments = group.resolve_command(context, arguments)  # type: ignore[attr-defined]
+        _, group, arguments = group.resolve_command(context, arguments)
         context = group.make_context(str(group.name), list(arguments), parent=context)
 
 

@@ -9,14 +9,21 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gptcli.chat.events import Choices, Columns, Drawn, Ended, Given, Ranked, Said, Wrong
 from gptcli.cli.chat_view import ChatView
-from gptcli.cli.common import emit, note, progress, show_error, write_stdout
-from gptcli.display import TrainView, print_facts, stderr_console
+from gptcli.cli.common import emit, emit_lines, note, progress, show_error, write_stdout
+from gptcli.cli.runs_compare import _lines as comparison_lines
+from gptcli.cli.runs_compare import _text_lines as comparison_text_lines
+from gptcli.cli.runs_view import Problem, list_lines, page_facts, sample_lines
+from gptcli.comparison import Comparison
+from gptcli.display import TrainView, print_facts, stderr_console, stdout_console
 from gptcli.events import Notice, RunFinished, RunStarted, SampleDrawn
+from gptcli.history import History
+from gptcli.run_facts import RunFacts
 from gptcli.text_stream import open_text_stream, write_exactly
 
 STRINGS = 100_000
@@ -108,6 +115,37 @@ def show_stream(text: str) -> None:
     stream.end()
 
 
+def facts_of(text: str) -> RunFacts:
+    return RunFacts(
+        run=text, folder=Path("runs", "r"), state="failed", corpus=text, tokenizer=text, profile_name=text, base=text,
+        n_params=1, step=1, max_steps=2, tokens_seen=3, seconds=1.0, best_step=1, best_val_loss=1.0,
+        best_val_loss_stderr=0.1, bits_per_byte=1.0, tokens_per_second=1.0, changed_at=text, failure=text,
+        damaged_lines=(1,),
+    )  # fmt: skip
+
+
+def show_list(text: str) -> None:
+    for width in (60, 200):
+        emit_lines(list_lines([facts_of(text), Problem(text, text, text)], width))
+
+
+def show_run(text: str) -> None:
+    page = {
+        "model": {"vocab_size": 1, "family": text, "n_layer": 1, "n_head": 1, "n_embd": 1, "block_size": 1},
+        "train_tokens": 1, "val_tokens": 1, "parent": text, "parent_step": 1, "lora_rank": 1, "children": [text],
+        "expected_val_loss": None, "checkpoints": [], "next": text,
+    }  # fmt: skip
+    print_facts(stdout_console(), page_facts(facts_of(text), page))
+    emit_lines(sample_lines(text, text, 1))
+
+
+def show_comparison(text: str) -> None:
+    facts = (facts_of(text), facts_of("b"))
+    differences = ((text, (text, "b")), ("data.corpus", (text, None)))
+    emit_lines(comparison_lines(Comparison(facts, (History(), History()), differences, (), True, True), 80))
+    emit_lines(comparison_text_lines(text, [text, None]))
+
+
 PLACES: tuple[Callable[[str], None], ...] = (
     lambda text: show_error(text, text),
     note,
@@ -120,6 +158,9 @@ PLACES: tuple[Callable[[str], None], ...] = (
     show_chat,
     show_asides,
     show_training,
+    show_list,
+    show_run,
+    show_comparison,
 )
 
 

@@ -62,7 +62,7 @@ def _show_standing() -> None:
     for stage in found.stages:
         mark, style = ("✓", "green") if stage.done else (">", "bold") if stage.name == first_open else (" ", "dim")
         lines.append(Text.assemble((f"  {mark} ", style), (f"{stage.name:<8}", style), ("  ", ""), visible(stage.text)))
-    lines += [Text(""), Text.assemble("Next: ", (found.next, "bold"))]
+    lines += [Text(""), Text.assemble("Next: ", (visible(found.next), "bold"))]
     if not any(stage.done for stage in found.stages):
         lines.append(Text("No text at hand? gptcli train takes Python's own documentation, and a minute."))
     emit_lines([*lines, Text(""), Text(FOOTER)])

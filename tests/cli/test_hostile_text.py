@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from gptcli.chat.events import Choices, Columns, Drawn, Ended, Given, Ranked, Said, Wrong
+from gptcli.cli.app import _show_standing
 from gptcli.cli.chat_view import ChatView
 from gptcli.cli.common import emit, emit_lines, note, progress, show_error, write_stdout
+from gptcli.cli.doctor import doctor_command
+from gptcli.cli.runs import list_command
 from gptcli.cli.runs_compare import _lines as comparison_lines
 from gptcli.cli.runs_compare import _text_lines as comparison_text_lines
 from gptcli.cli.runs_view import Problem, list_lines, page_facts, sample_lines
@@ -183,6 +187,30 @@ def test_of_a_hundred_thousand_strings_nothing_raw_reaches_a_terminal(monkeypatc
             said = OWN.sub("", stream.getvalue())
             assert not RAW.search(said), texts
             assert "\x1b" not in said, texts
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names are none on Windows")
+def test_names_of_folders_command_no_terminal(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_text: str
+) -> None:
+    name = "\x1b]0;title\x07\x1b[2J\r\u202e\x9bx"
+    (tmp_path / "corpora" / name).mkdir(parents=True)
+    (tmp_path / "corpora" / name / "documents.jsonl").write_text(json.dumps({"text": real_text[:99]}) + "\n", "utf-8")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("HF_HUB_CACHE", name)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", name)
+    monkeypatch.chdir(tmp_path)
+    for command in (_show_standing, doctor_command, _show_standing, list_command):
+        out = Terminal()
+        monkeypatch.setattr(sys, "stdout", out)
+        command()
+        said = OWN.sub("", out.getvalue())
+        assert "title" in said
+        assert not RAW.search(said)
+        assert "\x1b" not in said
+        if not (tmp_path / "runs").exists():
+            shutil.copytree(trained / "runs", tmp_path / "runs")
+            (tmp_path / "runs" / "tiny").rename(tmp_path / "runs" / name)
 
 
 def test_a_pipe_gets_every_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,9 @@ def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
     from gptcli.plot import curve_of, save_plot
 
     try:
-        save_plot([curve_of(run)], run.picture_path)
+        curve = curve_of(run)
+        if curve.history.reports or curve.history.evaluations:  # a run stopped before has nothing to draw
+            save_plot([curve], run.picture_path)
     except (OSError, GptcliError) as error:
         yield Notice(trainer.state.step, f"No {run.picture_path.name} could be drawn: {error}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptcli.events import RunFinished
+from gptcli.events import Notice, RunFinished
 from gptcli.figures import visible
 from gptcli.history import build_history, read_history
 from gptcli.plot import COLOURS, Axis, Curve, curve_of, draw, save_plot
@@ -182,6 +182,12 @@ def test_run_that_is_told_to_end_at_once_does_not_wait_for_a_picture(new_run: Ne
     run, stop = new_run("r"), StopRequest()
     for event in train(run, stop=stop):
         stop.reason = "terminated" if event.step >= 3 else None
+    assert not run.picture_path.exists()
+
+
+def test_run_that_is_stopped_before_its_first_loss_says_nothing_of_a_picture(new_run: NewRun) -> None:
+    run = new_run("r")
+    assert not any(isinstance(event, Notice) for event in interrupt(run, 0))
     assert not run.picture_path.exists()
 
 

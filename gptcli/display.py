@@ -224,7 +224,7 @@ class ProgressLine:
             return text
         left = self.time_left(time.monotonic())
         grid = Table.grid(padding=(0, 1))
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        grid.add_column()  # the only one that gives way
         grid.add_column(width=20)
         grid.add_column(no_wrap=True)
         told = "" if left is None or self._text.endswith(" left") else f"{duration_text(left)} left"

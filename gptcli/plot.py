@@ -6,16 +6,19 @@ the picture lies and what it is called is decided elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gptcli.errors import RunError
+from gptcli.figures import visible
 from gptcli.files import atomic_write
 from gptcli.history import History, read_history
 from gptcli.runs import RunDir
@@ -28,7 +31,8 @@ Axis = Literal["step", "tokens", "time"]
 Points = Sequence[tuple[float, float]]
 SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours (2008), told apart by all kinds of colour vision; yellow and black left out on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# In this order neighbours differ in luminance too, by 1.3 to 1 or more: a copy in grey tells them apart.
+COLOURS = ("#0072B2", "#D55E00", "#56B4E9", "#CC79A7", "#E69F00", "#009E73")
 INK, FAINT, GRID = "#262626", "#8a8a8a", "#e3e3e3"
 # What a page has in two colours, for light and for dark.
 THEMED = {INK: "ink", FAINT: "faint", GRID: "grid", "#ffffff": "card", COLOURS[0]: "curve"}
@@ -50,7 +54,7 @@ class Curve:
 
 def curve_of(run: RunDir, history: History | None = None) -> Curve:
     """Return what is drawn of a run."""
-    return Curve(run.name, history or read_history(run), run.profile().expects.val_loss)
+    return Curve(visible(run.name), history or read_history(run), run.profile().expects.val_loss)
 
 
 def check_format(path: Path) -> None:
@@ -70,9 +74,9 @@ def save_plot(curves: Sequence[Curve], path: Path, *, x: Axis = "step", log: boo
     check_format(path)
     figure = draw(curves, x=x, log=log)
     kind = path.suffix.lower()[1:]
-    # Equal runs give equal files: no date, and ids that do not depend on chance.
+    # Equal runs give equal files: no date.
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with atomic_write(path) as file:
+    with _style(), atomic_write(path) as file:
         figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
 
 
@@ -83,7 +87,8 @@ def draw_svg(curve: Curve) -> str:
     for axes in figure.axes:
         axes.patch.set_alpha(0)
     file = io.BytesIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    with _style():
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = file.getvalue().decode()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     for size in ("width", "height"):  # the page decides
@@ -100,7 +105,6 @@ def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Fig
     """
     # Its notes about fonts and caches are for its own developers.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     drawn = [curve for curve in curves if curve.history.evaluations or curve.history.reports]
@@ -108,7 +112,7 @@ def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Fig
         names = ", ".join(curve.name for curve in curves)
         raise RunError(f"There is no loss to draw yet: {names}.", "Look again after its first report.")
     bits = _in_bits(drawn)
-    with mpl.rc_context({"svg.hashsalt": "gptcli", "svg.fonttype": "none", "text.parse_math": False}):
+    with _style():
         figure = Figure(figsize=INCHES, layout="constrained")
         axes = figure.add_subplot()
         points = list[tuple[float, float]]()
@@ -119,6 +123,17 @@ def draw(curves: Sequence[Curve], *, x: Axis = "step", log: bool = False) -> Fig
             points.append((math.inf, promise))
         _frame(axes, drawn, points, x=x, bits=bits, log=log)
     return figure
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Set what is wanted where a figure is made and where it is written: ids without chance, and text as text."""
+    import matplotlib as mpl
+
+    style = mpl.rc_context({"svg.hashsalt": "gptcli", "svg.fonttype": "none", "text.parse_math": False})
+    with style, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter of a name that its font lacks is a box
+        yield
 
 
 def _in_bits(curves: Sequence[Curve]) -> bool:
@@ -167,11 +182,10 @@ def _frame(axes: Axes, curves: Sequence[Curve], points: Points, *, x: Axis, bits
     axes.set_xlabel({"step": "step", "tokens": "tokens seen", "time": "training time (minutes)"}[x], color=INK)
     axes.set_ylabel(unit, color=INK)
     low, high = _limits(points)
+    axes.set_ylim(max(low, 1e-6) if log else low, high)
     if log:
         axes.set_yscale("log")
         _plain_ticks(axes)
-        low = max(low, 1e-6)
-    axes.set_ylim(low, high)
     axes.set_xlim(left=0)
     if x == "tokens":
         _engineering_ticks(axes)

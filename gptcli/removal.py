@@ -28,10 +28,13 @@ OWN = re.compile(
             rf"checkpoints/(damaged_)?step_[0-9]+[^/]*/({TENSORS}|{TEMPORARY})",
             rf"checkpoints/{TEMPORARY}/(.+/)?({TENSORS})",
             r"base/(base\.json|model\.safetensors)",
-            r"chats/(history|[^/]+\.(jsonl|txt|md))",
+            r"chats/(history|\d{8}T\d{6}Z(-\d+)?\.jsonl)",
         )
     )
 )
+FOLDERS = re.compile(rf"checkpoints(/((damaged_)?step_[0-9]+[^/]*|{TEMPORARY}(/.+)?))?|base|chats")
+# What only a run has: other programs too call a file tokenizer.json.
+MARKS = {"environment.json", "dataset.json", "metrics.jsonl", LOCK, WRITER, "checkpoints"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +47,31 @@ class Contents:
 
 
 def find_removable(name: str, runs_dir: Path = Path("runs")) -> RunDir:
-    """Find a run by name or path, a damaged one too; raises ``RunError`` for what is none, or a link to one."""
+    """Find a run in ``runs_dir`` by name or path, a damaged one too.
+
+    Raises ``RunError`` for what is none, for a link to one, and for one that lies elsewhere.
+    """
     run = RunDir(runs_dir / name)
-    plain = name not in ("", ".", "..") and not any(mark in name for mark in ("/", os.sep))
-    if not (plain and run.path.is_dir() and run_contents(run).own):
+    plain = name not in ("", ".", "..") and Path(name).name == name
+    if not (plain and run.path.is_dir() and _is_left_of_run(run)):
         run = find_run(name, runs_dir)
     if run.path.is_symlink():
         raise RunError(
             f"{run.path} is a link, and what it leads to is not removed.", "Remove the link itself with your shell."
         )
+    if run.path.resolve().parent != runs_dir.resolve():
+        raise RunError(
+            f"{run.path} is not a run in {runs_dir}, and nothing elsewhere is removed.",
+            "gptcli runs list shows what is here. For another project's runs, go to its folder first.",
+        )
     return run
+
+
+def _is_left_of_run(run: RunDir) -> bool:
+    """Say whether a folder that has lost its profile was a run: by a file that only runs have, or by having none."""
+    contents = run_contents(run)
+    first = {path.relative_to(run.path).parts[0] for path in contents.own}
+    return bool(first & MARKS) or not (contents.own or contents.foreign)
 
 
 def run_contents(run: RunDir) -> Contents:
@@ -80,9 +98,11 @@ def remove_run(run: RunDir) -> Contents:
             if path.name not in (LOCK, WRITER):
                 path.unlink(missing_ok=True)
     (run.path / LOCK).unlink(missing_ok=True)
-    for folder, _, _ in os.walk(run.path, topdown=False, followlinks=False):
-        with contextlib.suppress(OSError):  # what holds something else stays
-            os.rmdir(folder)  # noqa: PTH106 - as os.walk names it
+    for place, _, _ in os.walk(run.path, topdown=False, followlinks=False):
+        folder = Path(place)
+        if folder == run.path or FOLDERS.fullmatch(folder.relative_to(run.path).as_posix()):
+            with contextlib.suppress(OSError):  # what holds something else stays
+                folder.rmdir()
     return contents
 
 

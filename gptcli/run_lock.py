@@ -77,9 +77,9 @@ def sole_writer(run: RunDir) -> Iterator[Callable[[], None]]:
 def is_trained(run: RunDir) -> bool:
     """Say whether a process, of this machine or another, trains the run just now.
 
-    Where the lock cannot be asked, who wrote last is believed.
+    Where the lock cannot be asked, who wrote last is believed; a link is no lock of ours, and is not followed.
     """
-    if not (run.path / WRITER).exists():
+    if not (run.path / WRITER).exists() or (run.path / LOCK).is_symlink():
         return False
     try:
         with FileLock(run.path / LOCK, blocking=False, fallback_to_soft=False):

@@ -96,8 +96,9 @@ def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, 
     if trainer.saved_step != trainer.state.step:
         yield trainer.save(best=False)
     reason = _reason(trainer, stop)
+    finished = trainer.finished(reason)  # whose time is that of training, not of drawing
     yield from _picture(trainer, reason)
-    yield trainer.finished(reason)
+    yield finished
 
 
 def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
@@ -108,7 +109,9 @@ def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
     from gptcli.plot import curve_of, save_plot
 
     try:
-        save_plot([curve_of(run)], run.picture_path)
+        curve = curve_of(run)
+        if curve.history.reports or curve.history.evaluations:  # a run stopped before has nothing to draw
+            save_plot([curve], run.picture_path)
     except (OSError, GptcliError) as error:
         yield Notice(trainer.state.step, f"No {run.picture_path.name} could be drawn: {error}")
 

@@ -16,7 +16,7 @@ import pytest
 from gptcli.errors import FormatError, RunError
 from gptcli.events import StepLogged
 from gptcli.restore import load_model
-from gptcli.run_lock import sole_writer
+from gptcli.run_lock import is_trained, sole_writer
 from gptcli.runs import RunDir
 from gptcli.train import train
 from tests.training import NewRun, checkpoint_bytes, finish
@@ -24,7 +24,7 @@ from tests.training import NewRun, checkpoint_bytes, finish
 HOLD = """
 import sys, time
 from pathlib import Path
-from gptcli.run_lock import sole_writer
+from gptcli.run_lock import is_trained, sole_writer
 from gptcli.runs import RunDir
 with sole_writer(RunDir(Path(sys.argv[1]))):
     print("held", flush=True)
@@ -150,3 +150,26 @@ def test_nothing_outside_of_a_run_is_written_or_deleted_through_a_link(
         finish(run)
     assert sorted(path.name for path in victim.iterdir()) == [".ssh", "file"]
     assert (victim / "file").read_text() == "mine"
+
+
+def test_whether_a_run_is_trained_is_said_while_a_process_lives_that_does_and_keeps_nobody_out(new_run: NewRun) -> None:
+    run = new_run("r")
+    assert not is_trained(run)
+    with hold(run) as process:
+        for _ in range(50):
+            assert is_trained(run)
+        process.kill()
+        process.wait()
+        assert (run.path / ".writer.json").exists()
+        assert not is_trained(run)
+    finish(run)
+    assert not is_trained(run)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need rights on Windows")
+def test_asking_whether_a_run_is_trained_makes_nothing_where_a_link_leads(new_run: NewRun, tmp_path: Path) -> None:
+    run = new_run("r")
+    (run.path / ".writer.json").write_text("{}", "utf-8")
+    (run.path / ".lock").symlink_to(tmp_path / "elsewhere")
+    assert not is_trained(run)
+    assert not (tmp_path / "elsewhere").exists()

@@ -258,7 +258,8 @@ def _progress_bar(name: str, on_progress: Say) -> dict[str, Any]:
 
     def show(bar: Any, *_: object, **__: object) -> None:  # noqa: ANN401
         total = f" of {bar.total / 1e6:,.0f}" if bar.total else ""
-        on_progress(Portion(f"Downloading {name}: {bar.n / 1e6:,.0f}{total} MB.", bar.n, bar.total or 0))
+        line = f"Downloading {name}: {bar.n / 1e6:,.0f}{total} MB."
+        on_progress(Portion(line, bar.n, bar.total) if bar.total else line)
 
     return {"tqdm_class": type("Told", (drawn,), {"__init__": begin, "display": show})}
 

@@ -29,6 +29,7 @@ def test_two_trainings_a_sample_and_a_list_of_one_run_at_once(folder: Path, cli:
                 ("train", "--resume", "--run", "r"),
                 ("sample", "r", "--prompt", "The", "--max-new-tokens", "5"),
                 ("runs", "show", "r"),
+                ("runs", "plot", "r", "-o", "now.png"),
                 ("eval", "r"),
             )
         ]
@@ -40,9 +41,10 @@ def test_two_trainings_a_sample_and_a_list_of_one_run_at_once(folder: Path, cli:
         first.kill()
         first.communicate()
     assert first.returncode == 143, error
-    assert [code for _, _, code in said] == [1, 0, 0, 0], said
+    assert [code for _, _, code in said] == [1, 0, 0, 0, 0], said
     assert f"is being trained by the process {first.pid};" in said[0][1].replace("\n", " ")
     assert cli("sample", "r", "--prompt", "The", "--max-new-tokens", "5").code == 0
+    assert (folder / "now.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -58,6 +60,12 @@ def test_python_has_nothing_to_warn_of_in_a_whole_pipeline(folder: Path, options
         ("eval", "r", "--json"),
         ("export", "r", "--format", "safetensors", "-o", "out"),
         ("runs", "show", "r"),
+        ("runs", "compare", "r", "r"),
+        ("runs", "plot", "r", "-o", "r.svg", "--log"),
+        ("runs", "report", "r"),
+        ("runs", "export-metrics", "r"),
+        ("doctor",),
+        (),
     ):
         done = subprocess.run(
             [sys.executable, *options, "-m", "gptcli", *command],

@@ -6,17 +6,28 @@ import io
 import json
 import random
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gptcli.chat.events import Choices, Columns, Drawn, Ended, Given, Ranked, Said, Wrong
+from gptcli.cli.app import _show_standing
 from gptcli.cli.chat_view import ChatView
-from gptcli.cli.common import emit, note, progress, show_error, write_stdout
-from gptcli.display import TrainView, print_facts, stderr_console
+from gptcli.cli.common import emit, emit_lines, note, progress, show_error, write_stdout
+from gptcli.cli.doctor import doctor_command
+from gptcli.cli.runs import list_command
+from gptcli.cli.runs_compare import _lines as comparison_lines
+from gptcli.cli.runs_compare import _text_lines as comparison_text_lines
+from gptcli.cli.runs_view import Problem, list_lines, page_facts, sample_lines
+from gptcli.comparison import Comparison
+from gptcli.display import TrainView, print_facts, stderr_console, stdout_console
 from gptcli.events import Notice, RunFinished, RunStarted, SampleDrawn
+from gptcli.history import History
+from gptcli.run_facts import RunFacts
 from gptcli.text_stream import open_text_stream, write_exactly
 
 STRINGS = 100_000
@@ -108,6 +119,37 @@ def show_stream(text: str) -> None:
     stream.end()
 
 
+def facts_of(text: str) -> RunFacts:
+    return RunFacts(
+        run=text, folder=Path("runs", "r"), state="failed", corpus=text, tokenizer=text, profile_name=text, base=text,
+        n_params=1, step=1, max_steps=2, tokens_seen=3, seconds=1.0, best_step=1, best_val_loss=1.0,
+        best_val_loss_stderr=0.1, bits_per_byte=1.0, tokens_per_second=1.0, changed_at=text, failure=text,
+        damaged_lines=(1,),
+    )  # fmt: skip
+
+
+def show_list(text: str) -> None:
+    for width in (60, 200):
+        emit_lines(list_lines([facts_of(text), Problem(text, text, text)], width))
+
+
+def show_run(text: str) -> None:
+    page = {
+        "model": {"vocab_size": 1, "family": text, "n_layer": 1, "n_head": 1, "n_embd": 1, "block_size": 1},
+        "train_tokens": 1, "val_tokens": 1, "parent": text, "parent_step": 1, "lora_rank": 1, "children": [text],
+        "expected_val_loss": None, "checkpoints": [], "next": text,
+    }  # fmt: skip
+    print_facts(stdout_console(), page_facts(facts_of(text), page))
+    emit_lines(sample_lines(text, text, 1))
+
+
+def show_comparison(text: str) -> None:
+    facts = (facts_of(text), facts_of("b"))
+    differences = ((text, (text, "b")), ("data.corpus", (text, None)))
+    emit_lines(comparison_lines(Comparison(facts, (History(), History()), differences, (), True, True), 80))
+    emit_lines(comparison_text_lines(text, [text, None]))
+
+
 PLACES: tuple[Callable[[str], None], ...] = (
     lambda text: show_error(text, text),
     note,
@@ -120,6 +162,9 @@ PLACES: tuple[Callable[[str], None], ...] = (
     show_chat,
     show_asides,
     show_training,
+    show_list,
+    show_run,
+    show_comparison,
 )
 
 
@@ -142,6 +187,30 @@ def test_of_a_hundred_thousand_strings_nothing_raw_reaches_a_terminal(monkeypatc
             said = OWN.sub("", stream.getvalue())
             assert not RAW.search(said), texts
             assert "\x1b" not in said, texts
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names are none on Windows")
+def test_names_of_folders_command_no_terminal(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_text: str
+) -> None:
+    name = "\x1b]0;title\x07\x1b[2J\r\u202e\x9bx"
+    (tmp_path / "corpora" / name).mkdir(parents=True)
+    (tmp_path / "corpora" / name / "documents.jsonl").write_text(json.dumps({"text": real_text[:99]}) + "\n", "utf-8")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("HF_HUB_CACHE", name)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", name)
+    monkeypatch.chdir(tmp_path)
+    for command in (_show_standing, doctor_command, _show_standing, list_command):
+        out = Terminal()
+        monkeypatch.setattr(sys, "stdout", out)
+        command()
+        said = OWN.sub("", out.getvalue())
+        assert "title" in said
+        assert not RAW.search(said)
+        assert "\x1b" not in said
+        if not (tmp_path / "runs").exists():
+            shutil.copytree(trained / "runs", tmp_path / "runs")
+            (tmp_path / "runs" / "tiny").rename(tmp_path / "runs" / name)
 
 
 def test_a_pipe_gets_every_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

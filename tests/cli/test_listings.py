@@ -1,12 +1,10 @@
-"""``profiles``, ``corpora`` and ``runs``: list and show."""
+"""``profiles`` and ``corpora``: list and show."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from tests.cli.conftest import Cli, run_cli
+from tests.cli.conftest import Cli
 
 
 def test_profiles_list_has_a_name_and_a_description_a_line(cli: Cli) -> None:
@@ -63,68 +61,3 @@ def test_corpus_shows_where_it_came_from(cli: Cli) -> None:
     shown = cli("corpora", "show", "docs", "--json").json()
     assert shown["source"] == "docs.txt"
     assert len(shown["sha256"]) == 64
-
-
-@pytest.mark.parametrize("args", [("runs", "list"), ("runs", "list", "--json")])
-def test_no_runs_is_an_empty_list(cli: Cli, args: tuple[str, ...]) -> None:
-    done = cli(*args)
-    assert done.code == 0
-    assert done.stdout in ("", '{"runs": []}\n')
-
-
-def test_runs_say_how_far_they_have_come(trained: Path) -> None:
-    line = run_cli(trained, "runs", "list").stdout.strip()
-    assert line.startswith("tiny  step 12/12  val_loss ")
-    shown = run_cli(trained, "runs", "show", "--json").json()
-    assert (shown["run"], shown["corpus"], shown["tokenizer"], shown["step"]) == ("tiny", "docs", "bpe:300", 12)
-    assert shown["best_val_loss"] > 0
-    assert shown["profile"]["model"]["n_embd"] == 32
-
-
-@pytest.mark.parametrize("content", [b"model: {n_layr: 1}\ntrain: {max_iters: 2}\n", b"model: [", b"\xff"])
-def test_run_that_cannot_be_read_does_not_hide_the_others(trained: Path, tmp_path: Path, content: bytes) -> None:
-    import shutil
-
-    shutil.copytree(trained / "runs", tmp_path / "runs")
-    shutil.copytree(tmp_path / "runs" / "tiny", tmp_path / "runs" / "broken")
-    (tmp_path / "runs" / "broken" / "profile.yaml").write_bytes(content)
-    done = run_cli(tmp_path, "runs", "list")
-    assert (done.code, done.stderr) == (0, "")
-    lines = sorted(done.stdout.splitlines())
-    assert len(lines) == 2
-    assert lines[0].startswith("broken  ")
-    assert "profile" in lines[0]
-    assert lines[1].startswith("tiny    step 12/12")
-    rows = {row["run"]: row for row in run_cli(tmp_path, "runs", "list", "--json").json()["runs"]}
-    assert "profile" in rows["broken"]["problem"]
-    assert rows["tiny"]["step"] == 12
-    assert run_cli(tmp_path, "runs", "show", "broken").code == 1
-
-
-BEST = '{"event": "evaluated", "best": true, "step": 0, "bits_per_byte": [], "val_loss": '
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("[]", "5", '{"event": "evaluated", "best": true}', "{", '{"event": "evaluated", "step": "x"}'),
-        *('{"event": "a", "step": 1' + "0" * 400 + "}", '{"event": "a", "step": true}' + "\n5"),
-        *(BEST + value + "}" for value in ('"x"', "[1]", "{}", "true", "NaN", "1e400", "1" + "0" * 400)),
-    ],
-    ids=lambda line: line[-80:],
-)
-def test_damaged_metrics_do_not_hide_a_run(trained: Path, tmp_path: Path, line: str) -> None:
-    import shutil
-
-    shutil.copytree(trained / "runs", tmp_path / "runs")
-    (tmp_path / "runs" / "tiny" / "metrics.jsonl").write_text(line + "\n", "utf-8")
-    assert run_cli(tmp_path, "runs", "list").stdout == "tiny  step 0/12  val_loss -  docs\n"
-
-
-def test_half_written_metrics_do_not_hide_a_run(trained: Path, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(trained / "runs", tmp_path / "runs")
-    metrics = tmp_path / "runs" / "tiny" / "metrics.jsonl"
-    metrics.write_bytes(metrics.read_bytes()[:-40])
-    assert run_cli(tmp_path, "runs", "show").stdout.splitlines()[0] == "run: tiny"

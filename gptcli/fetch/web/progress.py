@@ -43,7 +43,8 @@ def megabytes(size: int) -> str:
 def downloading(host: str | None, done: int, total: int | None) -> str:
     """Return the line for a body that is on its way: so many bytes of so many, where that is known."""
     of = f" of {megabytes(total)}" if total else ""
-    return Portion(f"downloading {host}: {megabytes(done)}{of}", done, total or 0)
+    line = f"downloading {host}: {megabytes(done)}{of}"
+    return Portion(line, done, total) if total else line
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,170 @@
+"""``runs compare``: what differs, losses at equal steps, texts of each, and what does not compare."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gptcli.comparison import different, losses_at_equal_steps
+from gptcli.history import History, build_history
+from gptcli.metrics import read_events
+from gptcli.run_facts import run_facts
+from gptcli.runs import RunDir
+from tests.cli.conftest import TINY, run_cli
+from tests.training import NewRun, finish
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """The run ``tiny``, one that is like it but for a rate, one in other tokens, and one on another text."""
+    folder = tmp_path_factory.mktemp("compared")
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    (folder / "other.txt").write_text((folder / "docs.txt").read_text("utf-8")[::-1], "utf-8")
+    (folder / "chars.yaml").write_text(TINY.replace("bpe:300", "char"), "utf-8")
+    assert run_cli(folder, "fetch", "other.txt").code == 0
+    for name, corpus, profile, *more in (
+        ("slow", "docs", "tiny.yaml", "--set", "learning_rate=0.001"),
+        ("chars", "docs", "chars.yaml"),
+        ("other", "other", "tiny.yaml"),
+    ):
+        done = run_cli(folder, "train", corpus, "--profile", profile, "--run", name, *more)
+        assert done.code == 0, done.stderr
+    return folder
+
+
+def test_comparison_says_what_differs_how_far_each_is_and_what_each_writes(runs: Path) -> None:
+    done = run_cli(runs, "runs", "compare", "tiny", "slow", "--prompt", "The ", "--max-new-tokens", "5")
+    assert (done.code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "A  tiny, done, 23.0k parameters"
+    assert lines[1] == "B  slow, done, 23.0k parameters"
+    tables = {table.splitlines()[0].split("  ")[0]: table for table in done.stdout.split("\n\n")}
+    assert len(tables["what differs"].splitlines()) == 2
+    assert tables["what differs"].splitlines()[1].split()[0::2][0] == "train.learning_rate"
+    assert "0.001" in tables["what differs"]
+    assert [line.split()[0] for line in tables["val_loss at step"].splitlines()[1:]] == ["6", "12"]
+    best = run_facts(RunDir(runs / "runs" / "tiny")).best_val_loss
+    assert f"{best:.4f}" in tables["how far"]
+    assert "-- A writes --\nThe " in done.stdout
+    assert "-- B writes --\nThe " in done.stdout
+
+
+def test_comparison_as_json_has_everything(runs: Path) -> None:
+    told = run_cli(runs, "runs", "compare", "tiny", "slow", "--max-new-tokens", "4", "--json").json()
+    assert [run["run"] for run in told["runs"]] == ["tiny", "slow"]
+    assert (told["same_tokens"], told["same_val"]) == (True, True)
+    (difference,) = told["differences"]
+    assert (difference["key"], difference["values"][1]) == ("train.learning_rate", 0.001)
+    assert [row["step"] for row in told["losses"]] == [6, 12]
+    assert all(loss > 0 for row in told["losses"] for loss in row["val_loss"] + row["bits_per_byte"])
+    assert len(told["samples"]) == 2
+    assert all(told["samples"])
+
+
+def test_runs_in_other_tokens_are_compared_in_bits_per_byte(runs: Path) -> None:
+    done = run_cli(runs, "runs", "compare", "tiny", "chars", "--max-new-tokens", "0")
+    assert "bits/byte at step" in done.stdout
+    assert "Their tokens differ: val_loss does not compare, bits per byte do." in done.stdout
+    assert "data.tokenizer" in done.stdout
+    assert "writes --" not in done.stdout
+
+
+def test_runs_that_were_scored_on_other_texts_are_told_apart(runs: Path) -> None:
+    done = run_cli(runs, "runs", "compare", "tiny", "other", "--max-new-tokens", "0")
+    assert "They were scored on different texts, so their losses tell little about each other." in done.stdout
+    assert "data.corpus" in done.stdout
+
+
+@pytest.mark.parametrize("names", [["tiny"], ["tiny"] * 27])
+def test_one_run_or_more_than_there_are_letters_is_wrong_use(runs: Path, names: list[str]) -> None:
+    done = run_cli(runs, "runs", "compare", *names)
+    assert (done.code, done.stdout) == (2, "")
+    assert "Name two runs or more" in done.stderr
+
+
+def test_run_without_checkpoints_or_losses_is_compared_as_far_as_it_goes(tmp_path: Path, new_run: NewRun) -> None:
+    finish(new_run("a"))
+    new_run("b")
+    done = run_cli(tmp_path, "runs", "compare", "a", "b", "--prompt", "The ", "--max-new-tokens", "3")
+    assert done.code == 0
+    assert "b writes nothing: " in done.stderr
+    assert "-- A writes --" in done.stdout
+    assert "-- B writes --" not in done.stdout
+    run_cli(tmp_path, "runs", "compare", "b", "b", "--json", "--max-new-tokens", "0").json()
+
+
+def test_run_that_is_not_there_is_an_error_with_the_nearest_name(runs: Path) -> None:
+    done = run_cli(runs, "runs", "compare", "tiny", "slwo")
+    assert done.code == 1
+    assert "Did you mean slow?" in done.stderr
+
+
+def test_what_differs_has_every_key_of_any_row() -> None:
+    assert different([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": None}, {"a": 1, "b": 2, "c": 4}]) == [
+        ("b", (2, 3, 2)),
+        ("c", (None, None, 4)),
+    ]
+
+
+def test_losses_are_of_steps_that_all_have_or_of_all_steps_where_those_are_too_few() -> None:
+    def history(*steps: int) -> History:
+        return build_history([{"event": "evaluated", "step": step, "val_loss": 1.0} for step in steps])
+
+    assert [step for step, _ in losses_at_equal_steps([history(2, 4, 6), history(4, 6, 8)])] == [4, 6]
+    assert [step for step, _ in losses_at_equal_steps([history(2, 4), history(4, 8)])] == [2, 4, 8]
+    assert losses_at_equal_steps([history(), history()]) == []
+
+
+def test_csv_has_a_row_a_step_and_equals_the_metrics(trained: Path, tmp_path: Path) -> None:
+    done = run_cli(trained, "runs", "export-metrics", "tiny")
+    assert (done.code, done.stderr) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    events = list(read_events(trained / "runs" / "tiny" / "metrics.jsonl"))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10, 12]
+    for event in events:
+        if event["event"] in ("step_logged", "evaluated"):
+            (row,) = [row for row in rows if int(row["step"]) == event["step"]]
+            for key in ("train_loss", "val_loss", "learning_rate", "bits_per_byte", "grad_norm", "perplexity"):
+                if event.get(key) is not None:
+                    assert float(row[key]) == event[key]
+    assert [row["val_loss"] != "" for row in rows] == [False, False, True, False, False, True]
+    told = run_cli(trained, "runs", "export-metrics", "tiny", "-o", str(tmp_path / "a.csv"), "--json").json()
+    assert (told["rows"], (tmp_path / "a.csv").read_text("utf-8")) == (6, done.stdout)
+    assert [row["step"] for row in run_cli(trained, "runs", "export-metrics", "--json").json()["rows"]][-1] == 12
+
+
+def test_csv_of_a_run_without_losses_is_its_heading(tmp_path: Path, new_run: NewRun) -> None:
+    new_run("r")
+    (line,) = run_cli(tmp_path, "runs", "export-metrics", "r").stdout.splitlines()
+    assert line.startswith("step,tokens_seen,epoch,train_loss,")
+
+
+def test_plot_draws_one_run_into_it_and_several_here(runs: Path, tmp_path: Path) -> None:
+    picture = Path("runs", "tiny", "loss.png")
+    assert run_cli(runs, "runs", "plot", "tiny").stdout == f"{picture}\n"
+    told = run_cli(runs, "runs", "plot", "tiny", "slow", "chars", "tiny", "--json").json()
+    assert (told["path"], told["runs"]) == ("loss.png", ["tiny", "slow", "chars"])
+    assert (runs / "loss.png").read_bytes().startswith(b"\x89PNG")
+    for options in (("--log",), ("--x", "tokens"), ("--x", "time", "--log")):
+        done = run_cli(runs, "runs", "plot", "tiny", "-o", str(tmp_path / "a.svg"), *options)
+        assert (done.code, done.stderr) == (0, "")
+
+
+def test_plot_of_what_cannot_be_drawn_or_written_is_an_error(runs: Path, tmp_path: Path, new_run: NewRun) -> None:
+    new_run("new")
+    done = run_cli(tmp_path, "runs", "plot", "new")
+    assert done.code == 1
+    assert "There is no loss to draw yet: new." in done.stderr
+    done = run_cli(runs, "runs", "plot", "tiny", "-o", "loss.gif")
+    assert done.code == 1
+    assert ".png, .svg, .pdf; found '.gif'" in done.stderr.replace("\n", " ")
+    (tmp_path / "taken.png").mkdir()
+    done = run_cli(runs, "runs", "plot", "tiny", "-o", str(tmp_path / "taken.png"))
+    assert done.code == 1
+    assert "taken.png" in done.stderr
+    assert json.loads(run_cli(runs, "runs", "plot", "tiny", "-o", "b.pdf", "--json").stdout)["path"] == "b.pdf"

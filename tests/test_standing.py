@@ -1,0 +1,127 @@
+"""Where somebody stands in a folder, and that the command to type next is one that can be typed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from gptcli.cli.app import app
+from gptcli.config import RunProfile
+from gptcli.runs import RunDir
+from gptcli.standing import Standing, find_standing
+from tests.cli.conftest import run_cli
+from tests.hostile_run import make_honest_run
+from tests.test_run_lock import hold
+from tests.training import NewRun, finish, interrupt
+
+
+def standing(folder: Path) -> Standing:
+    found = find_standing(folder / "runs", folder / "corpora")
+    parses(found.next)
+    return found
+
+
+def parses(command: str) -> None:
+    """See that the command line knows a command, its options and the number of its arguments."""
+    program, *arguments = shlex.split(command)
+    assert program == "gptcli"
+    group: Any = typer.main.get_command(app)
+    context: Any = group.make_context("gptcli", list(arguments))
+    while hasattr(group, "resolve_command"):
+        _, group, arguments = group.resolve_command(context, arguments)
+        context = group.make_context(str(group.name), list(arguments), parent=context)
+
+
+def stages(found: Standing) -> dict[str, bool]:
+    return {stage.name: stage.done for stage in found.stages}
+
+
+def test_empty_folder_begins_with_a_text(tmp_path: Path) -> None:
+    found = standing(tmp_path)
+    assert stages(found) == {"fetch": False, "prepare": False, "train": False, "sample": False}
+    assert found.next == "gptcli fetch YOUR-TEXT.txt"
+    done = run_cli(tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    assert "Next: gptcli fetch YOUR-TEXT.txt" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_corpus_is_trained_on_next(tmp_path: Path) -> None:
+    (tmp_path / "a b.txt").write_text("One day it rained. " * 100, "utf-8")
+    assert run_cli(tmp_path, "fetch", "a b.txt").code == 0
+    found = standing(tmp_path)
+    assert stages(found) == {"fetch": True, "prepare": False, "train": False, "sample": False}
+    assert found.next.startswith("gptcli train ")
+    assert found.next.endswith(" --profile macbook")
+    (corpus,) = (path.name for path in (tmp_path / "corpora").iterdir())
+    assert run_cli(tmp_path, "prepare", corpus, "--tokenizer", "char").code == 0
+    found = standing(tmp_path)
+    assert stages(found)["prepare"]
+    assert found.stages[1].text == f"{corpus}: char"
+    assert f"✓ prepare   {corpus}: char" in run_cli(tmp_path).stdout
+
+
+def test_run_goes_on_while_it_can_and_writes_when_it_is_done(tmp_path: Path, new_run: NewRun) -> None:
+    run = new_run("r")
+    interrupt(run, 4)
+    assert standing(tmp_path).next == "gptcli train --resume --run r"
+    with hold(run):
+        assert standing(tmp_path).next == "gptcli runs show r --watch"
+    finish(run)
+    found = standing(tmp_path)
+    assert found.next == "gptcli sample r"
+    assert "r: done, step 12 of 12, val_loss " in found.stages[2].text
+
+
+def test_corpus_that_is_newer_than_the_newest_run_is_trained_on_next(tmp_path: Path, tiny_profile: RunProfile) -> None:
+    run = make_honest_run(tmp_path / "work", tiny_profile)
+    assert standing(tmp_path / "work").next == "gptcli sample r"
+    documents = tmp_path / "work" / "corpora" / "stories" / "documents.jsonl"
+    later = run.metrics_path.stat().st_mtime + 60
+    os.utime(documents, (later, later))
+    assert standing(tmp_path / "work").next == "gptcli train stories --profile macbook"
+
+
+def test_run_with_a_name_that_a_shell_would_take_apart_is_quoted(tmp_path: Path, new_run: NewRun) -> None:
+    run = new_run("r")
+    run.path.rename(run.path.with_name("my run; rm -rf $HOME"))
+    assert standing(tmp_path).next == "gptcli train --resume --run 'my run; rm -rf $HOME'"
+
+
+@pytest.mark.parametrize("content", ["", "model: [", "\x00", "model: {n_layr: 1}"])
+def test_run_that_cannot_be_read_is_named_and_nothing_fails(tmp_path: Path, new_run: NewRun, content: str) -> None:
+    new_run("r").profile_path.write_text(content, "utf-8")
+    found = standing(tmp_path)
+    assert found.stages[2].text == "r"
+    assert run_cli(tmp_path).code == 0
+
+
+def test_corpus_that_is_damaged_does_not_end_the_overview(tmp_path: Path, tiny_profile: RunProfile) -> None:
+    make_honest_run(tmp_path / "work", tiny_profile)
+    corpus = tmp_path / "work" / "corpora" / "stories"
+    (corpus / "source.json").write_text("{", "utf-8")
+    standing(tmp_path / "work")
+    (corpus / "documents.jsonl").unlink()
+    standing(tmp_path / "work")
+    (corpus / "documents.jsonl").mkdir()
+    standing(tmp_path / "work")
+    shutil.rmtree(tmp_path / "work" / "runs")
+    (tmp_path / "work" / "runs").write_text("no folder", "utf-8")
+    standing(tmp_path / "work")
+    assert run_cli(tmp_path / "work").code == 0
+
+
+def test_newest_of_several_runs_counts(tmp_path: Path, new_run: NewRun) -> None:
+    first, second = new_run("a"), new_run("b")
+    for run, age in ((first, 1000), (second, 2000)):
+        os.utime(run.profile_path, (age, age))
+    found = standing(tmp_path)
+    assert found.stages[2].text.startswith("2 runs, the newest b: ")
+    assert RunDir(tmp_path / "runs" / "b").name in found.next
+    assert found.to_json()["next"] == found.next

@@ -112,7 +112,7 @@ def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
         curve = curve_of(run)
         if curve.history.reports or curve.history.evaluations:  # a run stopped before has nothing to draw
             save_plot([curve], run.picture_path)
-    except (OSError, GptcliError) as error:
+    except Exception as error:  # noqa: BLE001 - matplotlib raises what its settings make it
         yield Notice(trainer.state.step, f"No {run.picture_path.name} could be drawn: {error}")
 
 

@@ -45,7 +45,9 @@ def overview(
 ) -> None:
     """Train a small GPT on your own text and write with it: fetch, prepare, train, sample."""
     if context.invoked_subcommand is None:
-        _show_standing()
+        from gptcli.cli.common import reports_errors
+
+        reports_errors(_show_standing)()
 
 
 def _show_standing() -> None:

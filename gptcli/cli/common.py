@@ -223,11 +223,16 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
 
 def _now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
     """Return a function that says at most a line in ``LOG_SECONDS``, so that a log is not filled with progress."""
-    last = -math.inf
+    from gptcli.progress import Portion
+
+    begun, last = time.monotonic(), -math.inf
 
     def show(text: str) -> None:
         nonlocal last
-        if (now := time.monotonic()) - last >= LOG_SECONDS:
+        now = time.monotonic()
+        if isinstance(text, Portion) and now - begun < LOG_SECONDS:
+            return  # what is done that soon is not worth a line
+        if now - last >= LOG_SECONDS:
             last = now
             say(text)
 

@@ -6,11 +6,15 @@ Reads names in this folder, and nothing that is slow. A shell that asks gets no 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 MODELS = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 TOKENIZERS = ("auto", "char", "gpt2", "bpe:512", "bpe:1024", "bpe:4096")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+
+# zsh evaluates what it is offered, and bash splits it: a folder in a clone may be called like a command.
+HARMLESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/=-]*")
 
 Completion = Callable[[str], list[str]]
 
@@ -20,8 +24,7 @@ def _completes(names: Callable[[], Iterable[str]]) -> Completion:
 
     def complete(incomplete: str) -> list[str]:
         with contextlib.suppress(OSError):
-            # A folder's name may hold a line end or a control character, which a shell would take for its own.
-            return [name for name in dict.fromkeys(names()) if name.startswith(incomplete) and name.isprintable()]
+            return [name for name in dict.fromkeys(names()) if name.startswith(incomplete) and HARMLESS.fullmatch(name)]
         return []
 
     return complete

@@ -46,6 +46,6 @@ def metrics(run: RunDir) -> list[dict[str, Any]]:
     kept = [
         line
         for line in read_events(run.metrics_path)
-        if line["event"] not in ("run_started", "run_finished", "checkpoint_saved")
+        if line["event"] not in ("run_started", "run_finished", "run_failed", "checkpoint_saved")
     ]
     return [{key: value for key, value in line.items() if key not in TIMING} for line in kept]

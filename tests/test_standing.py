@@ -64,7 +64,7 @@ def test_corpus_is_trained_on_next(tmp_path: Path) -> None:
     found = standing(tmp_path)
     assert stages(found)["prepare"]
     assert found.stages[1].text == f"{corpus}: char"
-    assert f"✓ prepare   {corpus}: char" in run_cli(tmp_path).stdout
+    assert f"✓ prepare  {corpus}: char" in run_cli(tmp_path).stdout
 
 
 def test_run_goes_on_while_it_can_and_writes_when_it_is_done(tmp_path: Path, new_run: NewRun) -> None:

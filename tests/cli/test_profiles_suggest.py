@@ -45,7 +45,8 @@ def test_suggestion_is_a_profile_that_trains(folder: Path, cli: Cli) -> None:
         assert words in done.stderr
     assert cli("profiles", "check", "mine.yaml").code == 0
     profile = load_profile(folder / "mine.yaml")
-    assert (profile.data.corpus, profile.expects.minutes) == ("docs", 1)
+    assert profile.data.corpus == "docs"
+    assert 0 < (profile.expects.minutes or 0) <= 1  # less where the text is read often enough before
     assert not (folder / "runs").exists()
     done = cli("train", "--profile", "mine.yaml", "--run", "r", "--set", "max_steps=2", "--device", "cpu")
     assert done.code == 0, done.stderr

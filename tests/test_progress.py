@@ -92,12 +92,13 @@ def test_line_that_says_itself_how_much_is_left_says_it_once() -> None:
     assert drawn(line, 120).count("left") == 1
 
 
-def test_pipe_gets_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pipe_gets_plain_lines_and_no_share_of_what_is_soon_done(capsys: pytest.CaptureFixture[str]) -> None:
     with progress() as going_on:
         going_on.show(Portion("reading 1 of 2", 1, 2))
-        going_on.show(Portion("reading 2 of 2", 2, 2))
+        going_on.show("asking example.org")
+        going_on.show("asking example.org again")
         going_on.note("A note.")
-    assert capsys.readouterr().err == "reading 1 of 2\nA note.\n"
+    assert capsys.readouterr().err == "asking example.org\nA note.\n"
     with progress(quiet=True) as going_on:
         going_on.show(Portion("reading", 1, 2))
         going_on.note("A note.")

@@ -90,6 +90,12 @@ def is_trained(run: RunDir) -> bool:
         return True
 
 
+def refuse_trained(run: RunDir) -> None:
+    """Raise ``RunError`` that names the process where one trains the run just now."""
+    if is_trained(run):
+        raise _is_written(run)
+
+
 @contextlib.contextmanager
 def _pinned(folder: Path) -> Iterator[None]:
     """Hold a folder open, so that no other one can get its number while it is compared."""
@@ -120,5 +126,6 @@ def _is_written(run: RunDir) -> RunError:
         who = f"the process {writer.get('pid')}" + ("" if here else f" on {writer.get('host')}")
     return RunError(
         f"The run {run.name!r} is being trained by {who}; two at once would spoil it.",
-        f"Wait for it, or stop it with Ctrl-C. It can be read meanwhile: gptcli sample {run.name}",
+        f"Watch it: gptcli runs show {run.name} --watch   It can be read meanwhile: gptcli sample {run.name}   "
+        "To stop it, press Ctrl-C where it was started.",
     )

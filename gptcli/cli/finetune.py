@@ -21,7 +21,7 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.completion import complete_models, complete_profiles
-from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, fit, follow, show_facts, warn_about
+from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, check_name, fit, follow, show_facts, warn_about
 from gptcli.errors import ProfileError, RunError, TokenizerError
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ def finetune_command(
     check_device(device)
     order = _read_order(corpus, base, profile, overrides or [], quiet=quiet)
     if run is not None:
-        from gptcli.runs import check_run_name
-
-        check_run_name(run)
+        check_name(run)
     if dry_run:
         from gptcli.dry_run import memory_warning, plan_finetune
 

@@ -21,7 +21,7 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.completion import complete_profiles, complete_runs
-from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, fit, follow, show_facts, warn_about
+from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, check_name, fit, follow, show_facts, warn_about
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
@@ -94,7 +94,11 @@ def train_command(
 
 def _refuse_with_resume(corpus: str | None, profile: str | None, budget: float | None, dry_run: bool) -> None:
     """A resumed run has its corpus, profile and number of steps; saying another is a mistake in the command."""
-    given = {"CORPUS": corpus, "--profile": profile, "--budget": budget, "--dry-run": dry_run or None}
+    if dry_run:
+        raise typer.BadParameter(
+            "--dry-run says what a new run would be. What a run is that goes on, and how far: gptcli runs show RUN"
+        )
+    given = {"CORPUS": corpus, "--profile": profile, "--budget": budget}
     wrong = [name for name, value in given.items() if value is not None]
     if wrong:
         raise typer.BadParameter(
@@ -125,11 +129,10 @@ def _settle(
     _refuse_finetune(config, file.name, corpus)
     from gptcli.corpora import choose_corpus
     from gptcli.prepare import ensure_tokens
-    from gptcli.runs import check_run_name
     from gptcli.shards import open_dataset
 
     if run is not None:
-        check_run_name(run)
+        check_name(run)
     if corpus is not None and (Path(corpus) / "manifest.json").is_file():
         folder = Path(corpus)  # what gptcli prepare prints
     else:

@@ -76,6 +76,16 @@ BudgetOption = Annotated[
 ]
 
 
+def check_name(run: str) -> None:
+    """Refuse a name that a new run cannot have; where that run is trained just now, say by which process."""
+    from gptcli.run_lock import refuse_trained
+    from gptcli.runs import check_run_name, find_run, run_names
+
+    if run in run_names():
+        refuse_trained(find_run(run))
+    check_run_name(run)
+
+
 def fit(
     config: RunProfile,
     dataset: TokenDataset,

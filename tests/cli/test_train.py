@@ -16,7 +16,9 @@ import pytest
 import typer
 
 from gptcli.cli.training import parse_duration
+from gptcli.runs import RunDir
 from tests.cli.conftest import Cli, start_cli
+from tests.test_run_lock import hold
 
 posix_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows delivers no SIGINT to a single process")
 ARGS = ("train", "docs", "--profile", "tiny.yaml")
@@ -167,6 +169,24 @@ def test_resume_refuses_what_it_cannot_change(cli: Cli, extra: tuple[str, ...]) 
     done = cli("train", "--resume", *extra)
     assert done.code == 2
     assert extra[0].replace("docs", "CORPUS") in done.stderr
+
+
+def test_resume_with_dry_run_says_what_shows_the_run(cli: Cli) -> None:
+    done = cli("train", "--resume", "--run", "a", "--dry-run")
+    assert done.code == 2
+    assert "gptcli runs show" in done.stderr
+
+
+def test_name_of_a_run_that_is_being_trained_is_refused_with_its_process(folder: Path, cli: Cli, corpus: None) -> None:
+    train = ("train", "docs", "--profile", "tiny.yaml", "--run", "a")
+    assert cli(*train).code == 0
+    with hold(RunDir(folder / "runs" / "a")) as process:
+        done = cli(*train)
+    assert done.code == 1
+    assert f"being trained by the process {process.pid}" in done.stderr
+    assert "gptcli runs show a --watch" in done.stderr
+    assert "--resume" not in done.stderr
+    assert "exists already" in cli(*train).stderr
 
 
 def test_training_gives_the_signals_back(cli: Cli, corpus: None) -> None:

@@ -7,6 +7,7 @@ Losses are in nats a token, times in seconds.
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -194,9 +195,12 @@ def from_record(record: Mapping[str, Any]) -> TrainEvent | None:
         if key in fields and fields[key] is None:
             fields[key] = math.nan
     try:
-        event: TrainEvent = _reader(record["event"]).validate_python(fields)
+        event: TrainEvent = _reader(record["event"]).validate_json(json.dumps(fields), strict=True)
     except ValidationError:
         return None
+    if isinstance(event, RunFinished) and event.best_step is None:
+        # Whoever shows the end of a run says where its best was.
+        return None if event.best_val_loss is not None or event.reason == "stopped_early" else event
     return event
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import zlib
@@ -18,7 +19,11 @@ from gptcli.errors import RunError
 from gptcli.files import atomic_write
 
 CRC = b', "crc32": "'
+REPORT = b'{"event": "step_logged"'
 ENDS = ("run_finished", "run_failed")
+# Chance gives the logarithm of the vocabulary: 12 nats a token, and 40 bits a byte at most.
+LOSSES = ("loss", "loss_stderr", "bits_per_byte")
+MOST_LOSS = 1e6
 
 
 class Metrics:
@@ -89,6 +94,20 @@ def read_events(path: Path, on_damage: Callable[[int], None] = lambda _: None) -
                 on_damage(number)
 
 
+def read_outline(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a run but for reports of the training loss that another one follows at once.
+
+    They are nearly all of the lines, and of no use to who asks how far a run is.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line, following in itertools.pairwise(itertools.chain(file, (b"",))):
+            passed_over = line.startswith(REPORT) and following.startswith(REPORT)
+            if not passed_over and (event := parse_event(line)) is not None:
+                yield event
+
+
 class Tail:
     """The events of a run as they are written: ``new_events`` returns those that came since it was last asked.
 
@@ -97,20 +116,21 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: tuple[int, int] | None = None
-        self._offset = 0
+        self._offset, self._last = 0, b""
         self._seen = set[bytes]()
 
     def new_events(self) -> list[dict[str, Any]]:
         """Read on; a last line without its end is left for the next time."""
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            if (found.st_dev, found.st_ino) != self._file or found.st_size < self._offset:
-                self._file, self._offset = (found.st_dev, found.st_ino), 0
-            file.seek(self._offset)
-            whole, _, _ = file.read().rpartition(b"\n")
-            lines = whole.splitlines(keepends=True)
-            self._offset += len(whole) + 1 if whole else 0
+            # Another file is known by what stands before the place: a new one may have the inode and size of the old.
+            file.seek(self._offset - len(self._last))
+            if file.read(len(self._last)) != self._last:
+                self._offset, self._last = 0, b""
+                file.seek(0)
+            whole, end, _ = file.read().rpartition(b"\n")
+            lines = (whole + end).splitlines(keepends=True)
+            self._offset += len(whole + end)
+            self._last = lines[-1] if lines else self._last
             new = [line for line in lines if _digest(line) not in self._seen]
             self._seen |= {_digest(line) for line in lines}
             return [event for line in new if (event := parse_event(line)) is not None]
@@ -125,7 +145,7 @@ def base_val_loss(path: Path) -> float | None:
 
 
 def _digest(line: bytes) -> bytes:
-    return hashlib.blake2b(line.rstrip(b"\n"), digest_size=8).digest()
+    return hashlib.blake2b(line, digest_size=8).digest()
 
 
 def write_event(record: Mapping[str, Any]) -> bytes:
@@ -134,14 +154,27 @@ def write_event(record: Mapping[str, Any]) -> bytes:
     return f'{plain[:-1]}, "crc32": "{zlib.crc32(plain.encode()):08x}"}}\n'.encode()
 
 
-def parse_event(line: str | bytes) -> dict[str, Any] | None:
-    """Return the event that a line of the metrics holds; None for a damaged line. Lines of before have no ``crc32``."""
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """Return the event that a line of the metrics holds; None for a damaged line. Lines of before have no ``crc32``.
+
+    A number that none of ours can be is None, as one is that JSON does not have.
+    """
+    plain, found, checksum = line.rstrip(b"\n").rpartition(CRC)
+    if found and checksum != b'%08x"}' % zlib.crc32(plain + b"}"):
+        return None
     try:
-        event = json.loads(line)
-        found = event.pop("crc32", None) if isinstance(event, dict) else None
-        if found is not None and found != f"{zlib.crc32(json.dumps(event, ensure_ascii=False).encode()):08x}":
-            return None
+        event = json.loads(line.decode())
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("step", 0), int)
-    return event if whole else None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    event = {key: None if _is_beyond(key, value) else value for key, value in event.items() if key != "crc32"}
+    step = event.get("step", 0)
+    return event if type(step) is int and step >= 0 else None
+
+
+def _is_beyond(key: str, value: object) -> bool:
+    """Say whether it is a number that none of ours can be: reckoning on with it ends in infinities."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return not (0 <= value < MOST_LOSS if key.endswith(LOSSES) else abs(value) < 2**63)

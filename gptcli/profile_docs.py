@@ -20,7 +20,6 @@ from gptcli.strict_yaml import KeyPath, dump_yaml
 SCHEMA_NAME = "profile.schema.json"
 MODELINE = "# yaml-language-server: $schema="
 WIDTH = 100
-HEADING = ("| key | value | default | |", "|---|---|---|---|")
 # A largest value from here on is a guard against slips of the finger and of no use to a reader.
 NO_LIMIT = 2**20
 DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]+)?)$"

@@ -9,11 +9,12 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from gptcli.corpora import CORPORA, corpus_names, unfinished_fetches
 from gptcli.errors import GptcliError
 from gptcli.figures import bytes_text, loss_text
+from gptcli.history import build_history
+from gptcli.metrics import read_outline
 from gptcli.run_facts import RunFacts, changed_at, run_facts
 from gptcli.runs import RunDir, run_names
 
@@ -42,10 +43,6 @@ class Standing:
     stages: tuple[Stage, ...]
     next: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as one JSON object."""
-        return {"stages": {s.name: {"done": s.done, "text": s.text} for s in self.stages}, "next": self.next}
-
 
 def find_standing(runs_dir: Path = Path("runs"), corpora_dir: Path = CORPORA) -> Standing:
     """Look at what there is in this folder; what cannot be read counts as nothing."""
@@ -66,7 +63,8 @@ def find_standing(runs_dir: Path = Path("runs"), corpora_dir: Path = CORPORA) ->
 def _newest_run(runs_dir: Path, names: list[str]) -> RunFacts | None:
     for name in names[:1]:
         with contextlib.suppress(GptcliError, OSError):
-            return run_facts(RunDir(runs_dir / name))
+            run = RunDir(runs_dir / name)
+            return run_facts(run, build_history(read_outline(run.metrics_path)))
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import typer
 
 from gptcli.cli.app import app
 from gptcli.config import RunProfile
+from gptcli.history import build_history, read_history
+from gptcli.metrics import REPORT, read_outline
+from gptcli.run_facts import run_facts
 from gptcli.runs import RunDir
 from gptcli.standing import Standing, find_standing
 from tests.cli.conftest import run_cli
@@ -79,6 +83,20 @@ def test_run_goes_on_while_it_can_and_writes_when_it_is_done(tmp_path: Path, new
     assert "r: done, step 12 of 12, val_loss " in found.stages[2].text
 
 
+def test_overview_reads_of_many_reports_only_the_last_ones(tmp_path: Path, new_run: NewRun) -> None:
+    run = new_run("r")
+    finish(run)
+    facts, lines = run_facts(run), run.metrics_path.read_bytes().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if line.startswith(REPORT))
+    damaged = [line.replace(b"train_loss", b"tuna_loss", 1) for line in [lines[first]] * 1000]
+    run.metrics_path.write_bytes(b"".join([*lines[:first], *damaged, *lines[first:]]))
+    assert len(read_history(run).damaged_lines) == 1000
+    read = list(read_outline(run.metrics_path))
+    assert len(read) <= len(lines)
+    outline = run_facts(run, build_history(read))
+    assert replace(outline, changed_at="") == replace(facts, changed_at="")
+
+
 def test_corpus_that_is_newer_than_the_newest_run_is_trained_on_next(tmp_path: Path, tiny_profile: RunProfile) -> None:
     run = make_honest_run(tmp_path / "work", tiny_profile)
     assert standing(tmp_path / "work").next == "gptcli sample r"
@@ -124,4 +142,3 @@ def test_newest_of_several_runs_counts(tmp_path: Path, new_run: NewRun) -> None:
     found = standing(tmp_path)
     assert found.stages[2].text.startswith("2 runs, the newest b: ")
     assert RunDir(tmp_path / "runs" / "b").name in found.next
-    assert found.to_json()["next"] == found.next

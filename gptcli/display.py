@@ -106,7 +106,9 @@ def header_facts(event: RunStarted) -> Facts:
         minutes = event.expected_minutes
         time_text = f" in {duration_text(60 * minutes)} on the profile's machine" if minutes else ""
         facts.append(("promises", f"val_loss {event.expected_val_loss:g}{time_text}"))
-    if event.step >= event.max_steps:
+    if event.owes_evaluation:
+        facts.append(("", "All steps are done, and the evaluation of the last one is made up for now."))
+    elif event.step >= event.max_steps:
         facts.append(("", "This run is complete. --resume --set max_steps=N makes it longer."))
     elif event.stopped_early:
         facts.append(("", "This run ended early, by train.patience. --resume --set train.patience=0 goes on."))
@@ -241,11 +243,10 @@ class TrainView:
         self._interactive = console.is_interactive
         self._table = LossTable()
         self._live: Live | None = None
-        self._max_steps, self._first_step, self._prompt, self._stopping = 0, 0, "", ""
-        self._eval_interval = 0
+        self._max_steps, self._eval_interval, self._prompt, self._stopping = 0, 0, "", ""
         self._held: Row | None = None
         self._has_heading = self._ended = False
-        self._latest, self._latest_at = Row(0, 0.0, 0.0), time.monotonic()
+        self._latest, self._latest_at = Row(0, 0.0, None), time.monotonic()
 
     def __enter__(self) -> TrainView:
         return self
@@ -277,7 +278,7 @@ class TrainView:
         elif isinstance(event, Notice):
             self._print(Text.assemble(("note: ", "yellow"), visible(event.text)))
         elif isinstance(event, WentBack):
-            self._latest = Row(event.step, 0.0, 0.0)
+            self._latest = Row(event.step, 0.0, None)
             text = (
                 f"the loss was no number any more up to step {event.diverged_at:,}, so the run goes on from step "
                 f"{event.step:,} with {event.learning_rate_factor:g} times the learning rate."
@@ -320,9 +321,8 @@ class TrainView:
             self._add(row)
 
     def _begin(self, event: RunStarted) -> None:
-        self._max_steps, self._first_step = event.max_steps, event.step
-        self._eval_interval = event.eval_interval
-        self._latest = Row(event.step, 0.0, 0.0)
+        self._max_steps, self._eval_interval = event.max_steps, event.eval_interval
+        self._latest = Row(event.step, 0.0, None)
         self._panel("gptcli train" if event.base is None else "gptcli finetune", header_facts(event))
         if self._interactive and event.step < event.max_steps and not event.stopped_early:
             self._live = Live(
@@ -385,9 +385,7 @@ class TrainView:
     def _progress(self, width: int) -> RenderableType:
         """Draw how far the run is; the time left counts down between events."""
         row, since = self._latest, time.monotonic() - self._latest_at
-        # An evaluation before the first step says nothing about the pace of training.
-        warm = row.tokens_per_second is not None or row.step > self._first_step
-        left = f"{duration_text(max(0.0, row.remaining - since))} left" if warm else "warming up"
+        left = "warming up" if row.remaining is None else f"{duration_text(max(0.0, row.remaining - since))} left"
         share = row.step / max(1, self._max_steps)
         grid = Table.grid(padding=(0, 1))
         grid.add_row(

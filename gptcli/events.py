@@ -50,6 +50,10 @@ class RunStarted:
     """The run has ended already, because val_loss no longer fell."""
     eval_interval: int = 0
     """Steps between evaluations; 0 where nobody said."""
+    seconds_before: float = 0.0
+    """How long a resumed run was trained before."""
+    owes_evaluation: bool = False
+    """All steps are done, and the evaluation of the last one was put off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ class StepLogged:
     skipped_steps: int
     """Steps left out so far because their loss or gradient was not finite."""
     elapsed: float
-    remaining: float
+    remaining: float | None
+    """None until there is a pace to tell it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class Evaluated:
     best: bool
     """True when no evaluation before it had a lower ``val_loss``."""
     elapsed: float
-    remaining: float
+    remaining: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,9 @@ class History:
         self.last, self.step = event, max(self.step, step)
         self.tokens_seen = max(self.tokens_seen, whole(event.get("tokens_seen")) or 0)
         if kind == "run_started":
-            self._seconds_before, self._seconds_here = self.seconds, 0.0
+            # What a run that goes on has dropped is counted there; lines of before do not have it.
+            self._seconds_before = max(self.seconds, number(event.get("seconds_before")) or 0.0)
+            self._seconds_here = 0.0
             self.started = event
         self._seconds_here = max(self._seconds_here, number(event.get("elapsed")) or 0.0)
         if kind == "step_logged":

@@ -17,14 +17,11 @@ KEPT_ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the loss table; ``val_loss`` is None for a training report.
-
-    At step 0, a finetune's base before any training, the time left is not known yet.
-    """
+    """One line of the loss table; ``val_loss`` is None for a training report."""
 
     step: int
     elapsed: float
-    remaining: float
+    remaining: float | None
     train_loss: float | None = None
     learning_rate: float | None = None
     tokens_per_second: float | None = None
@@ -58,7 +55,7 @@ COLUMNS = (
     Column(("learning", "rate"), 8, lambda row: "" if row.learning_rate is None else f"{row.learning_rate:.2e}", 2),
     Column(("", "tokens/s"), 8, lambda row: count_text(row.tokens_per_second) if row.tokens_per_second else "", 4),
     Column(("", "elapsed"), 7, lambda row: duration_text(row.elapsed), 1),
-    Column(("", "remaining"), 9, lambda row: duration_text(row.remaining) if row.step else "", 5),
+    Column(("", "remaining"), 9, lambda row: "" if row.remaining is None else duration_text(row.remaining), 5),
 )
 
 

@@ -32,7 +32,9 @@ class Clock:
         seconds = sum(seconds for _, seconds in self._recent)
         return sum(n for n, _ in self._recent) / seconds if seconds else 0.0
 
-    def remaining(self, steps: int, evaluations: int) -> float:
-        """Seconds that ``steps`` and ``evaluations`` more will take at this pace."""
-        per_step = sum(seconds for _, seconds in self._recent) / len(self._recent) if self._recent else 0.0
+    def remaining(self, steps: int, evaluations: int) -> float | None:
+        """Seconds that ``steps`` and ``evaluations`` more will take at this pace; None before there is one."""
+        if not self._recent:
+            return None
+        per_step = sum(seconds for _, seconds in self._recent) / len(self._recent)
         return steps * per_step + evaluations * self._evaluation

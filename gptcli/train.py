@@ -13,7 +13,7 @@ from typing import Literal
 
 from gptcli.config import RunProfile
 from gptcli.dry_run import check_memory
-from gptcli.errors import GptcliError, RunError
+from gptcli.errors import RunError
 from gptcli.events import CheckpointSaved, Notice, Reason, RunFailed, RunFinished, TrainEvent, WentBack, to_record
 from gptcli.metrics import Metrics, truncate_metrics
 from gptcli.profiles import write_profile
@@ -74,7 +74,7 @@ def _noting_failure(trainer: Trainer, metrics: Metrics) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        failed = RunFailed(trainer.state.step, error.message if isinstance(error, GptcliError) else str(error))
+        failed = RunFailed(trainer.state.step, str(error) or type(error).__name__)
         with contextlib.suppress(RunError):
             metrics.append(to_record(failed), durable=False)
         raise

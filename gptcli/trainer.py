@@ -32,7 +32,8 @@ from gptcli.events import (
     StepLogged,
     WentBack,
 )
-from gptcli.metrics import base_val_loss
+from gptcli.history import build_history
+from gptcli.metrics import base_val_loss, read_outline
 from gptcli.optim import learning_rate
 from gptcli.pace import Clock
 from gptcli.plan import count_parameters, flops_per_token
@@ -77,6 +78,7 @@ class Trainer:
         base = run.base()
         self.base: str | None = base["name"] if base else None
         self.base_val_loss = base_val_loss(run.metrics_path) if base and self.state.evaluated_step >= 0 else None
+        self._seconds_before = build_history(read_outline(run.metrics_path)).seconds
         self._clock = Clock()
         self._lengths = byte_lengths(self.tokenizer)
 
@@ -297,6 +299,8 @@ class Trainer:
             trained_params=None if trained == n_params else trained,
             stopped_early=self.is_worn_out() and self.state.step < self.profile.train.max_steps,
             eval_interval=self.profile.train.eval_interval,
+            seconds_before=self._seconds_before,
+            owes_evaluation=not self.has_steps_left and self.state.evaluated_step < self.state.step,
         )
 
     def finished(self, reason: Reason) -> RunFinished:
@@ -325,7 +329,7 @@ class Trainer:
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started_at
 
-    def _remaining(self) -> float:
+    def _remaining(self) -> float | None:
         config, step = self.profile.train, self.state.step
         if step == config.max_steps:
             return 0.0

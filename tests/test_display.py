@@ -152,6 +152,7 @@ def test_header_says_what_is_trained_on_what_and_why_there() -> None:
     resumed = dict(header_facts(started(step=500, best_val_loss=3.2)))
     assert resumed["resumes"] == "after step 500, best val_loss so far 3.2000"
     assert "complete" in dict(header_facts(started(step=1000)))[""]
+    assert "evaluation of the last one" in dict(header_facts(started(step=1000, owes_evaluation=True)))[""]
 
 
 def test_header_of_a_finetune_names_its_base_and_what_is_trained() -> None:
@@ -167,7 +168,7 @@ def test_header_of_a_finetune_names_its_base_and_what_is_trained() -> None:
 def test_the_base_is_the_first_row_without_a_loss_of_training(terminal: bool) -> None:
     events: list[TrainEvent] = [
         started(base="gpt2"),
-        evaluated(0, 3.5),
+        dataclasses.replace(evaluated(0, 3.5), remaining=None),
         logged(10),
         evaluated(10, 3.4),
         finished(base_val_loss=3.5),
@@ -180,12 +181,12 @@ def test_the_base_is_the_first_row_without_a_loss_of_training(terminal: bool) ->
     assert "val_loss 3.5000 before any training: 0.5000 lower now" in output
 
 
-def test_the_time_left_is_not_told_before_the_first_step() -> None:
+def test_the_time_left_is_not_told_before_there_is_a_pace() -> None:
     file = io.StringIO()
     console = Console(file=file, width=80, height=24, force_terminal=True, no_color=True, _environ={"TERM": "xterm"})
     with TrainView(console) as view:
         view.show(started(base="gpt2"))
-        view.show(evaluated(0, 3.5))
+        view.show(dataclasses.replace(evaluated(0, 3.5), remaining=None))
         assert re.search(r"0% .*step 0/1,000, warming up", screen(file.getvalue()))
         view.show(evaluated(100, 3.4))
         assert re.search(r"10% .*step 100/1,000, 1m \d\ds left", screen(file.getvalue()))

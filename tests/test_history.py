@@ -65,8 +65,10 @@ def test_every_event_comes_back_from_its_line(event: TrainEvent) -> None:
     plain = {key: value for key, value in record.items() if value is not None}
     if again is not None:
         assert {key: value for key, value in to_record(again).items() if value is not None} == plain
-    required = {"learning_rate", "tokens_per_second", "elapsed", "remaining", "epoch", "learning_rate_factor"}
+    required = {"learning_rate", "tokens_per_second", "elapsed", "epoch", "learning_rate_factor", "seconds_before"}
     lost = [key for key in required & record.keys() if record[key] is None]
+    if record.get("best_val_loss") is not None or record.get("reason") == "stopped_early":
+        lost += ["best_step"] * (record.get("best_step", 0) is None)
     assert (again is None) == bool(lost), lost
 
 
@@ -161,6 +163,17 @@ def test_tail_of_a_run_that_goes_back_gives_nothing_twice(tmp_path: Path) -> Non
     metrics.close()
     path.unlink()
     assert tail.new_events() == []
+
+
+def test_tail_misses_nothing_of_a_file_that_another_of_its_length_and_inode_took_the_place_of(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(write_event(record(step)) for step in (1, 2, 3)))
+    tail = Tail(path)
+    assert len(tail.new_events()) == 3
+    for text in ("a", "b"):  # the same file for the system, and as long as before
+        path.write_bytes(b"".join(write_event(record(step, text if step > 1 else "x")) for step in (1, 2, 3)))
+        assert [(event["step"], event["text"]) for event in tail.new_events()] == [(2, text), (3, text)]
+        assert tail.new_events() == []
 
 
 def test_tail_leaves_damaged_lines_out(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gptcli.events import Evaluated, StepLogged
@@ -41,6 +43,13 @@ def test_narrow_terminals_drop_columns_but_keep_the_losses(width: int) -> None:
     names = " ".join(heading_lines(columns))
     assert all(name in names for name in ("step", "train_loss", "val_loss"))
     assert len(heading_lines(columns)[-1]) <= max(width, 36)
+
+
+def test_time_left_that_is_not_known_is_blank() -> None:
+    table = LossTable()
+    row = table.add_report(replace(logged(1), remaining=None))
+    assert row_line(row, COLUMNS).endswith(" 0s")
+    assert len(row_line(row, COLUMNS)) < len(row_line(table.add_report(logged(1)), COLUMNS))
 
 
 def test_reports_fold_into_the_row_of_their_evaluation() -> None:

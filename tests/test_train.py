@@ -21,7 +21,9 @@ from gptcli.events import (
     RunStarted,
     SampleDrawn,
     StepLogged,
+    TrainEvent,
 )
+from gptcli.history import read_history
 from gptcli.profiles import build_profile
 from gptcli.runs import RunDir, change_run
 from gptcli.train import StopRequest, train
@@ -125,6 +127,56 @@ def test_a_run_is_complete_when_its_last_step_is_evaluated(new_run: Callable[...
                 stop.reason = "interrupted"
     assert isinstance(event, RunFinished)
     assert event.reason == "completed", "there is nothing left to go on with"
+
+
+def test_a_run_whose_last_evaluation_was_put_off_is_not_said_to_be_complete(new_run: Callable[..., RunDir]) -> None:
+    stopped, done = new_run("stopped", "log_interval=1"), new_run("done")
+    for events in (interrupt(stopped, 12), finish(done), finish(done)):
+        assert not started(events).owes_evaluation
+    assert started(finish(stopped)).owes_evaluation
+
+
+def test_the_time_left_is_told_once_there_is_a_pace(new_run: Callable[..., RunDir]) -> None:
+    run = new_run("r", "log_interval=1")
+    parts = [interrupt(run, 6), finish(run)]
+    for part in parts:
+        logged = [event for event in part if isinstance(event, StepLogged)]
+        assert logged[0].remaining is None, "the first step of a process is no measure"
+        assert all(event.remaining is not None for event in logged[1:])
+
+
+def test_the_seconds_of_a_run_go_on_from_what_its_parts_took(new_run: Callable[..., RunDir]) -> None:
+    run = new_run("r", "log_interval=1", "save_interval=100", "eval_interval=100")
+    stopped = interrupt(run, 6)[-1]
+    assert isinstance(stopped, RunFinished)
+    second = train(run)  # killed after four steps that no checkpoint has
+    seen = [next(event for event in second if isinstance(event, StepLogged) and event.step == 10)]
+    second.close()
+    before = stopped.elapsed + seen[0].elapsed
+    third = finish(run)
+    assert started(third).seconds_before == pytest.approx(before)
+    history = read_history(run)
+    after_resume = [report.seconds for report in history.reports if report.step > 6]
+    assert min(after_resume) > before
+    assert isinstance(third[-1], RunFinished)
+    assert history.seconds == pytest.approx(before + third[-1].elapsed)
+
+
+@pytest.mark.parametrize(("error", "told"), [(MemoryError(), "MemoryError"), (ValueError("too far"), "too far")])
+def test_a_failure_is_told_by_its_kind_where_it_says_nothing(
+    new_run: Callable[..., RunDir], error: Exception, told: str
+) -> None:
+    run = new_run("r")
+    with contextlib.closing(train(run)) as events:
+        next(events)
+        with pytest.raises(type(error)):
+            events.throw(error)
+    assert read_history(run).last["text"] == told
+
+
+def started(events: list[TrainEvent]) -> RunStarted:
+    assert isinstance(events[0], RunStarted)
+    return events[0]
 
 
 def test_a_sample_that_cannot_be_drawn_ends_no_run(new_run: Callable[..., RunDir]) -> None:

@@ -70,7 +70,7 @@ def truncate_metrics(path: Path, step: int, done: Mapping[str, int]) -> None:
     for line in path.read_bytes().splitlines(keepends=True):
         event = parse_event(line)
         # Half a line at the end, or a damaged one, is nothing that a resumed run could go by.
-        if event is not None and event.get("step", 0) <= done.get(event["event"], step) and event["event"] not in ENDS:
+        if event is not None and event["step"] <= done.get(event["event"], step) and event["event"] not in ENDS:
             kept.append(line)
     with atomic_write(path) as file:
         file.writelines(kept)
@@ -169,7 +169,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
     event = {key: None if _is_beyond(key, value) else value for key, value in event.items() if key != "crc32"}
-    step = event.get("step", 0)
+    step = event.get("step")
     return event if type(step) is int and step >= 0 else None
 
 

@@ -25,7 +25,7 @@ from gptcli.events import (
     to_record,
 )
 from gptcli.history import build_history, read_history
-from gptcli.metrics import Metrics, Tail, write_event
+from gptcli.metrics import Metrics, Tail, parse_event, write_event
 from tests.training import NewRun, finish, interrupt
 
 KINDS = (RunStarted, StepLogged, Evaluated, CheckpointSaved, SampleDrawn, Notice, WentBack, RunFinished, RunFailed)
@@ -174,6 +174,22 @@ def test_tail_misses_nothing_of_a_file_that_another_of_its_length_and_inode_took
         path.write_bytes(b"".join(write_event(record(step, text if step > 1 else "x")) for step in (1, 2, 3)))
         assert [(event["step"], event["text"]) for event in tail.new_events()] == [(2, text), (3, text)]
         assert tail.new_events() == []
+
+
+@pytest.mark.parametrize("step", ["", ', "step": -1', ', "step": true', ', "step": 1.0', f', "step": {10**400}'])
+def test_line_without_a_step_is_damaged(step: str) -> None:
+    assert parse_event(b'{"event": "checkpoint_saved", "step": 1}') is not None
+    assert parse_event(f'{{"event": "checkpoint_saved"{step}}}'.encode()) is None
+
+
+def test_number_that_no_run_writes_is_read_as_none() -> None:
+    line = b'{"event": "evaluated", "step": 1, "val_loss": %s, "bits_per_byte": %s, "elapsed": %s}'
+    for loss, figure in ((b"1e6", b"1e308"), (b"-0.1", b"1" * 400), (b"NaN", b"-1e999"), (b"Infinity", b"NaN")):
+        assert parse_event(line % (loss, loss, figure)) == {
+            "event": "evaluated", "step": 1, "val_loss": None, "bits_per_byte": None, "elapsed": None,
+        }  # fmt: skip
+    event = {"event": "evaluated", "step": 1, "val_loss": 999_999.5, "bits_per_byte": 0, "elapsed": 9e18}
+    assert parse_event(write_event(event)) == event
 
 
 def test_tail_leaves_damaged_lines_out(tmp_path: Path) -> None:

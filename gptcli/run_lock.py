@@ -31,23 +31,12 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 def sole_writer(run: RunDir) -> Iterator[Callable[[], None]]:
     """Hold the run's lock, and yield what raises ``RunError`` once it is another run, or none, that lies there.
 
-    ``RunError`` that names the process which has the lock already, ``FormatError`` where what is written in the run
-    would lie elsewhere. Where there are no such locks (some network drives) nobody is refused.
+    ``RunError`` that names the process which has the lock already, or says that the run is gone, ``FormatError`` where
+    what is written in it would lie elsewhere. Where there are no such locks (some network drives) nobody is refused.
     """
     refuse_links_out(run.path, *WRITTEN)
-    lock, locks = FileLock(run.path / LOCK, fallback_to_soft=False), True
-    try:
-        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 10)
-    except Timeout:
-        raise _is_written(run) from None
-    except NotImplementedError:
-        locks = False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise RunError(
-                f"{run.path}: the run cannot be written to ({error.strerror}).", "Check the permissions of the folder."
-            ) from error
-        locks = False
+    lock = FileLock(run.path / LOCK, fallback_to_soft=False)
+    locks = _lock(run, lock)
     folder, file = _identity(run.path), _identity(run.path / LOCK)
 
     def is_locked() -> bool:
@@ -74,20 +63,54 @@ def sole_writer(run: RunDir) -> Iterator[Callable[[], None]]:
         lock.release()
 
 
+def _lock(run: RunDir, lock: FileLock) -> bool:
+    """Take the run's lock, False where there are no such locks; raises ``RunError`` where it cannot be had."""
+    if not run.path.is_dir():  # which the lock would make anew
+        raise RunError(f"{run.path}: the run is gone.", "It was deleted or moved: gptcli runs list shows what is here.")
+    try:
+        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 10)
+    except Timeout:
+        raise _is_written(run) from None
+    except NotImplementedError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise RunError(
+                f"{run.path}: the run cannot be written to ({error.strerror}).", "Check the permissions of the folder."
+            ) from error
+        return False
+    return True
+
+
 def is_trained(run: RunDir) -> bool:
-    """Say whether a process, of this machine or another, trains the run just now.
+    """Say whether a process, of this machine or another, trains the run just now; any number may ask at once.
 
     Where the lock cannot be asked, who wrote last is believed; a link is no lock of ours, and is not followed.
     """
-    if not (run.path / WRITER).exists() or (run.path / LOCK).is_symlink():
+    lock = run.path / LOCK
+    if not (run.path / WRITER).exists() or lock.is_symlink() or not lock.is_file():
         return False
     try:
-        with FileLock(run.path / LOCK, blocking=False, fallback_to_soft=False):
-            return False
-    except Timeout:
-        return True
+        _share(lock)
+    except FileNotFoundError:
+        return False
     except (NotImplementedError, OSError):
         return True
+    return False
+
+
+def _share(lock: Path) -> None:
+    """Hold a lock beside others who do the same, for a moment; ``OSError`` where somebody has it alone.
+
+    Makes nothing: a file made anew would be no lock of whoever trains, nor would a folder that is being removed go.
+    """
+    if sys.platform == "win32":  # which knows no such lock, so that each is given time
+        with FileLock(lock, timeout=PATIENCE / 5, poll_interval=PATIENCE / 50):
+            return
+    import fcntl
+
+    with lock.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def refuse_trained(run: RunDir) -> None:

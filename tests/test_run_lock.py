@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,68 @@ def test_asking_whether_a_run_is_trained_makes_nothing_where_a_link_leads(new_ru
     (run.path / ".lock").symlink_to(tmp_path / "elsewhere")
     assert not is_trained(run)
     assert not (tmp_path / "elsewhere").exists()
+
+
+ASK = """
+import sys
+from pathlib import Path
+from gptcli.run_lock import is_trained
+from gptcli.runs import RunDir
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(is_trained(RunDir(Path(sys.argv[1]))) for _ in range(3000)))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no lock to share")
+def test_any_number_that_ask_at_once_see_nobody_but_who_trains(new_run: NewRun) -> None:
+    run = new_run("r")
+    with hold(run) as process:
+        process.kill()  # which leaves what it wrote of itself, so that the lock is what says no
+        process.wait()
+        command = [sys.executable, "-c", ASK, str(run.path)]
+        askers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in "12"]
+        for asker in askers:
+            assert asker.stdout is not None
+            assert asker.stdout.readline() == "ready\n"
+        with ThreadPoolExecutor(4) as threads:
+            told = [threads.submit(asker.communicate, "go\n") for asker in askers]
+            here = list(threads.map(lambda _: is_trained(run), range(2000)))
+        assert [answer.result()[0] for answer in told] == ["0\n", "0\n"]
+        assert not any(here)
+
+
+def test_asking_whether_a_run_is_trained_makes_nothing(new_run: NewRun) -> None:
+    run = new_run("r")
+    (run.path / ".writer.json").write_text("{}", "utf-8")
+    assert not is_trained(run)
+    assert not (run.path / ".lock").exists()
+    shutil.rmtree(run.path)
+    assert not is_trained(run)
+    assert not run.path.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="open files cannot be deleted")
+def test_asking_is_no_trouble_for_a_training_whose_lock_was_deleted(new_run: NewRun) -> None:
+    run = new_run("r", "log_interval=1")
+
+    def delete_and_ask() -> None:
+        (run.path / ".lock").unlink()
+        assert not is_trained(run)
+
+    steps_then(run, delete_and_ask)
+    assert load_model(run)[2] == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_in_the_place_of_the_lock_is_not_waited_for(new_run: NewRun) -> None:
+    run = new_run("r")
+    (run.path / ".writer.json").write_text("{}", "utf-8")
+    os.mkfifo(run.path / ".lock")
+    assert not is_trained(run)
+
+
+def test_a_run_that_is_gone_is_not_made_again_by_whoever_wants_to_write_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the run is gone"), sole_writer(RunDir(tmp_path / "gone")):
+        pass
+    assert not (tmp_path / "gone").exists()

@@ -133,7 +133,7 @@ class WentBack:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The last event of every run."""
+    """Training came to its end or was stopped: the last event, where no error and no kill was before it."""
 
     reason: Reason
     """``stopped_early``: no better val_loss in ``train.patience`` evaluations."""

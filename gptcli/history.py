@@ -105,9 +105,12 @@ class History:
         self.evaluations.append(Evaluation(step, loss, stderr, bits, self.seconds, event))
 
 
-def read_history(run: RunDir) -> History:
-    """Read all that the run's metrics hold; damaged lines are counted and left out."""
-    return build_history(read_events(run.metrics_path, (damaged := list[int]()).append), damaged)
+def read_history(run: RunDir, *, brief: bool = False) -> History:
+    """Read all that the run's metrics hold; damaged lines are counted and left out.
+
+    ``brief`` spares the reports of training that another follows at once; all else is as it is with them.
+    """
+    return build_history(read_events(run.metrics_path, (damaged := list[int]()).append, brief=brief), damaged)
 
 
 def build_history(events: Iterable[Record], damaged_lines: list[int] | None = None) -> History:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gptcli.errors import RunError
 from gptcli.files import atomic_write
 
 CRC = b', "crc32": "'
-REPORT = b'{"event": "step_logged"'
+REPORT = b'{"event": "step_logged", '
 ENDS = ("run_finished", "run_failed")
 # Chance gives the logarithm of the vocabulary: 12 nats a token, and 40 bits a byte at most.
 LOSSES = ("loss", "loss_stderr", "bits_per_byte")
@@ -76,36 +77,26 @@ def truncate_metrics(path: Path, step: int, done: Mapping[str, int]) -> None:
         file.writelines(kept)
 
 
-def read_events(path: Path, on_damage: Callable[[int], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+def read_events(
+    path: Path, on_damage: Callable[[int], None] = lambda _: None, *, brief: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yield the events of a run, none where it has no metrics yet; of a damaged line ``on_damage`` gets the number.
 
-    A last line without its end is one that is being written.
+    A last line without its end is one that is being written. ``brief`` leaves out reports of training that another one
+    follows at once, which says how far the run had come, too: to read the others takes most of the time.
     """
     if not path.is_file():
         return
     checked = False
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            # Lines of before have no checksum; behind one that has, a line without it has lost it.
-            checked = checked or CRC in line
-            if (event := parse_event(line)) is not None and (CRC in line or not checked):
-                yield event
-            elif line.endswith(b"\n"):
-                on_damage(number)
-
-
-def read_outline(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a run but for reports of the training loss that another one follows at once.
-
-    They are nearly all of the lines, and of no use to who asks how far a run is.
-    """
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line, following in itertools.pairwise(itertools.chain(file, (b"",))):
-            passed_over = line.startswith(REPORT) and following.startswith(REPORT)
-            if not passed_over and (event := parse_event(line)) is not None:
-                yield event
+        for spared, lines in itertools.groupby(enumerate(file, start=1), lambda at: brief and _is_whole_report(at[1])):
+            for number, line in deque(lines, maxlen=1) if spared else lines:
+                # Lines of before have no checksum; behind one that has, a line without it has lost it.
+                checked = checked or CRC in line
+                if (event := parse_event(line)) is not None and (CRC in line or not checked):
+                    yield event
+                elif line.endswith(b"\n"):
+                    on_damage(number)
 
 
 class Tail:
@@ -144,6 +135,16 @@ def base_val_loss(path: Path) -> float | None:
     return loss if first.get("step") == 0 and isinstance(loss, float) else None
 
 
+def _is_whole_report(line: bytes) -> bool:
+    return line.startswith(REPORT) and _is_borne_out(line) is True
+
+
+def _is_borne_out(line: bytes) -> bool | None:
+    """Say whether a line is what its checksum says; None for one of before, which has none."""
+    plain, found, checksum = line.rstrip(b"\n").rpartition(CRC)
+    return checksum == b'%08x"}' % zlib.crc32(plain + b"}") if found else None
+
+
 def _digest(line: bytes) -> bytes:
     return hashlib.blake2b(line, digest_size=8).digest()
 
@@ -159,8 +160,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
 
     A number that none of ours can be is None, as one is that JSON does not have.
     """
-    plain, found, checksum = line.rstrip(b"\n").rpartition(CRC)
-    if found and checksum != b'%08x"}' % zlib.crc32(plain + b"}"):
+    if _is_borne_out(line) is False:
         return None
     try:
         event = json.loads(line.decode())

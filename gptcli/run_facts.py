@@ -61,7 +61,7 @@ class RunFacts:
 def run_facts(run: RunDir, history: History | None = None) -> RunFacts:
     """Sum a run up from its profile, its metrics and its lock; raises what reading its profile does."""
     profile = run.profile()
-    history = history or read_history(run)
+    history = history or read_history(run, brief=True)
     best, state = history.best, _state(run, history)
     return RunFacts(
         run=run.name,
@@ -81,7 +81,7 @@ def run_facts(run: RunDir, history: History | None = None) -> RunFacts:
         best_val_loss_stderr=best.val_loss_stderr if best else None,
         bits_per_byte=best.bits_per_byte if best else None,
         tokens_per_second=history.tokens_per_second,
-        changed_at=changed_at(run).isoformat(timespec="seconds"),
+        changed_at=dt.datetime.fromtimestamp(run.changed_at, dt.timezone.utc).isoformat(timespec="seconds"),
         failure=text(history.last.get("text")) or None if state == "failed" else None,
         damaged_lines=tuple(history.damaged_lines),
     )
@@ -90,10 +90,9 @@ def run_facts(run: RunDir, history: History | None = None) -> RunFacts:
 def _state(run: RunDir, history: History) -> State:
     if is_trained(run):
         return "running"
-    kind, reason = history.last.get("event"), history.last.get("reason")
-    if kind == "run_failed":
+    if history.last.get("event") == "run_failed":
         return "failed"
-    return "done" if kind == "run_finished" and reason in ("completed", "stopped_early") else "stopped"
+    return "done" if run.has_ended else "stopped"
 
 
 def environment(run: RunDir) -> dict[str, Any]:
@@ -101,13 +100,6 @@ def environment(run: RunDir) -> dict[str, Any]:
     with contextlib.suppress(FormatError, OSError):
         return read_json(run.environment_path, format_version=RUN_VERSION, what="the environment of a run")
     return {}
-
-
-def changed_at(run: RunDir) -> dt.datetime:
-    """Return when the run was last written to, in UTC."""
-    parts = [path for path in (run.profile_path, run.metrics_path) if path.exists()]
-    newest = max((path.stat().st_mtime for path in parts), default=0.0)
-    return dt.datetime.fromtimestamp(newest, dt.timezone.utc)
 
 
 def parent(run: RunDir) -> tuple[str, int | None] | None:
@@ -119,12 +111,20 @@ def parent(run: RunDir) -> tuple[str, int | None] | None:
     return text(base["origin"].get("run")), step if isinstance(step, int) else None
 
 
-def children(run: RunDir, runs_dir: Path = Path("runs")) -> Iterator[str]:
-    """Yield the names of the runs beside it that began from it; one that cannot be read is nobody's child."""
+def children(run: RunDir) -> Iterator[str]:
+    """Yield the names of the runs beside it that began from it; one that cannot be read is nobody's child.
+
+    A finetune writes down the name that was typed for its base, or the path, which was typed in the folder of runs/.
+    """
+    runs_dir = run.path.resolve().parent
     for name in run_names(runs_dir):
-        with contextlib.suppress(GptcliError, OSError):
-            found = parent(RunDir(runs_dir / name))
-            if found is not None and found[0] == run.name and name != run.name:
+        with contextlib.suppress(GptcliError, OSError, ValueError):  # the last for what can be no path
+            base = RunDir(runs_dir / name).base()
+            if base is None or base.get("kind") != "run" or name == run.name:
+                continue
+            typed = base["name"]
+            place = runs_dir / typed if Path(typed).name == typed else runs_dir.parent / typed
+            if place.resolve() == run.path.resolve():
                 yield name
 
 
@@ -135,12 +135,10 @@ def checkpoints(run: RunDir) -> list[dict[str, Any]]:
         with contextlib.suppress(GptcliError, OSError):
             found = pointed(run, which)
             marked[which] = found.name if found else None
-    return [
-        {
-            "step": step_of(path),
-            "folder": path,
-            "bytes": sum(file.stat().st_size for file in path.iterdir() if file.is_file()),
-            **{which: marked.get(which) == path.name for which in ("best", "latest")},
-        }
-        for path in reversed(checkpoint_folders(run))
-    ]
+    rows = []
+    for path in reversed(checkpoint_folders(run)):
+        with contextlib.suppress(FileNotFoundError):  # training has deleted it meanwhile
+            n_bytes = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+            marks = {which: marked.get(which) == path.name for which in ("best", "latest")}
+            rows.append({"step": step_of(path), "folder": path, "bytes": n_bytes, **marks})
+    return rows

@@ -138,6 +138,15 @@ class RunDir:
         return self.manifest().chat
 
     @property
+    def changed_at(self) -> float:
+        """When the run was last written to, in seconds since 1970; 0 for one that is gone."""
+        newest = 0.0
+        for path in (self.profile_path, self.metrics_path):
+            with contextlib.suppress(OSError):
+                newest = max(newest, path.stat().st_mtime)
+        return newest
+
+    @property
     def has_ended(self) -> bool:
         """Whether training came to its end, by its last step or by its patience; a stopped run can go on."""
         if not self.metrics_path.is_file():
@@ -343,7 +352,7 @@ def change_run(run: RunDir, overrides: Sequence[str]) -> RunProfile:
 def run_names(runs_dir: Path = Path("runs")) -> list[str]:
     """Return the names of all runs, the newest first."""
     found = [path.parent for path in runs_dir.glob("*/profile.yaml") if not path.parent.name.startswith(".")]
-    return [path.name for path in sorted(found, key=_age_key, reverse=True)]
+    return [path.name for path in sorted(found, key=lambda path: (RunDir(path).changed_at, path.name), reverse=True)]
 
 
 def find_run(name: str | None = None, runs_dir: Path = Path("runs")) -> RunDir:
@@ -385,11 +394,6 @@ def _differences(now: DatasetManifest, then: DatasetManifest) -> Iterator[tuple[
         )
         if found != expected:
             yield f"{split} split, cut by", now.split_reason, then.split_reason
-
-
-def _age_key(path: Path) -> tuple[float, str]:
-    newest = max((path / part).stat().st_mtime for part in ("profile.yaml", "metrics.jsonl") if (path / part).exists())
-    return newest, path.name
 
 
 def _free_name(wanted: str, runs_dir: Path) -> str:

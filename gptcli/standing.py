@@ -13,9 +13,7 @@ from shlex import quote
 from gptcli.corpora import CORPORA, corpus_names, unfinished_fetches
 from gptcli.errors import GptcliError
 from gptcli.figures import bytes_text, loss_text
-from gptcli.history import build_history
-from gptcli.metrics import read_outline
-from gptcli.run_facts import RunFacts, changed_at, run_facts
+from gptcli.run_facts import RunFacts, run_facts
 from gptcli.runs import RunDir, run_names
 
 STAGES = ("fetch", "prepare", "train", "sample")
@@ -63,8 +61,7 @@ def find_standing(runs_dir: Path = Path("runs"), corpora_dir: Path = CORPORA) ->
 def _newest_run(runs_dir: Path, names: list[str]) -> RunFacts | None:
     for name in names[:1]:
         with contextlib.suppress(GptcliError, OSError):
-            run = RunDir(runs_dir / name)
-            return run_facts(run, build_history(read_outline(run.metrics_path)))
+            return run_facts(RunDir(runs_dir / name))
     return None
 
 
@@ -102,4 +99,4 @@ def _next(facts: RunFacts | None, corpus: Path | None, runs_dir: Path, corpora_d
 
 def _is_newer(corpus: Path, run: RunDir) -> bool:
     """Say whether a corpus came after a run was last written to."""
-    return (corpus / "documents.jsonl").stat().st_mtime > changed_at(run).timestamp()
+    return (corpus / "documents.jsonl").stat().st_mtime > run.changed_at

@@ -32,8 +32,8 @@ from gptcli.events import (
     StepLogged,
     WentBack,
 )
-from gptcli.history import build_history
-from gptcli.metrics import base_val_loss, read_outline
+from gptcli.history import read_history
+from gptcli.metrics import base_val_loss
 from gptcli.optim import learning_rate
 from gptcli.pace import Clock
 from gptcli.plan import count_parameters, flops_per_token
@@ -78,7 +78,7 @@ class Trainer:
         base = run.base()
         self.base: str | None = base["name"] if base else None
         self.base_val_loss = base_val_loss(run.metrics_path) if base and self.state.evaluated_step >= 0 else None
-        self._seconds_before = build_history(read_outline(run.metrics_path)).seconds
+        self._seconds_before = read_history(run, brief=True).seconds
         self._clock = Clock()
         self._lengths = byte_lengths(self.tokenizer)
 

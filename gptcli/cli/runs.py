@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,9 +32,10 @@ def list_command(as_json: JsonOption = False) -> None:
     Example: gptcli runs list
     """
     from gptcli.cli.runs_view import Problem, list_lines
-    from gptcli.runs import find_run, run_names
+    from gptcli.runs import RunDir, run_names
 
-    rows = [_facts_or_problem(find_run(name)) for name in run_names()]
+    found = (_facts_or_problem(RunDir(Path("runs", name))) for name in run_names())
+    rows = [row for row in found if row is not None]
     if as_json:
         emit(
             {"runs": [_problem_json(row) if isinstance(row, Problem) else row.to_json() for row in rows]},
@@ -44,15 +46,17 @@ def list_command(as_json: JsonOption = False) -> None:
         emit_lines(list_lines(rows, stdout_width()))
 
 
-def _facts_or_problem(run: RunDir) -> RunFacts | Problem:
-    """A list says which run is damaged and goes on with the others."""
+def _facts_or_problem(run: RunDir) -> RunFacts | Problem | None:
+    """A list says which run is damaged and goes on with the others; None for one that was removed meanwhile."""
     from gptcli.cli.runs_view import Problem
     from gptcli.run_facts import run_facts
 
+    row: RunFacts | Problem
     try:
-        return run_facts(run)
+        row = run_facts(run)
     except (GptcliError, OSError) as error:
-        return Problem(run.name, str(run.path), getattr(error, "message", str(error)))
+        row = Problem(run.name, str(run.path), getattr(error, "message", str(error)))
+    return row if run.profile_path.exists() else None
 
 
 def _problem_json(problem: Problem) -> dict[str, Any]:
@@ -138,7 +142,7 @@ def _page(run: RunDir) -> _Page:
         "expected_val_loss": profile.expects.val_loss,
         "parent": born[0] if born else None,
         "parent_step": born[1] if born else None,
-        "children": list(children(run, run.path.parent)),
+        "children": list(children(run)),
         "checkpoints": checkpoints(run),
         "next": _next(facts),
     }

@@ -192,8 +192,8 @@ def _ask(runs: list[RunDir]) -> None:
     from gptcli.run_facts import children
 
     for run in runs:
-        born = [name for name in children(run, run.path.parent) if name not in {other.name for other in runs}]
-        kept = f"; {', '.join(born)} began from it and stays whole" if born else ""
+        born = [name for name in children(run) if name not in {other.name for other in runs}]
+        kept = f"; {', '.join(born)} began from it and stay{'s' if len(born) == 1 else ''} whole" if born else ""
         note(f"{run.path}: {bytes_text(run_contents(run).n_bytes)}{kept}")
     if not sys.stdin.isatty():
         raise RunError("Nothing was removed: there is nobody to ask.", "Add --yes if you mean it.")

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import pytest
 
 from gptcli.cli.runs_view import Problem, age_text, list_lines
 from gptcli.errors import RunError
+from gptcli.files import write_json
+from gptcli.history import read_history
 from gptcli.metrics import read_events
-from gptcli.run_facts import run_facts
-from gptcli.runs import change_run
+from gptcli.removal import remove_run
+from gptcli.run_facts import children, run_facts
+from gptcli.runs import RunDir, change_run
 from tests.cli.conftest import Cli, run_cli, start_cli
 from tests.training import NewRun, finish, interrupt
 
@@ -266,3 +271,77 @@ def test_list_in_a_window_has_a_heading_and_never_a_line_that_is_too_long(
 def test_list_of_problems_alone_has_no_heading(width: int | None) -> None:
     (line,) = list_lines([Problem("r", "runs/r", "two\nlines")], width)
     assert line.plain == "r  two lines"
+
+
+def test_list_leaves_out_what_is_removed_beside_it_and_makes_nothing_anew(tmp_path: Path, new_run: NewRun) -> None:
+    source = new_run("r")
+    interrupt(source, 3)
+    (source.path / ".writer.json").write_text("{}", "utf-8")  # so that the lock is asked
+    ended = threading.Event()
+
+    def make_and_remove() -> None:
+        copy = RunDir(tmp_path / "runs" / "copy")
+        while not ended.is_set():
+            shutil.copytree(source.path, tmp_path / "runs" / ".new")
+            (tmp_path / "runs" / ".new").rename(copy.path)
+            remove_run(copy)
+            assert not copy.path.exists()
+
+    with ThreadPoolExecutor(1) as threads:
+        removing = threads.submit(make_and_remove)
+        try:
+            for _ in range(60):
+                listed = rows(tmp_path)
+                assert "r" in listed
+                assert not [row for row in listed.values() if "problem" in row]
+        finally:
+            ended.set()
+        removing.result()
+
+
+def test_a_run_whose_files_vanish_while_it_is_looked_at_is_the_oldest(new_run: NewRun) -> None:
+    run = new_run("r")
+    assert run.changed_at > 0
+    shutil.rmtree(run.path)
+    assert run.changed_at == 0
+
+
+def test_a_finetune_of_another_folder_s_run_of_the_same_name_is_no_child_of_this_one(
+    new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "runs", tmp_path / "other" / "runs"
+    new_run("tiny")
+    shutil.copytree(here / "tiny", there / "tiny")
+    typed = {
+        "named": "tiny",
+        "path": str(Path("runs", "tiny")),
+        "whole-path": str(here / "tiny"),
+        "other": str(Path("other", "runs", "tiny")),
+        "other-whole": str(there / "tiny"),
+        "no-path": "runs/tiny\0",
+    }
+    for name, base in typed.items():
+        shutil.copytree(here / "tiny", here / name)
+        (here / name / "base").mkdir()
+        value = {"format_version": 1, "name": base, "kind": "run", "origin": {"run": "tiny", "step": 3}, "files": {}}
+        write_json(here / name / "base" / "base.json", value)
+    assert set(children(RunDir(here / "tiny"))) == {"named", "path", "whole-path"}
+    monkeypatch.chdir(tmp_path)
+    assert set(children(RunDir(Path("runs", "tiny")))) == {"named", "path", "whole-path"}
+
+
+def test_what_a_list_says_is_what_the_whole_metrics_say(tmp_path: Path, new_run: NewRun) -> None:
+    run = new_run("r", "log_interval=1", "sample_interval=5", "max_steps=40", "eval_interval=10")
+    interrupt(run, 17)
+    assert run_facts(run) == run_facts(run, read_history(run))
+    finish(run)
+    assert run_facts(run) == run_facts(run, read_history(run))
+    assert len(list(read_events(run.metrics_path, brief=True))) < len(list(read_events(run.metrics_path))) - 20
+    lines = run.metrics_path.read_bytes().splitlines(keepends=True)
+    reports = [number for number, line in enumerate(lines, start=1) if b'"step_logged"' in line]
+    damaged = [reports[1], reports[8], reports[30]]
+    for number, line in zip(damaged, (b"{}\n", lines[reports[8] - 1].replace(b'": 0', b'": 1', 1), b"?"), strict=True):
+        lines[number - 1] = line
+    run.metrics_path.write_bytes(b"".join(lines)[:-20])
+    assert run_facts(run) == run_facts(run, read_history(run))
+    assert set(damaged[:2]) <= set(run_facts(run).damaged_lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,18 @@ class Contents:
 
 
 def find_removable(name: str, runs_dir: Path = Path("runs")) -> RunDir:
-    """Find a run in ``runs_dir`` by name or path, a damaged one too.
+    """Find a run in ``runs_dir`` by name or path, a damaged one too; the same run is the same, however it is spelt.
 
     Raises ``RunError`` for what is none, for a link to one, and for one that lies elsewhere.
     """
     run = RunDir(runs_dir / name)
-    plain = name not in ("", ".", "..") and Path(name).name == name
-    if not (plain and run.path.is_dir() and _is_left_of_run(run)):
+    plain = name not in ("", ".", "..") and Path(name).name == name and run.path.is_dir()
+    if plain and not run.profile_path.exists() and not _is_left_of_run(run):
+        raise RunError(
+            f"{run.path} has no profile.yaml and nothing else that only a run has, so nothing in it was removed.",
+            "Look at what it is, and remove it with your shell.",
+        )
+    if not plain:
         run = find_run(name, runs_dir)
     if run.path.is_symlink():
         raise RunError(
@@ -64,7 +70,7 @@ def find_removable(name: str, runs_dir: Path = Path("runs")) -> RunDir:
             f"{run.path} is not a run in {runs_dir}, and nothing elsewhere is removed.",
             "gptcli runs list shows what is here. For another project's runs, go to its folder first.",
         )
-    return run
+    return RunDir(runs_dir / run.path.resolve().name)
 
 
 def _is_left_of_run(run: RunDir) -> bool:
@@ -77,12 +83,17 @@ def _is_left_of_run(run: RunDir) -> bool:
 def run_contents(run: RunDir) -> Contents:
     """Return what lies in a run's folder; links are somebody else's."""
     own, foreign, n_bytes = list[Path](), list[Path](), 0
-    for path in _files(run.path):
-        if not path.is_symlink() and OWN.fullmatch(path.relative_to(run.path).as_posix()):
-            own.append(path)
-            n_bytes += path.stat().st_size
-        else:
-            foreign.append(path)
+    for path in _leaves(run.path):
+        within = path.relative_to(run.path).as_posix()
+        with contextlib.suppress(FileNotFoundError):  # training has deleted it meanwhile
+            found = path.lstat()
+            if stat.S_ISDIR(found.st_mode) and FOLDERS.fullmatch(within):
+                continue
+            if stat.S_ISREG(found.st_mode) and OWN.fullmatch(within):
+                own.append(path)
+                n_bytes += found.st_size
+            else:
+                foreign.append(path)
     return Contents(tuple(own), tuple(foreign), n_bytes)
 
 
@@ -106,8 +117,10 @@ def remove_run(run: RunDir) -> Contents:
     return contents
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield all files and links below a folder, following none."""
+def _leaves(folder: Path) -> Iterator[Path]:
+    """Yield all files, links and empty folders below a folder, following no link."""
     for place, folders, files in os.walk(folder, followlinks=False):
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # noqa: PTH114, PTH118
         yield from (Path(place, name) for name in sorted((*files, *links)))
+        if not (folders or files) and Path(place) != folder:
+            yield Path(place)

@@ -325,6 +325,11 @@ def check_run_name(name: str, runs_dir: Path = Path("runs")) -> None:
             "Choose another one, such as --run my-run.",
         )
     if (runs_dir / name).exists():
+        if not RunDir(runs_dir / name).profile_path.exists():
+            raise RunError(
+                f"{runs_dir / name} exists already, and is no run: it has no profile.yaml.",
+                "Choose another name with --run, or move away what lies there.",
+            )
         raise RunError(
             f"The run {name!r} exists already in {runs_dir}.",
             f"Go on with it: gptcli train --resume --run {name}   Or choose another name with --run.",

@@ -8,6 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from hypothesis import strategies as st
 
 from gptcli.errors import FormatError, GptcliError, RunError
 from gptcli.removal import find_removable, remove_run, run_contents
-from gptcli.runs import RunDir
+from gptcli.run_facts import checkpoints
+from gptcli.runs import RunDir, check_run_name
 from tests.training import NewRun, finish, interrupt
 
 PLACES = ("", "checkpoints", "checkpoints/{step}", "base", "chats", "mine", "mine/deeper", "checkpoints/mine")
@@ -125,7 +129,7 @@ def test_whatever_somebody_put_into_a_run_is_left_as_it_was(
 
 def test_empty_folder_that_somebody_made_stays(copied: RunDir) -> None:
     (copied.path / "plans" / "later").mkdir(parents=True)
-    remove_run(copied)
+    assert remove_run(copied).foreign == (copied.path / "plans" / "later",)
     assert [path.name for path in copied.path.iterdir()] == ["plans"]
     assert (copied.path / "plans" / "later").is_dir()
 
@@ -239,3 +243,50 @@ def test_what_a_killed_removal_leaves_is_no_run_any_more_and_can_be_removed(copi
     if copied.path.exists():
         remove_run(find_removable(copied.name, runs_dir))
     assert not any(runs_dir.iterdir())
+
+
+def test_what_is_in_a_run_can_be_counted_while_its_training_deletes_checkpoints(copied: RunDir) -> None:
+    step = next(copied.checkpoints_path.glob("step_*"))
+    mine = {path for path in run_contents(copied).own if path.parent.parent == copied.path}
+    with pruning(copied):
+        for _ in range(300):
+            assert mine <= set(run_contents(copied).own)
+            assert step.name in {row["folder"].name for row in checkpoints(copied)}
+
+
+@contextlib.contextmanager
+def pruning(run: RunDir) -> Iterator[None]:
+    """Save and delete checkpoints as fast as it goes, in another thread."""
+    ended, source = threading.Event(), next(run.checkpoints_path.glob("step_*"))
+
+    def save_and_delete() -> None:
+        place = run.checkpoints_path / "step_000099"
+        while not ended.is_set():
+            shutil.copytree(source, place)
+            shutil.rmtree(place)
+
+    with ThreadPoolExecutor(1) as threads:
+        saving = threads.submit(save_and_delete)
+        try:
+            yield
+        finally:
+            ended.set()
+        saving.result()
+
+
+def test_folder_of_which_only_notes_are_left_is_refused_with_what_to_do(copied: RunDir) -> None:
+    (copied.path / "notes.txt").write_text("mine", "utf-8")
+    remove_run(copied)
+    with pytest.raises(RunError, match=r"has no profile\.yaml and nothing else that only a run has") as caught:
+        find_removable(copied.name, copied.path.parent)
+    assert "with your shell" in caught.value.hint
+    with pytest.raises(RunError, match=r"is no run: it has no profile\.yaml") as caught:
+        check_run_name(copied.name, copied.path.parent)
+    assert "--resume" not in caught.value.hint
+
+
+def test_run_that_somebody_else_removes_is_not_made_again(copied: RunDir) -> None:
+    shutil.rmtree(copied.path)
+    with pytest.raises(RunError, match="the run is gone"):
+        remove_run(copied)
+    assert not copied.path.exists()

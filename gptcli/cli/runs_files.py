@@ -1,4 +1,4 @@
-"""``gptcli runs plot``, ``export-metrics`` and ``rm``: what is made of runs, and what becomes of them."""
+"""``gptcli runs plot``, ``report``, ``export-metrics`` and ``rm``: what is made of runs, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -156,21 +156,33 @@ def rm_command(
 
     Example: gptcli runs rm old-run --yes
     """
-    from gptcli.removal import find_removable, remove_run
+    from gptcli.removal import find_removable
 
-    found = [find_removable(name) for name in dict.fromkeys(runs)]
+    found = list(dict.fromkeys(map(find_removable, runs)))
     _refuse_trained(found)
     if not yes:
         _ask(found)
-    removed = []
-    for run in found:
-        contents = remove_run(run)
-        removed.append({"run": run.name, "folder": run.path, "bytes": contents.n_bytes, "left": contents.foreign})
-        if contents.foreign and not quiet:
-            shown = ", ".join(path.name for path in contents.foreign[:SHOWN_FILES])
-            more = f" and {len(contents.foreign) - SHOWN_FILES} more" if len(contents.foreign) > SHOWN_FILES else ""
-            note(f"{run.path} stays: gptcli did not write {shown}{more}.")
-    emit({"removed": removed}, "\n".join(str(row["folder"]) for row in removed), as_json=as_json)
+    removed: list[dict[str, Any]] = []
+    try:
+        for run in found:
+            removed.append(_remove(run, quiet=quiet))
+            if not (as_json or run.path.exists()):
+                write_stdout(f"{run.path}\n")
+    finally:
+        if as_json and removed:
+            emit({"removed": removed}, "", as_json=True)
+
+
+def _remove(run: RunDir, *, quiet: bool) -> dict[str, Any]:
+    """Remove a run, say why its folder stays where it does, and return what became of it."""
+    from gptcli.removal import remove_run
+
+    contents = remove_run(run)
+    if contents.foreign and not quiet:
+        shown = ", ".join(path.name for path in contents.foreign[:SHOWN_FILES])
+        more = f" and {len(contents.foreign) - SHOWN_FILES} more" if len(contents.foreign) > SHOWN_FILES else ""
+        note(f"{run.path} stays: gptcli did not write {shown}{more}.")
+    return {"run": run.name, "folder": run.path, "bytes": contents.n_bytes, "left": contents.foreign}
 
 
 def _refuse_trained(runs: list[RunDir]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -34,6 +35,27 @@ def test_runs_that_were_named_are_gone_and_no_other(runs: Path, new_run: NewRun)
     assert left(runs) == ["c"]
 
 
+def test_a_run_that_is_named_in_several_ways_is_removed_once(runs: Path) -> None:
+    path = os.fspath(Path("runs", "a"))
+    ways = (path, "a", f"{path}{os.sep}", f"{os.curdir}{os.sep}{path}", os.fspath(runs / "runs" / "a"))
+    done = run_cli(runs, "runs", "rm", *ways, "--yes")
+    assert (done.code, done.stdout.splitlines(), done.stderr) == (0, [str(Path("runs", "a"))], "")
+    assert left(runs) == ["b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_removed_before_an_error_is_told(runs: Path, tmp_path: Path, as_json: bool) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (runs / "runs" / "b" / "checkpoints").rename(tmp_path / "elsewhere" / "checkpoints")
+    (runs / "runs" / "b" / "checkpoints").symlink_to(tmp_path / "elsewhere" / "checkpoints")
+    done = run_cli(runs, "runs", "rm", "a", "b", "--yes", *(["--json"] if as_json else []))
+    assert (done.code, left(runs)) == (1, ["b"])
+    assert "leads out of" in done.stderr
+    told = [row["folder"] for row in json.loads(done.stdout)["removed"]] if as_json else done.stdout.splitlines()
+    assert told == [str(Path("runs", "a"))]
+
+
 def test_json_says_how_many_bytes_were_freed(runs: Path) -> None:
     n_bytes = sum(path.stat().st_size for path in (runs / "runs" / "a").rglob("*") if path.is_file())
     (removed,) = run_cli(runs, "runs", "rm", "a", "--yes", "--json").json()["removed"]
@@ -45,7 +67,7 @@ def test_what_somebody_else_wrote_is_named_and_left(runs: Path) -> None:
     for number in range(7):
         (runs / "runs" / "a" / f"note-{number}.txt").write_text("mine", "utf-8")
     done = run_cli(runs, "runs", "rm", "a", "--yes")
-    assert done.code == 0
+    assert (done.code, done.stdout) == (0, "")  # the folder is not gone
     assert "stays: gptcli did not write note-0.txt, " in done.stderr
     assert "and 2 more." in done.stderr
     assert len(left(runs)) == 2
@@ -112,6 +134,9 @@ def test_run_that_others_began_from_can_be_removed_and_they_stay_whole(trained: 
     tune = ("finetune", "docs", "--from", "tiny", "--run", "child", "--set", "max_steps=2", "--device", "cpu")
     assert run_cli(tmp_path, *tune, "--set", "finetune.lora_rank=2").code == 0
     said = run_cli(tmp_path, "runs", "rm", "tiny")
-    assert "child began from it" in said.stderr
+    assert "child began from it and stays whole" in said.stderr
+    shutil.copytree(tmp_path / "runs" / "child", tmp_path / "runs" / "second")
+    said = run_cli(tmp_path, "runs", "rm", "tiny")
+    assert "began from it and stay whole" in said.stderr
     assert run_cli(tmp_path, "runs", "rm", "tiny", "--yes").code == 0
     assert run_cli(tmp_path, "sample", "child", "--prompt", "The", "--max-new-tokens", "3").code == 0

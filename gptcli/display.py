@@ -32,7 +32,7 @@ from gptcli.events import (
     TrainEvent,
     WentBack,
 )
-from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, visible
+from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, promise_text, visible
 from gptcli.loss_table import COLUMNS, LossTable, Row, fitting_columns, heading_lines, line_width, row_line
 from gptcli.progress import Portion
 
@@ -132,7 +132,8 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
         go_on = f"gptcli train --resume --run {event.run} --set train.patience=0"
         facts.append(("early", f"no better val_loss since step {event.best_step:,}. To go on all the same: {go_on}"))
     if event.expected_val_loss is not None:
-        facts.append(("promised", promise_text(event, event.expected_val_loss)))
+        promise = promise_text(event.expected_val_loss, event.best_val_loss, ended=has_ended(event))
+        facts.append(("promised", promise))
     if event.best_val_loss is not None:
         facts.append(("overfits", overfit_text(event, train_loss_at_best)))
     facts.append(("next", next_command(event, prompt)))
@@ -143,17 +144,6 @@ def base_text(event: RunFinished, before: float) -> str:
     """Say what finetuning bought: the val_loss before it, and how far the best is below."""
     gained = 0.0 if event.best_val_loss is None else before - event.best_val_loss
     return f"val_loss {loss_text(before)} before any training" + (f": {gained:.4f} lower now" if gained > 0 else "")
-
-
-def promise_text(event: RunFinished, promised: float) -> str:
-    """Say whether the val_loss that the profile promises was reached."""
-    best = event.best_val_loss
-    if best is not None and best <= promised:
-        return f"val_loss {promised:g}: reached"
-    if not has_ended(event):
-        return f"val_loss {promised:g}: not yet, the run is not complete"
-    missed = "" if best is None else f", missed by {best - promised:.4f}"
-    return f"val_loss {promised:g}: not reached{missed}"
 
 
 def overfit_text(event: RunFinished, train_loss_at_best: float | None) -> str:

@@ -41,6 +41,16 @@ def loss_error_text(loss: float | None, stderr: float | None) -> str:
     return loss_text(loss) if loss is None or stderr is None else f"{loss_text(loss)} ± {loss_text(stderr)}"
 
 
+def promise_text(promised: float, best: float | None, *, ended: bool) -> str:
+    """Say whether the val_loss that a profile promises was reached; a run that has not ended may still do so."""
+    if best is not None and best <= promised:
+        return f"val_loss {promised:g}: reached"
+    if not ended:
+        return f"val_loss {promised:g}: not yet, the run is not complete"
+    missed = "" if best is None else f", missed by {best - promised:.4f}"
+    return f"val_loss {promised:g}: not reached{missed}"
+
+
 def count_text(number: float) -> str:
     """A large number in three digits: 999, 1.20k, 12.3k, 124M, 1.56B."""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, visible
+from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, promise_text, visible
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,18 @@ def test_visible_leaves_no_control_and_keeps_the_rest(text: str) -> None:
     made.encode("utf-8")
     if text.isprintable() and text.isascii():
         assert made == text
+
+
+@pytest.mark.parametrize(
+    ("best", "ended", "text"),
+    [
+        (1.49, True, "reached"),
+        (1.5, False, "reached"),
+        (1.6, False, "not yet, the run is not complete"),
+        (None, False, "not yet, the run is not complete"),
+        (1.6, True, "not reached, missed by 0.1000"),
+        (None, True, "not reached"),
+    ],
+)
+def test_promise_is_missed_only_by_a_run_that_has_ended(best: float | None, ended: bool, text: str) -> None:
+    assert promise_text(1.5, best, ended=ended) == f"val_loss 1.5: {text}"

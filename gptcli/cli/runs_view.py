@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from gptcli.curve import draw_curve
-from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, visible
+from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, promise_text, visible
 
 if TYPE_CHECKING:
     from gptcli.history import History
@@ -132,8 +132,8 @@ def page_facts(facts: RunFacts, page: dict[str, Any]) -> list[tuple[str, str]]:
         ("best", _best_text(facts)),
     ]
     if page["expected_val_loss"] is not None:
-        reached = facts.best_val_loss is not None and facts.best_val_loss <= page["expected_val_loss"]
-        lines.append(("promised", f"val_loss {page['expected_val_loss']:g}: {'reached' if reached else 'not reached'}"))
+        promise = promise_text(page["expected_val_loss"], facts.best_val_loss, ended=facts.state == "done")
+        lines.append(("promised", promise))
     if page["children"]:
         lines.append(("went into", ", ".join(page["children"])))
     if page["checkpoints"]:

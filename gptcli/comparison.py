@@ -1,11 +1,11 @@
-"""Several runs side by side: what differs between their profiles, and their losses at equal steps.
+"""Several runs side by side: what differs between their profiles, their losses at equal steps, and which compare.
 
 Values alone: no weights are opened and nothing is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,40 @@ from gptcli.shards import DatasetManifest
 
 # What a profile says about itself or about text drawn later changes no loss.
 LEFT_OUT = ("description", "expects", "sample", "format_version")
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What the losses of a run are measured in and on."""
+
+    tokens: str
+    """The tokenizer's fingerprint: a nat a token means the same where it is the same."""
+    val: tuple[object, ...]
+    """The text and how val was set apart from it."""
+    part: tuple[object, ...] = ()
+    """How much of val is scored; empty for all of it."""
+
+
+def scoring(run: RunDir) -> Scoring:
+    """Return what a run's losses are measured in and on; raises what reading its profile does."""
+    manifest, limit = run.manifest(), run.profile().train.eval_tokens
+    val = (manifest.corpus_sha256, manifest.split, manifest.split_at, manifest.val_fraction)
+    scored = manifest.val.conversations.scored_tokens if manifest.val.conversations else manifest.val.tokens - 1
+    # As many tokens of another tokenizer are another part of the text.
+    part = () if limit is None or limit >= scored else (manifest.fingerprint, limit)
+    return Scoring(manifest.fingerprint, val, part)
+
+
+def in_bits(scorings: Iterable[Scoring]) -> bool:
+    """Say whether losses compare in bits per byte alone: their tokens differ."""
+    return len({each.tokens for each in scorings}) > 1
+
+
+def scored_apart(scorings: Collection[Scoring]) -> str:
+    """Say on what runs were scored that does not compare, in bits per byte neither; nothing where it does."""
+    if len({each.val for each in scorings}) > 1:
+        return "different texts"
+    return "different parts of val" if len({each.part for each in scorings}) > 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +64,27 @@ class Comparison:
     """The steps at which there was an evaluation: at which all runs had one, where there are two such steps."""
     same_tokens: bool
     """Whether a nat a token means the same: else only bits_per_byte compare."""
-    same_val: bool
-    """Whether all were scored on the same text."""
+    scored_apart: str
+    """What ``scored_apart`` says of them; empty where all were scored on the same text."""
 
 
 def compare_runs(runs: Sequence[RunDir]) -> Comparison:
     """Put runs side by side; raises what reading their profiles does."""
     histories = tuple(read_history(run) for run in runs)
     facts = tuple(run_facts(run, history) for run, history in zip(runs, histories, strict=True))
-    manifests = [run.manifest() for run in runs]
+    scorings = [scoring(run) for run in runs]
     profiles = [
         _flat({k: v for k, v in run.profile().model_dump(mode="json").items() if k not in LEFT_OUT}) for run in runs
     ]
-    texts = [_text_facts(manifest) for manifest in manifests]
+    texts = [_text_facts(run.manifest()) for run in runs]
     rows = [{**profile, **text} for profile, text in zip(profiles, texts, strict=True)]
     return Comparison(
         facts=facts,
         histories=histories,
         differences=tuple(different(rows)),
         losses=tuple(losses_at_equal_steps(histories)),
-        same_tokens=len({manifest.fingerprint for manifest in manifests}) == 1,
-        same_val=len({_val_identity(manifest) for manifest in manifests}) == 1,
+        same_tokens=not in_bits(scorings),
+        scored_apart=scored_apart(scorings),
     )
 
 
@@ -83,7 +117,3 @@ def _text_facts(manifest: DatasetManifest) -> dict[str, Any]:
         "val tokens": manifest.val.tokens,
         "text": manifest.corpus_sha256[:12],
     }
-
-
-def _val_identity(manifest: DatasetManifest) -> tuple[object, ...]:
-    return manifest.corpus_sha256, manifest.split, manifest.split_at, manifest.val_fraction

@@ -1,6 +1,7 @@
 """A loss curve as lines of characters, for a terminal: braille dots for train, a mark for every evaluation.
 
-A pure function of points and a size; knows no terminal, no colours and no runs.
+Pure functions of points and a size; which losses a picture shows, and where, is the same here and in ``plot``. Knows no
+terminal, no colours and no runs.
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ def draw_curve(train: Points, val: Points, *, width: int, height: int, ascii_onl
     ``train`` and ``val`` are pairs of step and loss. Train is drawn in dots (``.`` where ``ascii_only``), val in ``o``,
     the lowest val in ``*``. Losses that are not finite are left out; no points give no lines.
     """
-    train, val = ([(x, y) for x, y in points if math.isfinite(y)] for points in (train, val))
-    everything = [*train, *val]
-    if not everything:
+    last = max((1.0, *(x for x, y in (*train, *val) if math.isfinite(y))))
+    train, val = ([(x, y) for x, y in points if math.isfinite(y)] for points in (in_the_middle(train), val))
+    if not train and not val:
         return []
-    last = max(1.0, *(x for x, _ in everything))
     low, high = loss_range(train, val)
     labels = [_label(high - (high - low) * row / (height - 1)) for row in range(height)]
     margin = max(map(len, labels))
@@ -62,12 +62,24 @@ def _joined(dots: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float]]:
     yield from dots
 
 
+def in_the_middle(means: Points) -> Points:
+    """Move means that are reported at the ends of their intervals to the middles, where they belong.
+
+    One that lies before the one before it is where it was: the run went back to an earlier step.
+    """
+    befores = (0.0, *(x for x, _ in means))
+    return [((before + x) / 2 if before < x else x, y) for before, (x, y) in zip(befores, means, strict=False)]
+
+
 def loss_range(train: Points, val: Points) -> tuple[float, float]:
-    """Return the losses that a picture reaches from and to: the high ones of the first steps are cut off."""
+    """Return the losses that a picture reaches from and to: the high ones of the first steps are cut off.
+
+    Those that are not finite count for nothing.
+    """
+    train, val = ([(x, y) for x, y in points if math.isfinite(y)] for points in (train, val))
     last = max((x for x, _ in (*train, *val)), default=0.0)
-    later = [y for x, y in (*train, *val) if x > FIRST_SHARE * last] or [y for _, y in (*train, *val)]
-    low, high = min(later), max(later)
-    low = min([low, *(y for _, y in val)])
+    later = [y for x, y in (*train, *val) if x > FIRST_SHARE * last] or [y for _, y in (*train, *val)] or [0.0]
+    low, high = min([*later, *(y for _, y in val)]), max(later)
     return low, high if high > low else low + max(1e-3, abs(low) * 0.01)
 
 

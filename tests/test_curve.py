@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptcli.curve import BEST, VAL, draw_curve
+from gptcli.curve import BEST, VAL, draw_curve, in_the_middle, loss_range
 
 LOSSES = st.floats(min_value=-1e6, max_value=1e12) | st.sampled_from([math.nan, math.inf, -math.inf])
 POINTS = st.lists(st.tuples(st.integers(0, 10**9), LOSSES), max_size=30).map(
@@ -54,3 +54,21 @@ def test_high_losses_of_the_first_steps_do_not_press_the_rest_flat() -> None:
     train = [(1, 1000.0), *((step, 3 - step / 100) for step in range(10, 101, 10))]
     labels = [line.split("│")[0].strip() for line in draw_curve(train, [], width=60, height=9)[:-1]]
     assert float(labels[0]) < 3
+
+
+def test_means_stand_in_the_middle_of_what_they_are_over_also_after_a_step_back() -> None:
+    reports = [(10, 4.0), (20, 3.0), (15, 3.5), (25, 2.0)]
+    assert in_the_middle(reports) == [(5, 4.0), (15, 3.0), (15, 3.5), (20, 2.0)]
+    lines = draw_curve([(50, 3.0), (100, 2.0)], [], width=60, height=9)
+    columns = [line.partition("│")[2] for line in lines[:-1]]
+    drawn = [place for line in columns for place, char in enumerate(line) if char != " "]
+    width = 60 - lines[0].index("│") - 1
+    assert [min(drawn) / width, max(drawn) / width] == pytest.approx([0.25, 0.75], abs=0.03)
+    assert lines[-1].split() == ["0", "step", "100"]
+
+
+def test_losses_shown_are_those_after_the_first_steps_and_every_val_but_a_high_one() -> None:
+    train = [(1.0, 90.0), (50.0, 3.0), (100.0, 2.0)]
+    assert loss_range(train, [(0.0, 1.5), (100.0, 2.5)]) == (1.5, 3.0)
+    assert loss_range(train, [(0.0, 50.0), (100.0, math.nan)]) == (2.0, 3.0)
+    assert loss_range([], [])[0] == 0.0

@@ -6,24 +6,27 @@ import errno
 import os
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gptcli.comparison import Scoring
 from gptcli.events import Notice, RunFinished
 from gptcli.figures import visible
 from gptcli.history import build_history, read_history
 from gptcli.plot import COLOURS, Axis, Curve, curve_of, draw, save_plot
 from gptcli.runs import RunDir
 from gptcli.train import StopRequest, train
-from tests.cli.conftest import run_cli
+from tests.cli.conftest import run_cli, start_cli
 from tests.faults import Faults
 from tests.training import NewRun, finish, interrupt
 
 OKABE_ITO = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"}
 SVG = "{http://www.w3.org/2000/svg}"
-STARTED = {"event": "run_started", "step": 0, "tokenizer": "char", "vocab_size": 9, "corpus": "c", "val_tokens": 9}
+STARTED: dict[str, object] = {"event": "run_started", "step": 0}
+SCORING = Scoring("tokens", ("text",))
 
 
 @pytest.fixture
@@ -78,6 +81,7 @@ def test_picture_has_both_curves_the_band_the_star_and_the_names_of_its_axes(don
     assert list(np.asarray(val_line.get_xdata(), float)) == [e.step for e in history.evaluations]
     assert list(np.asarray(val_line.get_ydata(), float)) == [e.val_loss for e in history.evaluations]
     assert list(np.asarray(train_line.get_ydata(), float)) == [r.train_loss for r in history.reports]
+    assert list(np.asarray(train_line.get_xdata(), float)) == [r.step - 1 for r in history.reports]
     assert (star.get_marker(), float(np.asarray(star.get_xdata(), float)[0])) == ("*", best.step)
     (band,) = axes.collections
     heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
@@ -95,14 +99,14 @@ def test_axes_are_those_that_were_asked_for(done: RunDir, x: Axis, label: str, l
 
 
 def test_runs_in_other_tokens_are_drawn_in_bits_per_byte() -> None:
-    def curve(name: str, tokenizer: str, ratio: float) -> Curve:
-        events: list[dict[str, object]] = [{**STARTED, "tokenizer": tokenizer}]
+    def curve(name: str, tokens: str, ratio: float) -> Curve:
+        events: list[dict[str, object]] = [STARTED]
         for step in (4, 8):
             events.append({"event": "step_logged", "step": step, "train_loss": 4.0 / step})
             events.append(
                 {"event": "evaluated", "step": step, "val_loss": 8.0 / step, "bits_per_byte": 8.0 / step * ratio}
             )
-        return Curve(name, build_history(events))
+        return Curve(name, build_history(events), Scoring(tokens, ("text",)))
 
     (axes,) = draw([curve("a", "char", 1.4), curve("b", "bpe:300", 0.6)]).axes
     assert axes.get_ylabel() == "bits per byte"
@@ -122,12 +126,13 @@ def test_runs_in_other_tokens_are_drawn_in_bits_per_byte() -> None:
         [{"event": "step_logged", "step": 3, "train_loss": None}],
         [{"event": "step_logged", "step": n, "train_loss": None if n % 2 else 1e300 / n} for n in range(1, 9)],
         [{"event": "evaluated", "step": n, "val_loss": 3.0} for n in range(100)],
+        [{"event": "evaluated", "step": 9, "val_loss": -1.7e308, "val_loss_stderr": 1.7e308, "elapsed": 1.7e308}],
     ],
-    ids=["one-at-0", "nothing-lost", "one-report", "no-number", "gaps", "constant"],
+    ids=["one-at-0", "nothing-lost", "one-report", "no-number", "gaps", "constant", "damaged"],
 )
 def test_any_losses_can_be_drawn(events: list[dict[str, object]], log: bool, tmp_path: Path) -> None:
     for suffix in ("png", "svg"):
-        save_plot([Curve("r", build_history([STARTED, *events]))], tmp_path / f"r.{suffix}", log=log)
+        save_plot([Curve("r", build_history([STARTED, *events]), SCORING)], tmp_path / f"r.{suffix}", log=log)
         assert (tmp_path / f"r.{suffix}").stat().st_size > 3000
 
 
@@ -139,6 +144,82 @@ def test_any_name_can_be_drawn(done: RunDir, tmp_path: Path, name: str) -> None:
     save_plot([curve_of(run)], tmp_path / "r.png")
     texts = [element.text for element in svg(tmp_path / "r.svg").iter(f"{SVG}text")]
     assert visible(name) in texts
+
+
+def legend_of(*curves: Curve) -> list[str]:
+    legend = draw(curves).axes[0].get_legend()
+    assert legend is not None
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_every_run_stands_in_the_legend_and_a_long_name_leaves_room_for_the_curves(tmp_path: Path) -> None:
+    history = build_history([STARTED, {"event": "evaluated", "step": 9, "val_loss": 2.0}])
+    names = ("one", "_two", "begins-" + 80 * "x" + "-ends")
+    told = legend_of(*(Curve(name, history, SCORING) for name in names))
+    assert [text.lstrip("\N{ZERO WIDTH SPACE}").partition(",")[0] for text in told[:2]] == ["one", "_two"]
+    assert (told[2][:7], told[2].endswith("-ends, best 2.0000"), len(told[2]) < 60) == ("begins-", True, True)
+    save_plot([Curve(name, history, SCORING) for name in names], tmp_path / "a.png")  # a warning is an error
+
+
+def test_picture_says_where_its_runs_were_scored_on_other_texts() -> None:
+    history = build_history([STARTED, {"event": "evaluated", "step": 9, "val_loss": 2.0, "bits_per_byte": 1.0}])
+
+    def title(other: Scoring) -> str:
+        (axes,) = draw([Curve("a", history, SCORING), Curve("b", history, other)]).axes
+        return axes.get_title(loc="left")
+
+    assert title(SCORING) == title(Scoring("other tokens", ("text",))) == "val (thick) and train (thin)"
+    assert title(Scoring("tokens", ("other",))).endswith(", scored on different texts")
+    assert title(Scoring("tokens", ("text",), ("tokens", 9))).endswith(", scored on different parts of val")
+
+
+def test_best_val_before_the_first_report_is_inside_the_picture() -> None:
+    events = [
+        {"event": "evaluated", "step": step, "val_loss": loss} for step, loss in ((0, 1.0), (50, 2.0), (100, 3.0))
+    ]
+    low, high = draw([Curve("a", build_history([STARTED, *events]), SCORING)]).axes[0].get_ylim()
+    assert low < 1.0 < 3.0 < high
+
+
+@pytest.mark.parametrize("losses", [(4.2, 2.1), (0.9, 0.3), (3.0, 2.9), (900.0, 0.2)])
+def test_logarithmic_axis_has_numbers_to_read(losses: tuple[float, float]) -> None:
+    events = [{"event": "evaluated", "step": 9 * n, "val_loss": loss} for n, loss in enumerate(losses, 1)]
+    figure = draw([Curve("a", build_history([STARTED, *events]), SCORING)], log=True)
+    low, high = figure.axes[0].get_ylim()
+    assert 4 <= sum(bool(low <= place <= high) for place in figure.axes[0].get_yticks()) <= 12
+
+
+@pytest.fixture
+def plot_with(done: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], tuple[int, str]]:
+    """Draw the run in a process whose user has such settings of matplotlib; returns exit code and stderr."""
+
+    def plot(settings: bytes) -> tuple[int, str]:
+        (tmp_path / "settings").write_bytes(settings)
+        monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path / "settings"))
+        monkeypatch.setenv("MPLBACKEND", "no-such-backend")
+        plotting = start_cli(tmp_path, "runs", "plot", done.name)
+        _, stderr = plotting.communicate(timeout=120)
+        return plotting.returncode, stderr
+
+    return plot
+
+
+def test_settings_that_a_user_has_for_matplotlib_change_nothing(
+    done: RunDir, plot_with: Callable[[bytes], tuple[int, str]]
+) -> None:
+    before = done.picture_path.read_bytes()
+    settings = b"font.size: 30\naxes.facecolor: red\ntext.usetex: True\nsavefig.bbox: tight\n"
+    assert plot_with(settings) == (0, "")
+    assert done.picture_path.read_bytes() == before
+
+
+def test_settings_that_matplotlib_cannot_read_are_an_error_that_names_them(
+    plot_with: Callable[[bytes], tuple[int, str]],
+) -> None:
+    code, stderr = plot_with(b"\xff\xfe")
+    assert code == 1
+    assert stderr.startswith("Error: matplotlib")
+    assert "Mend or remove the file matplotlibrc" in stderr
 
 
 def luminance(colour: str) -> float:

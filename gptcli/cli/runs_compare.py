@@ -48,7 +48,7 @@ def compare_command(
 ) -> None:
     """Put runs side by side: what differs in their profiles, losses at equal steps, tokens, time, and a text of each.
 
-    Runs in different tokens are compared in bits per byte.
+    Runs in different tokens are compared in bits per byte; of runs that were scored on different texts none is best.
 
     Example: gptcli runs compare first second
     """
@@ -112,8 +112,8 @@ def _lines(comparison: Comparison, width: int | None) -> list[Text]:
 
 
 def _warnings(comparison: Comparison) -> list[str]:
-    if not comparison.same_val:
-        return ["They were scored on different texts, so their losses tell little about each other."]
+    if comparison.scored_apart:
+        return [f"They were scored on {comparison.scored_apart}, so their losses tell little about each other."]
     return [] if comparison.same_tokens else ["Their tokens differ: val_loss does not compare, bits per byte do."]
 
 
@@ -127,15 +127,16 @@ def _tables(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
     def row(label: str, of: Callable[[RunFacts], float | None], text: Callable[[float], str], better: int = 0) -> Row:
         values = [of(facts) for facts in comparison.facts]
         cells = tuple("-" if value is None else text(value) for value in values)
-        return label, cells, _best(values, better) if better else None
+        return label, cells, _best(values, better)
 
+    lower = 0 if comparison.scored_apart else -1
     yield "what differs", [(key, tuple(map(_value, values)), None) for key, values in comparison.differences]
     yield (
         "how far",
         [
-            row("best val_loss", lambda f: f.best_val_loss, loss_text, -1 if comparison.same_tokens else 0),
+            row("best val_loss", lambda f: f.best_val_loss, loss_text, lower if comparison.same_tokens else 0),
             row("at step", lambda f: f.best_step, lambda step: f"{step:,.0f}"),
-            row("bits/byte", lambda f: f.bits_per_byte, lambda bits: f"{bits:.3f}", -1),
+            row("bits/byte", lambda f: f.bits_per_byte, lambda bits: f"{bits:.3f}", lower),
             row("tokens seen", lambda f: f.tokens_seen, count_text),
             row("time", lambda f: f.seconds, duration_text),
             row("tokens/s", lambda f: f.tokens_per_second, count_text, 1),
@@ -146,7 +147,7 @@ def _tables(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
     rows = list[Row]()
     for step, evaluations in shown:
         values = [None if e is None else e.val_loss if comparison.same_tokens else e.bits_per_byte for e in evaluations]
-        rows.append((f"{step:,}", tuple(loss_text(value) or "-" for value in values), _best(values, -1)))
+        rows.append((f"{step:,}", tuple(loss_text(value) or "-" for value in values), _best(values, lower)))
     yield f"{unit} at step", rows
 
 
@@ -158,7 +159,10 @@ def _thinned(rows: Sequence[Any]) -> list[Any]:
 
 
 def _best(values: Sequence[float | None], sign: int) -> int | None:
-    """Return the place of the single best value: the lowest where ``sign`` is -1, the highest where it is 1."""
+    """Return the place of the single best value: the lowest where ``sign`` is -1, the highest where it is 1.
+
+    None where there is none, or where ``sign`` is 0.
+    """
     known = [sign * value for value in values if value is not None]
     if len(known) < 2 or known.count(max(known)) > 1:
         return None
@@ -207,7 +211,7 @@ def _as_json(comparison: Comparison, prompt: str, texts: Sequence[str | None]) -
     return {
         "runs": [facts.to_json() for facts in comparison.facts],
         "same_tokens": comparison.same_tokens,
-        "same_val": comparison.same_val,
+        "same_val": not comparison.scored_apart,
         "differences": [{"key": key, "values": values} for key, values in comparison.differences],
         "losses": [
             {

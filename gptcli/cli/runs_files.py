@@ -45,18 +45,20 @@ def plot_command(
 ) -> None:
     """Draw the losses of one run, or of several side by side; prints the picture's path.
 
-    Val is thick, with a band of its standard error and a star at its best; train is thin. Runs in other tokens or on
-    other texts are drawn in bits per byte, which compare. Without --output one run's picture goes into the run.
+    Val is thick, with a band of its standard error and a star at its best; train is thin. Runs in different tokens are
+    drawn in bits per byte, as gptcli runs compare has them. Without --output one run's picture goes into the run.
 
     Example: gptcli runs plot --output loss.png
     """
-    from gptcli.plot import check_format, curve_of, save_plot
+    from gptcli.plot import SUFFIXES, curve_of, save_plot
     from gptcli.runs import find_run
 
     found = [find_run(name) for name in dict.fromkeys(runs)] if runs else [find_run()]
     place = output or (found[0].picture_path if len(found) == 1 else Path("loss.png"))
-    check_format(place)
+    replaces = _replaces(place, *SUFFIXES) and place != found[0].picture_path
     save_plot([curve_of(run) for run in found], place, x=x, log=log)
+    if replaces:
+        note(f"Replaced {place}.")
     emit({"path": place, "runs": [run.name for run in found]}, str(place), as_json=as_json)
 
 
@@ -84,8 +86,7 @@ def report_command(
 
     found = find_run(run)
     place = output or Path(f"{found.name}.html")
-    if place.suffix.lower() not in (".html", ".htm"):
-        raise typer.BadParameter(f"--output {place}: a report is a .html file.")
+    replaces = _replaces(place, ".html", ".htm")
     with progress(quiet=quiet) as going_on:
         if draws:
             going_on.show("Letting the model write")
@@ -95,6 +96,8 @@ def report_command(
         page = make_report(found, going_on.note, draws=draws)
     with atomic_write(place) as file:
         file.write(page.encode())
+    if replaces and not quiet:
+        note(f"Replaced {place}.")
     emit({"run": found.name, "path": place}, str(place), as_json=as_json)
 
 
@@ -115,22 +118,42 @@ def export_metrics_command(
     from gptcli.runs import find_run
 
     found = find_run(run)
+    replaces = output is not None and _replaces(output, ".csv")
     rows = _rows(read_history(found))
     if output is None:
         emit({"run": found.name, "rows": rows}, "", as_json=True) if as_json else write_stdout(_csv(rows))
         return
     with atomic_write(output) as file:
         file.write(_csv(rows).encode())
+    if replaces:
+        note(f"Replaced {output}.")
     emit({"run": found.name, "path": output, "rows": len(rows)}, str(output), as_json=as_json)
 
 
+def _replaces(place: Path, *suffixes: str) -> bool:
+    """Say whether a file goes where one is already; refuses, before any work, a place for another kind of file."""
+    if place.suffix.lower() not in suffixes:
+        found = place.suffix or "no ending"
+        raise typer.BadParameter(f"--output {place}: a file in {', '.join(suffixes)} is written; found {found!r}.")
+    if place.exists() and not place.is_file():
+        what = "a folder" if place.is_dir() else "a device or a pipe"
+        raise RunError(f"{place} is {what}, so nothing was written.", "Choose another file with --output.")
+    return place.exists()
+
+
 def _rows(history: History) -> list[dict[str, Any]]:
-    """Fold the reports and evaluations of a step into one row, in the order of steps."""
+    """Fold the reports and evaluations of a step into one row, in the order of steps.
+
+    What should be a number and is none is left out: a spreadsheet would take some texts for formulas.
+    """
+    from gptcli.history import number
+
     rows: dict[int, dict[str, Any]] = {}
     items: list[Report | Evaluation] = [*history.reports, *history.evaluations]
     for item in items:
         row = rows.setdefault(item.step, {})
-        row.update({key: value for key, value in item.record.items() if key in COLUMNS})
+        known = {key: value for key, value in item.record.items() if key in COLUMNS}
+        row.update({key: value if isinstance(value, bool) else number(value) for key, value in known.items()})
         row["elapsed"] = item.seconds
     return [{key: rows[step].get(key) for key in COLUMNS} for step in sorted(rows)]
 

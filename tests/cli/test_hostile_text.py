@@ -146,7 +146,9 @@ def show_run(text: str) -> None:
 def show_comparison(text: str) -> None:
     facts = (facts_of(text), facts_of("b"))
     differences = ((text, (text, "b")), ("data.corpus", (text, None)))
-    emit_lines(comparison_lines(Comparison(facts, (History(), History()), differences, (), True, True), 80))
+    emit_lines(
+        comparison_lines(Comparison(facts, (History(), History()), differences, (), True, "different texts"), 80)
+    )
     emit_lines(comparison_text_lines(text, [text, None]))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from gptcli.comparison import different, losses_at_equal_steps
+from gptcli.cli.runs_compare import _tables
+from gptcli.comparison import compare_runs, different, losses_at_equal_steps
 from gptcli.history import History, build_history
-from gptcli.metrics import read_events
+from gptcli.metrics import read_events, write_event
 from gptcli.run_facts import run_facts
 from gptcli.runs import RunDir
 from tests.cli.conftest import TINY, run_cli
@@ -21,7 +23,7 @@ from tests.training import NewRun, finish
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
-    """The run ``tiny``, one that is like it but for a rate, one in other tokens, and one on another text."""
+    """The run ``tiny``, one that is like it but for a rate, one on another text, and two in other tokens of all val."""
     folder = tmp_path_factory.mktemp("compared")
     shutil.copytree(trained, folder, dirs_exist_ok=True)
     (folder / "other.txt").write_text((folder / "docs.txt").read_text("utf-8")[::-1], "utf-8")
@@ -29,7 +31,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     assert run_cli(folder, "fetch", "other.txt").code == 0
     for name, corpus, profile, *more in (
         ("slow", "docs", "tiny.yaml", "--set", "learning_rate=0.001"),
-        ("chars", "docs", "chars.yaml"),
+        ("full", "docs", "tiny.yaml", "--set", "eval_tokens=100000"),
+        ("chars", "docs", "chars.yaml", "--set", "eval_tokens=100000"),
         ("other", "other", "tiny.yaml"),
     ):
         done = run_cli(folder, "train", corpus, "--profile", profile, "--run", name, *more)
@@ -67,7 +70,7 @@ def test_comparison_as_json_has_everything(runs: Path) -> None:
 
 
 def test_runs_in_other_tokens_are_compared_in_bits_per_byte(runs: Path) -> None:
-    done = run_cli(runs, "runs", "compare", "tiny", "chars", "--max-new-tokens", "0")
+    done = run_cli(runs, "runs", "compare", "full", "chars", "--max-new-tokens", "0")
     assert "bits/byte at step" in done.stdout
     assert "Their tokens differ: val_loss does not compare, bits per byte do." in done.stdout
     assert "data.tokenizer" in done.stdout
@@ -78,6 +81,32 @@ def test_runs_that_were_scored_on_other_texts_are_told_apart(runs: Path) -> None
     done = run_cli(runs, "runs", "compare", "tiny", "other", "--max-new-tokens", "0")
     assert "They were scored on different texts, so their losses tell little about each other." in done.stdout
     assert "data.corpus" in done.stdout
+
+
+@pytest.mark.parametrize("other", ["full", "chars"])
+def test_runs_that_score_different_parts_of_val_are_told_apart(runs: Path, other: str) -> None:
+    compare = ("runs", "compare", "tiny", other, "--max-new-tokens", "0")
+    done = run_cli(runs, *compare)
+    assert "They were scored on different parts of val, so their losses tell little" in done.stdout
+    assert "train.eval_tokens" in done.stdout
+    assert (
+        run_cli(runs, "runs", "compare", "tiny", other, "--max-new-tokens", "0", "--json").json()["same_val"] is False
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "compared"),
+    [
+        (["tiny", "slow"], {"best val_loss", "bits/byte", "6", "12"}),
+        (["full", "chars"], {"bits/byte", "6", "12"}),
+        (["tiny", "other"], set()),
+        (["tiny", "full"], set()),
+    ],
+)
+def test_a_run_is_best_only_in_what_compares(runs: Path, names: list[str], compared: set[str]) -> None:
+    comparison = compare_runs([RunDir(runs / "runs" / name) for name in names])
+    best = {label for _, rows in _tables(comparison) for label, _, place in rows if place is not None}
+    assert best - {"tokens/s"} == compared
 
 
 @pytest.mark.parametrize("names", [["tiny"], ["tiny"] * 27])
@@ -150,8 +179,8 @@ def test_plot_draws_one_run_into_it_and_several_here(runs: Path, tmp_path: Path)
     told = run_cli(runs, "runs", "plot", "tiny", "slow", "chars", "tiny", "--json").json()
     assert (told["path"], told["runs"]) == ("loss.png", ["tiny", "slow", "chars"])
     assert (runs / "loss.png").read_bytes().startswith(b"\x89PNG")
-    for options in (("--log",), ("--x", "tokens"), ("--x", "time", "--log")):
-        done = run_cli(runs, "runs", "plot", "tiny", "-o", str(tmp_path / "a.svg"), *options)
+    for number, options in enumerate((("--log",), ("--x", "tokens"), ("--x", "time", "--log"))):
+        done = run_cli(runs, "runs", "plot", "tiny", "-o", str(tmp_path / f"{number}.svg"), *options)
         assert (done.code, done.stderr) == (0, "")
 
 
@@ -160,11 +189,68 @@ def test_plot_of_what_cannot_be_drawn_or_written_is_an_error(runs: Path, tmp_pat
     done = run_cli(tmp_path, "runs", "plot", "new")
     assert done.code == 1
     assert "There is no loss to draw yet: new." in done.stderr
-    done = run_cli(runs, "runs", "plot", "tiny", "-o", "loss.gif")
-    assert done.code == 1
-    assert ".png, .svg, .pdf; found '.gif'" in done.stderr.replace("\n", " ")
     (tmp_path / "taken.png").mkdir()
     done = run_cli(runs, "runs", "plot", "tiny", "-o", str(tmp_path / "taken.png"))
     assert done.code == 1
     assert "taken.png" in done.stderr
     assert json.loads(run_cli(runs, "runs", "plot", "tiny", "-o", "b.pdf", "--json").stdout)["path"] == "b.pdf"
+
+
+COMMANDS = [("plot", ".svg"), ("report", ".html"), ("export-metrics", ".csv")]
+
+
+@pytest.mark.parametrize(("command", "suffix"), COMMANDS)
+def test_file_of_the_same_kind_is_replaced_and_that_is_said(
+    trained: Path, tmp_path: Path, command: str, suffix: str
+) -> None:
+    place = tmp_path / f"a{suffix}"
+    done = run_cli(trained, "runs", command, "tiny", "-o", str(place))
+    assert (done.code, done.stdout, "Replaced" in done.stderr) == (0, f"{place}\n", False)
+    written = place.read_bytes()
+    place.write_text("mine", "utf-8")
+    done = run_cli(trained, "runs", command, "tiny", "-o", str(place))
+    assert (done.code, done.stdout) == (0, f"{place}\n")
+    assert done.stderr.endswith(f"Replaced {place}.\n")
+    assert place.read_bytes() == written
+
+
+@pytest.mark.parametrize(("command", "suffix"), COMMANDS)
+@pytest.mark.parametrize("name", ["notes.txt", "none", "-", "loss.gif"])
+def test_file_of_another_kind_is_left_alone(
+    trained: Path, tmp_path: Path, command: str, suffix: str, name: str
+) -> None:
+    place = tmp_path / name
+    place.write_text("mine", "utf-8")
+    done = run_cli(trained, "runs", command, "tiny", "-o", str(place))
+    assert (done.code, done.stdout) == (2, "")
+    assert suffix in done.stderr
+    assert place.read_text("utf-8") == "mine"
+
+
+@pytest.mark.parametrize(("command", "suffix"), COMMANDS)
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_left_alone(trained: Path, tmp_path: Path, command: str, suffix: str, kind: str) -> None:
+    place = tmp_path / f"a{suffix}"
+    if kind == "folder":
+        place.mkdir()
+    elif hasattr(os, "mkfifo"):
+        os.mkfifo(place)
+    else:
+        pytest.skip("there are no such pipes on Windows")
+    done = run_cli(trained, "runs", command, "tiny", "-o", str(place))
+    assert (done.code, done.stdout) == (1, "")
+    assert f"a {kind}" in done.stderr.replace("a device or a pipe", "a pipe")
+    assert place.exists()
+    assert not place.is_file()
+
+
+def test_text_in_the_place_of_a_number_never_becomes_a_cell(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "runs" / "tiny", tmp_path / "runs" / "tiny")
+    formula = '=HYPERLINK("http://x.example")'
+    event = {"event": "evaluated", "step": 12, "val_loss": 2.0, "perplexity": formula, "best": "@SUM(1)"}
+    with (tmp_path / "runs" / "tiny" / "metrics.jsonl").open("ab") as file:
+        file.write(write_event(event))
+    table = run_cli(tmp_path, "runs", "export-metrics", "tiny").stdout
+    *_, last = csv.DictReader(io.StringIO(table))
+    assert (last["val_loss"], last["perplexity"], last["best"]) == ("2.0", "", "")
+    assert not {"=", "@"} & set(table)

@@ -5,6 +5,8 @@ For pages that leave this machine: folders above a file are left out. How it is 
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from gptcli.bases.nanogpt import PREFIX
 from gptcli.corpora import document_facts
 from gptcli.errors import FormatError
 from gptcli.fetch.corpus import DOCUMENTS, read_source
+from gptcli.fetch.source import shown
 from gptcli.runs import RunDir
 from gptcli.shards import DatasetManifest
 
@@ -48,11 +51,35 @@ class DataFacts:
 
     @property
     def where(self) -> str:
-        """What was fetched: an address, or the name of a file without its folders; empty where that is not known."""
+        """What was fetched: an address, or the names of files without their folders; empty where that is not known."""
         if not self.source:
             return ""
-        where = str(self.source["source"])
-        return PurePath(where).name if self.source["kind"] in LOCAL and "://" not in where else where
+        where, (sources, _) = str(self.source["source"]), self._asked()
+        return shown(map(self._public, sources)) if where == shown(sources) else self._public(where)
+
+    @property
+    def fetch_command(self) -> str:
+        """The command that fetches the text again, without folders; ``SOURCE`` stands for what is not known."""
+        sources, options = self._asked()
+        if self.source.get("kind") == "files" and self.source["source"] != shown(sources):
+            sources = [str(self.source["source"])]  # the pattern that a shell made them of
+        sources = [self._public(source) for source in sources] or [self.where or "SOURCE"]
+        options = [without_folders(option) for option in options]
+        return shlex.join(["gptcli", "fetch", *sources, "--name", self.manifest.corpus, *options])
+
+    def _asked(self) -> tuple[list[str], list[str]]:
+        """Return the sources and the options of the command that fetched the text; nothing where it is not known."""
+        with contextlib.suppress(ValueError):
+            words = shlex.split(str(self.source.get("command") or ""))
+            if words[:2] == ["gptcli", "fetch"]:
+                at = words.index("--name")
+                return words[2:at], words[at + 2 :]
+        return [], []
+
+    def _public(self, source: str) -> str:
+        """Return an address, or the name of a file without its folders."""
+        local = self.source["kind"] in LOCAL and "://" not in source
+        return PurePath(source).name if local else without_folders(source)
 
     @property
     def fetched_on(self) -> str:

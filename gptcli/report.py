@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from shlex import quote
+from typing import TYPE_CHECKING
 
 from gptcli import __version__
-from gptcli.config import RunProfile, SampleConfig
+from gptcli.config import RunProfile
 from gptcli.data_facts import DataFacts, data_facts, without_folders
 from gptcli.errors import GptcliError
-from gptcli.figures import bytes_text, count_text, duration_text, loss_error_text
+from gptcli.figures import bytes_text, count_text, duration_text, loss_error_text, loss_text, promise_text
 from gptcli.history import DrawnSample, History, read_history
 from gptcli.profiles import dump_profile
 from gptcli.report_page import Page, Section, write_page
 from gptcli.run_facts import RunFacts, environment, parent, run_facts
 from gptcli.runs import RunDir
+
+if TYPE_CHECKING:
+    from gptcli.model import GPT
 
 # Samples on the page: the first ones, the last ones, and evenly between.
 SHOWN_SAMPLES = 6
@@ -40,6 +44,7 @@ def make_report(run: RunDir, on_notice: Callable[[str], None] = lambda _: None, 
     that has no loss yet, and what reading it does.
     """
     history = read_history(run)
+    picture = _picture(run, history)  # without a loss there is none, and the model need not write
     facts, profile, data = run_facts(run, history), run.profile(), data_facts(run)
     drawn = list(_drawn(run, profile, facts, on_notice)) if draws else []
     told = [each for each in _told(history) if each.sample.step not in {other.sample.step for other in drawn}]
@@ -47,14 +52,14 @@ def make_report(run: RunDir, on_notice: Callable[[str], None] = lambda _: None, 
     return write_page(
         Page(
             title=facts.run,
-            lead=_lead(facts, profile, data),
-            picture=_picture(run, history),
+            lead=_lead(facts, data),
+            picture=picture,
             figures=tuple(_figures(facts, profile)),
             samples=tuple((each.title, each.sample.prompt, each.sample.text) for each in told),
             sections=(
                 Section("The text", tuple(_text_facts(data))),
                 Section("The model", tuple(_model_facts(run, facts, profile))),
-                Section("The machine", tuple(_machine_facts(run, facts))),
+                Section("The machine", tuple(_machine_facts(run, facts, history))),
             ),
             profile=dump_profile(_without_folders(profile)),
             commands=tuple(_commands(run, profile, data)),
@@ -77,19 +82,17 @@ def _picture(run: RunDir, history: History) -> str:
     return draw_svg(curve_of(run, history))
 
 
-def _lead(facts: RunFacts, profile: RunProfile, data: DataFacts) -> str:
+def _lead(facts: RunFacts, data: DataFacts) -> str:
     """Say in two sentences what this is."""
     tokens = data.manifest.train.tokens
-    begun = "trained from nothing" if facts.base is None else f"finetuned from {without_folders(facts.base)}"
-    text = data.where or facts.corpus
+    begun = "trained from scratch" if facts.base is None else f"finetuned from {without_folders(facts.base)}"
+    text = data.source.get("recipe") or data.where or facts.corpus
     what = f"A GPT of {count_text(facts.n_params)} parameters, {begun} on {count_text(tokens)} tokens of {text}."
     if facts.best_val_loss is None:
         return f"{what} It has not been evaluated yet."
     end = {"done": "", "running": " It is still being trained.", "stopped": " It was stopped and can go on.",
            "failed": " It ended in an error."}[facts.state]  # fmt: skip
-    promise = profile.expects.val_loss
-    kept = "" if promise is None else f", {'as' if facts.best_val_loss <= promise else 'not as'} promised ({promise:g})"
-    return f"{what} Its best val_loss is {facts.best_val_loss:.4f}{kept}.{end}"
+    return f"{what} Its best val_loss is {loss_text(facts.best_val_loss)}.{end}"
 
 
 def _figures(facts: RunFacts, profile: RunProfile) -> Iterator[tuple[str, str]]:
@@ -115,41 +118,35 @@ def _told(history: History) -> Iterator[Told]:
 
 def _drawn(run: RunDir, profile: RunProfile, facts: RunFacts, on_notice: Callable[[str], None]) -> Iterator[Told]:
     """What the first weights and the best ones write now, from the prompt of the profile."""
+    from gptcli.sample import generate
+
     prompt = profile.sample.prompt
     config = profile.sample.model_copy(
         update={"num_samples": 1, "max_new_tokens": min(SAMPLE_TOKENS, profile.sample.max_new_tokens)}
     )
-    for title, step, write in (
-        ("step 0: random weights", 0, _write_first),
-        (f"best, step {facts.best_step or 0:,}", facts.best_step, _write_best),
-    ):
-        if step is None or (step == 0 and (facts.base is not None or title.startswith("best"))):
-            continue
-        try:
-            yield Told(title, DrawnSample(step, prompt, write(run, profile, config)))
-        except GptcliError as error:
-            on_notice(f"No text of {title}: {error.message}")
+    try:
+        for title, step, model in _models(run, profile, facts):
+            pieces = generate(model, run.tokenizer(), prompt, config)
+            yield Told(title, DrawnSample(step, prompt, "".join(piece.text for piece in pieces)))
+    except GptcliError as error:
+        on_notice(f"The page goes without a text: {error.message}")
 
 
-def _write_first(run: RunDir, profile: RunProfile, config: SampleConfig) -> str:
-    """Let the weights write that the run began with, which its seed makes again."""
+def _models(run: RunDir, profile: RunProfile, facts: RunFacts) -> Iterator[tuple[str, int, GPT]]:
+    """Yield the weights that the run began with, which its seed makes again, and the best ones, each with its step."""
     import torch
 
     from gptcli.model import GPT
-    from gptcli.sample import generate
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(profile.train.seed)
-        model = GPT(profile.model).eval()
-    return "".join(piece.text for piece in generate(model, run.tokenizer(), config.prompt, config))
-
-
-def _write_best(run: RunDir, profile: RunProfile, config: SampleConfig) -> str:  # noqa: ARG001 - as its sibling
     from gptcli.restore import load_model
-    from gptcli.sample import generate
 
-    model, tokenizer, _ = load_model(run)
-    return "".join(piece.text for piece in generate(model.eval(), tokenizer, config.prompt, config))
+    if facts.base is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(profile.train.seed)
+            first = GPT(profile.model).eval()
+        yield "step 0: random weights", 0, first
+    if facts.best_step is not None:
+        best, _, step = load_model(run)  # which may be a later one by now, of a run that goes on
+        yield f"best, step {step:,}", step, best
 
 
 def _text_facts(data: DataFacts) -> Iterator[tuple[str, str]]:
@@ -167,10 +164,10 @@ def _text_facts(data: DataFacts) -> Iterator[tuple[str, str]]:
     for what, count in (data.source.get("dropped") or {}).items():
         yield "left out", f"{count:,} {what}" if isinstance(count, int) else str(what)
     yield "licence", "; ".join(licence for licence, _ in data.licences.most_common(5)) or "not known"
-    for document in data.documents:
-        yield "document", ", ".join(part for part in (document.title, document.author, document.url) if part)
-    if data.n_documents > len(data.documents):
-        yield "document", f"and {data.n_documents - len(data.documents):,} more"
+    listed = [", ".join(filter(None, (each.title, each.author, each.url))) for each in data.documents]
+    if data.n_documents > len(listed):
+        listed.append(f"and {data.n_documents - len(listed):,} more")
+    yield from (("" if place else "documents", text) for place, text in enumerate(listed))
     yield "sha256", manifest.corpus_sha256
 
 
@@ -186,14 +183,16 @@ def _model_facts(run: RunDir, facts: RunFacts, profile: RunProfile) -> Iterator[
     if facts.base is not None and profile.finetune.lora_rank:
         yield "adapters", f"LoRA of rank {profile.finetune.lora_rank}"
     yield "tokens seen", f"{facts.tokens_seen:,}, {profile.tokens_per_step:,} a step"
+    if (promised := profile.expects.val_loss) is not None:
+        yield "promised", promise_text(promised, facts.best_val_loss, ended=facts.state == "done")
     yield "dropout", f"{model.dropout:g}"
     rate = f"learning_rate {train.learning_rate:g}"
     muon = f", muon_learning_rate {train.muon_learning_rate:g}" if train.optimizer == "muon" else ""
     yield "optimizer", f"{train.optimizer}, {rate}{muon}, schedule {train.schedule}"
 
 
-def _machine_facts(run: RunDir, facts: RunFacts) -> Iterator[tuple[str, str]]:
-    found, history = environment(run), read_history(run)
+def _machine_facts(run: RunDir, facts: RunFacts, history: History) -> Iterator[tuple[str, str]]:
+    found = environment(run)
     device = history.started.get("device")
     if isinstance(device, str):
         yield "device", f"{device} ({history.started.get('device_reason')})"
@@ -206,9 +205,8 @@ def _machine_facts(run: RunDir, facts: RunFacts) -> Iterator[tuple[str, str]]:
 
 def _commands(run: RunDir, profile: RunProfile, data: DataFacts) -> Iterator[str]:
     """The commands that make the run again, the profile below being in a file."""
-    manifest = data.manifest
-    corpus = quote(manifest.corpus)
-    yield f"gptcli fetch {quote(data.where or 'SOURCE')} --name {corpus}"
+    corpus = quote(data.manifest.corpus)
+    yield data.fetch_command
     if profile.finetune.base is None:
         yield f"gptcli train {corpus} --profile profile.yaml --run {quote(run.name)}"
     else:

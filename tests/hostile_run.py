@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def make_hostile_run(folder: Path, profile: RunProfile) -> RunDir:
     (corpus / "documents.jsonl").write_text("".join(f"{json.dumps(to_json(item))}\n" for item in items), "utf-8")
     source = _read(corpus / "source.json")
     dropped = {HOSTILE: 3, "too short": 2}
-    _change(
-        corpus / "source.json", {**source, "kind": "web", "source": f"http://x.example/{HOSTILE}", "dropped": dropped}
-    )
+    command = shlex.join(["gptcli", "fetch", HOSTILE, "--name", "x", "--drop-lines", HOSTILE])
+    fetched = {"kind": "web", "source": f"http://x.example/{HOSTILE}", "command": command}
+    _change(corpus / "source.json", {**source, **fetched, "dropped": dropped})
     events = (SampleDrawn(5, HOSTILE, HOSTILE), Notice(5, HOSTILE), RunFailed(6, HOSTILE))
     with run.metrics_path.open("ab") as file:
         file.writelines(write_event(to_record(event)) for event in events)

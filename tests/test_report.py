@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from gptcli.config import RunProfile
+from gptcli.config import ExpectConfig, RunProfile
 from gptcli.errors import RunError
 from gptcli.figures import HOSTILE as CONTROLS
 from gptcli.figures import visible
+from gptcli.files import write_json
+from gptcli.metrics import write_event
+from gptcli.profiles import write_profile
 from gptcli.report import SHOWN_SAMPLES, make_report
 from gptcli.report_page import POLICY, inert
+from gptcli.restore import load_model
 from gptcli.runs import RunDir
 from tests.cli.conftest import run_cli, working_in
 from tests.hostile_run import ATTACKS, HOSTILE, make_honest_run, make_hostile_run
@@ -109,7 +114,7 @@ def test_page_says_what_was_trained_on_what_how_it_went_and_how_to_do_it_again(h
     best = honest.profile().sample.prompt
     for told in (
         "A GPT of ",
-        "trained from nothing on ",
+        "trained from scratch on ",
         "tokens of texts",
         "Its best val_loss is ",
         "20 of 20",
@@ -229,6 +234,98 @@ def test_page_without_its_corpus_says_what_is_left(honest: RunDir, tmp_path: Pat
         (tmp_path / "gone").rename(corpora)
     assert "gptcli fetch SOURCE --name stories" in page
     assert "not known" in page
+
+
+def fetched_by(run: RunDir, **source: object) -> str:
+    """Return the fetch command on the page of a run whose corpus has these values in ``source.json``."""
+    path = run.path.parent.parent / "corpora" / "stories" / "source.json"
+    before = path.read_bytes()
+    write_json(path, {**json.loads(before), **source})
+    try:
+        return next(
+            line for line in Elements(make_report(run, draws=False)).text.splitlines() if "gptcli fetch" in line
+        )
+    finally:
+        path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        (
+            {"command": "gptcli fetch /home/me/texts --name old --drop-lines '^Chapter ' --encoding cp1252"},
+            "gptcli fetch texts --name stories --drop-lines '^Chapter ' --encoding cp1252",
+        ),
+        (
+            {
+                "kind": "files",
+                "source": "/home/me/a b.txt, /home/me/c.txt",
+                "command": "gptcli fetch '/home/me/a b.txt' /home/me/c.txt --name stories",
+            },
+            "gptcli fetch 'a b.txt' c.txt --name stories",
+        ),
+        (
+            {
+                "kind": "files",
+                "source": "/home/me/*.txt",
+                "command": "gptcli fetch /home/me/a.txt /home/me/c.txt --name stories",
+            },
+            "gptcli fetch '*.txt' --name stories",
+        ),
+        (
+            {
+                "kind": "audio",
+                "source": "talks",
+                "command": "gptcli fetch talks --name stories --whisper /home/me/models/small",
+            },
+            "gptcli fetch talks --name stories --whisper small",
+        ),
+        (
+            {
+                "kind": "blog",
+                "source": "https://x.example/",
+                "command": "gptcli fetch https://x.example/ --name stories",
+            },
+            "gptcli fetch https://x.example/ --name stories",
+        ),
+        ({"command": "rm -rf / ; gptcli fetch x --name y"}, "gptcli fetch texts --name stories"),
+        ({"command": "gptcli fetch 'x --name y"}, "gptcli fetch texts --name stories"),
+        ({"command": None}, "gptcli fetch texts --name stories"),
+    ],
+    ids=["options", "files", "pattern", "model", "address", "another", "damaged", "none"],
+)
+def test_text_is_fetched_again_as_it_was_without_folders(
+    honest: RunDir, source: dict[str, object], command: str
+) -> None:
+    assert fetched_by(honest, **source) == command
+
+
+def test_text_that_is_told_of_is_that_of_the_checkpoint_that_was_loaded(new_run: NewRun, tmp_path: Path) -> None:
+    run = new_run("r", "max_steps=12", "eval_interval=4", "save_interval=4", "sample_interval=0")
+    finish(run)
+    step = load_model(run)[2]
+    with run.metrics_path.open("ab") as file:  # an evaluation whose checkpoint is not there yet
+        file.write(write_event({"event": "evaluated", "step": 99, "val_loss": 0.5}))
+    page = make_report(run)
+    assert f"<h3>best, step {step}</h3>" in page
+    assert "best, step 99" not in page
+
+
+def test_page_says_that_a_promise_is_not_kept_yet_where_the_run_has_not_ended(new_run: NewRun) -> None:
+    run = new_run("r", "max_steps=40", "log_interval=1")
+    interrupt(run, 8)
+    write_profile(run.profile_path, run.profile().model_copy(update={"expects": ExpectConfig(val_loss=0.01)}))
+    assert "val_loss 0.01: not yet, the run is not complete" in make_report(run, draws=False)
+    finish(run)
+    assert "val_loss 0.01: not reached, missed by " in make_report(run, draws=False)
+
+
+def test_run_without_a_loss_does_not_let_the_model_write_first(new_run: NewRun) -> None:
+    run, notices = new_run("r"), list[str]()
+    run.tokenizer_path.write_text("damaged", "utf-8")  # whoever writes trips over it
+    with pytest.raises(RunError, match="no loss to draw yet"):
+        make_report(run, notices.append)
+    assert notices == []
 
 
 def test_report_is_written_where_it_is_wanted_and_nothing_else_is(honest: RunDir, tmp_path: Path) -> None:

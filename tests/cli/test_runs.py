@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from gptcli.cli.runs_view import Problem, age_text, list_lines
+from gptcli.config import ExpectConfig
 from gptcli.errors import RunError
 from gptcli.files import write_json
 from gptcli.history import read_history
 from gptcli.metrics import read_events
+from gptcli.profiles import write_profile
 from gptcli.removal import remove_run
 from gptcli.run_facts import children, run_facts
 from gptcli.runs import RunDir, change_run
@@ -345,3 +347,14 @@ def test_what_a_list_says_is_what_the_whole_metrics_say(tmp_path: Path, new_run:
     run.metrics_path.write_bytes(b"".join(lines)[:-20])
     assert run_facts(run) == run_facts(run, read_history(run))
     assert set(damaged[:2]) <= set(run_facts(run).damaged_lines)
+
+
+def test_promise_is_not_kept_yet_where_a_run_was_stopped_and_missed_where_it_has_ended(
+    tmp_path: Path, new_run: NewRun
+) -> None:
+    run = new_run("r", "max_steps=40", "log_interval=1", "eval_interval=4")
+    write_profile(run.profile_path, run.profile().model_copy(update={"expects": ExpectConfig(val_loss=0.01)}))
+    interrupt(run, 8)
+    assert shown(tmp_path, "r")["promised"] == "val_loss 0.01: not yet, the run is not complete"
+    finish(run)
+    assert shown(tmp_path, "r")["promised"].startswith("val_loss 0.01: not reached, missed by ")

@@ -1,15 +1,15 @@
-"""Several runs side by side: what differs between their profiles, their losses at equal steps, and which compare.
+"""Several runs side by side: what differs between their profiles, their losses at equal cost, and which compare.
 
 Values alone: no weights are opened and nothing is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gptcli.history import Evaluation, History, read_history
+from gptcli.history import Evaluation, History, read_history, whole
 from gptcli.run_facts import RunFacts, run_facts
 from gptcli.runs import RunDir
 from gptcli.shards import DatasetManifest
@@ -53,6 +53,14 @@ def scored_apart(scorings: Collection[Scoring]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """The loss of a run at some cost, in nats a token and in bits a byte."""
+
+    val_loss: float
+    bits_per_byte: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Runs in the order they were named; every sequence inside has a value for each."""
 
@@ -62,6 +70,10 @@ class Comparison:
     """Keys of the profile, and of the text, whose values are not the same everywhere."""
     losses: tuple[tuple[int, tuple[Evaluation | None, ...]], ...]
     """The steps at which there was an evaluation: at which all runs had one, where there are two such steps."""
+    at_tokens: tuple[tuple[float, tuple[Loss, ...]], ...]
+    """Losses after as many tokens seen; empty where equal steps are equal tokens too."""
+    at_seconds: tuple[tuple[float, tuple[Loss, ...]], ...]
+    """Losses after as many seconds."""
     same_tokens: bool
     """Whether a nat a token means the same: else only bits_per_byte compare."""
     scored_apart: str
@@ -82,7 +94,9 @@ def compare_runs(runs: Sequence[RunDir]) -> Comparison:
         facts=facts,
         histories=histories,
         differences=tuple(different(rows)),
-        losses=tuple(losses_at_equal_steps(histories)),
+        losses=tuple(losses := losses_at_equal_steps(histories)),
+        at_tokens=() if _equally_many_tokens(losses) else tuple(losses_at_equal(histories, _tokens_seen)),
+        at_seconds=tuple(losses_at_equal(histories, lambda evaluation: evaluation.seconds)),
         same_tokens=not in_bits(scorings),
         scored_apart=scored_apart(scorings),
     )
@@ -101,6 +115,43 @@ def losses_at_equal_steps(histories: Sequence[History]) -> list[tuple[int, tuple
     common = set.intersection(*(set(steps) for steps in by_step))
     steps = common if len(common) > 1 else set().union(*by_step)
     return [(step, tuple(evaluations.get(step) for evaluations in by_step)) for step in sorted(steps)]
+
+
+def losses_at_equal(
+    histories: Sequence[History], cost: Callable[[Evaluation], float]
+) -> list[tuple[float, tuple[Loss, ...]]]:
+    """Return the losses of all runs at the costs at which the run that ended first was evaluated.
+
+    Of the others they are read off the straight line between two evaluations; where a run has no evaluation before or
+    after a cost, that is left out.
+    """
+    curves = [[(cost(evaluation), evaluation) for evaluation in history.evaluations] for history in histories]
+    if not all(curves):
+        return []
+    begin = max(curve[0][0] for curve in curves)
+    shortest = min(curves, key=lambda curve: curve[-1][0])
+    return [(at, tuple(_read_off(curve, at) for curve in curves)) for at, _ in shortest if at >= begin]
+
+
+def _read_off(curve: Sequence[tuple[float, Evaluation]], at: float) -> Loss:
+    """Return the loss at a cost from the first to the last of the curve."""
+    after = next(i for i, (cost, _) in enumerate(curve) if cost >= at)
+    (right, later), (left, earlier) = curve[after], curve[max(0, after - 1)]
+    share = (at - left) / (right - left) if right > left else 1.0
+    bits = None
+    if earlier.bits_per_byte is not None and later.bits_per_byte is not None:
+        bits = earlier.bits_per_byte + share * (later.bits_per_byte - earlier.bits_per_byte)
+    return Loss(earlier.val_loss + share * (later.val_loss - earlier.val_loss), bits)
+
+
+def _tokens_seen(evaluation: Evaluation) -> float:
+    return whole(evaluation.record.get("tokens_seen")) or 0
+
+
+def _equally_many_tokens(losses: Iterable[tuple[int, tuple[Evaluation | None, ...]]]) -> bool:
+    """Say whether all runs had seen as many tokens at each step that all were evaluated at."""
+    seen = [{_tokens_seen(each) for each in row if each} for _, row in losses if all(row)]
+    return bool(seen) and all(len(tokens) == 1 for tokens in seen)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

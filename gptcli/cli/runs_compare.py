@@ -24,12 +24,13 @@ from gptcli.cli.completion import complete_runs
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from gptcli.comparison import Comparison
+    from gptcli.comparison import Comparison, Loss
+    from gptcli.history import Evaluation
     from gptcli.run_facts import RunFacts
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# Rows of losses in the table; more of them are thinned out, the last one stays.
-SHOWN_STEPS = 12
+# Rows of losses at equal steps, and at equal tokens or seconds; more of them are thinned out, the last one stays.
+SHOWN_STEPS, SHOWN_COSTS = 12, 5
 MAX_CELL = 24
 
 
@@ -117,6 +118,7 @@ def _warnings(comparison: Comparison) -> list[str]:
     return [] if comparison.same_tokens else ["Their tokens differ: val_loss does not compare, bits per byte do."]
 
 
+LossRows = Sequence[tuple[float, Sequence["Evaluation | Loss | None"]]]
 Row = tuple[str, tuple[str, ...], int | None]
 """A label, a cell for each run, and which cell is the best."""
 
@@ -143,19 +145,28 @@ def _tables(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
         ],
     )
     unit = "val_loss" if comparison.same_tokens else "bits/byte"
-    shown = _thinned(comparison.losses)
-    rows = list[Row]()
-    for step, evaluations in shown:
-        values = [None if e is None else e.val_loss if comparison.same_tokens else e.bits_per_byte for e in evaluations]
-        rows.append((f"{step:,}", tuple(loss_text(value) or "-" for value in values), _best(values, lower)))
-    yield f"{unit} at step", rows
+
+    def losses(places: LossRows, most: int, text: Callable[[float], str]) -> Iterator[Row]:
+        for place, found in _thinned(places, most):
+            values = [e and (e.val_loss if comparison.same_tokens else e.bits_per_byte) for e in found]
+            yield text(place), tuple(loss_text(value) or "-" for value in values), _best(values, lower)
+
+    yield f"{unit} at step", list(losses(comparison.losses, SHOWN_STEPS, lambda step: f"{step:,.0f}"))
+    yield f"{unit} after tokens", list(losses(comparison.at_tokens, SHOWN_COSTS, count_text))
+    yield f"{unit} after", list(losses(comparison.at_seconds, SHOWN_COSTS, _time_text))
 
 
-def _thinned(rows: Sequence[Any]) -> list[Any]:
-    """Return at most ``SHOWN_STEPS`` rows, evenly, the first and the last among them."""
-    if len(rows) <= SHOWN_STEPS:
+def _time_text(seconds: float) -> str:
+    from gptcli.figures import duration_text
+
+    return f"{seconds:.1f}s" if seconds < 10 else duration_text(seconds)
+
+
+def _thinned(rows: Sequence[Any], most: int) -> list[Any]:
+    """Return at most so many rows, evenly, the first and the last among them."""
+    if len(rows) <= most:
         return list(rows)
-    return [rows[round(i * (len(rows) - 1) / (SHOWN_STEPS - 1))] for i in range(SHOWN_STEPS)]
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
 
 
 def _best(values: Sequence[float | None], sign: int) -> int | None:
@@ -213,14 +224,20 @@ def _as_json(comparison: Comparison, prompt: str, texts: Sequence[str | None]) -
         "same_tokens": comparison.same_tokens,
         "same_val": not comparison.scored_apart,
         "differences": [{"key": key, "values": values} for key, values in comparison.differences],
-        "losses": [
-            {
-                "step": step,
-                "val_loss": [e.val_loss if e else None for e in evaluations],
-                "bits_per_byte": [e.bits_per_byte if e else None for e in evaluations],
-            }
-            for step, evaluations in comparison.losses
-        ],
+        "losses": _json_losses("step", comparison.losses),
+        "losses_at_tokens": _json_losses("tokens_seen", comparison.at_tokens),
+        "losses_at_seconds": _json_losses("seconds", comparison.at_seconds),
         "prompt": prompt,
         "samples": texts,
     }
+
+
+def _json_losses(place: str, rows: LossRows) -> list[dict[str, Any]]:
+    return [
+        {
+            place: at,
+            "val_loss": [e.val_loss if e else None for e in found],
+            "bits_per_byte": [e.bits_per_byte if e else None for e in found],
+        }
+        for at, found in rows
+    ]

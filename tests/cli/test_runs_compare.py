@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gptcli.cli.runs_compare import _tables
-from gptcli.comparison import compare_runs, different, losses_at_equal_steps
+from gptcli.comparison import Loss, compare_runs, different, losses_at_equal, losses_at_equal_steps
 from gptcli.history import History, build_history
 from gptcli.metrics import read_events, write_event
 from gptcli.run_facts import run_facts
@@ -51,6 +51,7 @@ def test_comparison_says_what_differs_how_far_each_is_and_what_each_writes(runs:
     assert tables["what differs"].splitlines()[1].split()[0::2][0] == "train.learning_rate"
     assert "0.001" in tables["what differs"]
     assert [line.split()[0] for line in tables["val_loss at step"].splitlines()[1:]] == ["6", "12"]
+    assert "val_loss after tokens" not in tables  # which are equal at equal steps
     best = run_facts(RunDir(runs / "runs" / "tiny")).best_val_loss
     assert f"{best:.4f}" in tables["how far"]
     assert "-- A writes --\nThe " in done.stdout
@@ -65,6 +66,8 @@ def test_comparison_as_json_has_everything(runs: Path) -> None:
     assert (difference["key"], difference["values"][1]) == ("train.learning_rate", 0.001)
     assert [row["step"] for row in told["losses"]] == [6, 12]
     assert all(loss > 0 for row in told["losses"] for loss in row["val_loss"] + row["bits_per_byte"])
+    assert told["losses_at_tokens"] == []
+    assert all(len(row["val_loss"]) == 2 for row in told["losses_at_seconds"])
     assert len(told["samples"]) == 2
     assert all(told["samples"])
 
@@ -105,8 +108,9 @@ def test_runs_that_score_different_parts_of_val_are_told_apart(runs: Path, other
 )
 def test_a_run_is_best_only_in_what_compares(runs: Path, names: list[str], compared: set[str]) -> None:
     comparison = compare_runs([RunDir(runs / "runs" / name) for name in names])
-    best = {label for _, rows in _tables(comparison) for label, _, place in rows if place is not None}
-    assert best - {"tokens/s"} == compared
+    tables = [(title, rows) for title, rows in _tables(comparison) if not title.endswith(" after")]
+    best = {label for _, rows in tables for label, _, place in rows if place is not None}
+    assert best - {"tokens/s"} == compared  # paces and times are the clock's
 
 
 @pytest.mark.parametrize("names", [["tiny"], ["tiny"] * 27])
@@ -254,3 +258,31 @@ def test_text_in_the_place_of_a_number_never_becomes_a_cell(trained: Path, tmp_p
     *_, last = csv.DictReader(io.StringIO(table))
     assert (last["val_loss"], last["perplexity"], last["best"]) == ("2.0", "", "")
     assert not {"=", "@"} & set(table)
+
+
+def test_losses_at_equal_cost_are_read_off_between_evaluations_and_never_beyond_them() -> None:
+    def history(*points: tuple[float, float, float | None]) -> History:
+        return build_history(
+            {"event": "evaluated", "step": i, "elapsed": seconds, "val_loss": loss, "bits_per_byte": bits}
+            for i, (seconds, loss, bits) in enumerate(points)
+        )
+
+    quick = history((1, 5.0, 2.5), (2, 4.0, 2.0), (3, 3.0, 1.5))
+    slow = history((2, 4.0, None), (4, 2.0, 1.0))
+    found = losses_at_equal([quick, slow], lambda evaluation: evaluation.seconds)
+    assert found == [(2, (Loss(4.0, 2.0), Loss(4.0, None))), (3, (Loss(3.0, 1.5), Loss(3.0, None)))]
+    assert losses_at_equal([quick, history()], lambda evaluation: evaluation.seconds) == []
+    assert losses_at_equal([history((1, 2.0, 1.0)), slow], lambda evaluation: evaluation.seconds) == []
+
+
+def test_runs_of_other_batches_are_compared_at_equal_tokens_too(runs: Path) -> None:
+    changes = ("--set", "batch_size=2", "--set", "max_steps=24", "--set", "eval_interval=6")
+    assert run_cli(runs, "train", "docs", "--profile", "tiny.yaml", "--run", "small", *changes).code == 0
+    arguments = ("runs", "compare", "tiny", "small", "--max-new-tokens", "0")
+    told = run_cli(runs, *arguments, "--json").json()
+    tiny = [event for event in read_events(runs / "runs" / "tiny" / "metrics.jsonl") if event["event"] == "evaluated"]
+    seen = {event["tokens_seen"]: event["val_loss"] for event in tiny}
+    assert told["losses_at_tokens"]
+    rows = {row["tokens_seen"]: row["val_loss"][0] for row in told["losses_at_tokens"]}
+    assert {tokens: rows[tokens] for tokens in seen if tokens in rows} == seen
+    assert "val_loss after tokens" in run_cli(runs, *arguments).stdout

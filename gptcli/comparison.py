@@ -65,7 +65,6 @@ class Comparison:
     """Runs in the order they were named; every sequence inside has a value for each."""
 
     facts: tuple[RunFacts, ...]
-    histories: tuple[History, ...]
     differences: tuple[tuple[str, tuple[Any, ...]], ...]
     """Keys of the profile, and of the text, whose values are not the same everywhere."""
     losses: tuple[tuple[int, tuple[Evaluation | None, ...]], ...]
@@ -92,7 +91,6 @@ def compare_runs(runs: Sequence[RunDir]) -> Comparison:
     rows = [{**profile, **text} for profile, text in zip(profiles, texts, strict=True)]
     return Comparison(
         facts=facts,
-        histories=histories,
         differences=tuple(different(rows)),
         losses=tuple(losses := losses_at_equal_steps(histories)),
         at_tokens=() if _equally_many_tokens(losses) else tuple(losses_at_equal(histories, _tokens_seen)),

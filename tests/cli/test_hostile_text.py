@@ -26,7 +26,6 @@ from gptcli.cli.runs_view import Problem, list_lines, page_facts, sample_lines
 from gptcli.comparison import Comparison
 from gptcli.display import TrainView, print_facts, stderr_console, stdout_console
 from gptcli.events import Notice, RunFinished, RunStarted, SampleDrawn
-from gptcli.history import History
 from gptcli.run_facts import RunFacts
 from gptcli.text_stream import open_text_stream, write_exactly
 
@@ -146,9 +145,10 @@ def show_run(text: str) -> None:
 def show_comparison(text: str) -> None:
     facts = (facts_of(text), facts_of("b"))
     differences = ((text, (text, "b")), ("data.corpus", (text, None)))
-    emit_lines(
-        comparison_lines(Comparison(facts, (History(), History()), differences, (), True, "different texts"), 80)
+    comparison = Comparison(
+        facts, differences, losses=(), at_tokens=(), at_seconds=(), same_tokens=True, scored_apart="different texts"
     )
+    emit_lines(comparison_lines(comparison, 80))
     emit_lines(comparison_text_lines(text, [text, None]))
 
 

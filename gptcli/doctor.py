@@ -1,218 +1,194 @@
-"""The corpus doctor: says before training what a corpus and a profile will do to each other, and what to change.
+"""What this machine has for gptcli, and what is missing: versions, devices, memory, disk, caches, extras.
 
-Pure: a manifest and a profile in, sentences out. It measures nothing, prints nothing and knows no torch.
+Looks and changes nothing, and asks no network.
 """
 
 from __future__ import annotations
 
-import math
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
 from typing import Literal
 
-from gptcli.config import RunProfile
-from gptcli.plan import count_parameters
-from gptcli.shards import Conversations, DatasetManifest, SplitSummary
-from gptcli.tokenizer import parse_name, suggest_tokenizer
+from gptcli import __version__
 
-# Hoffmann et al. 2022: about 20 tokens a parameter make the best use of a training budget.
-TOKENS_PER_PARAMETER = 20
-# Muennighoff et al. 2023: up to 4 epochs are nearly as good as new text, beyond 16 little is gained.
-GOOD_EPOCHS = 4
-MANY_EPOCHS = 16
-# Below this many windows the standard error of val_loss hides most differences between runs.
-FEW_VAL_WINDOWS = 30
-# A token that train shows less often than this on average is hardly learned.
-RARE_TOKEN = 20
-# Windows of fewer tokens teach nothing that is worth their name.
-SHORT_BLOCK = 8
-# Windows that begin anywhere always cut some conversations.
-FEW_CUT = 0.25
+Level = Literal["ok", "note", "warning", "error"]
+# Those whose versions are told; all that gptcli requires are looked at.
+PACKAGES = (
+    *("torch", "numpy", "tiktoken", "tokenizers", "safetensors", "transformers", "huggingface-hub", "typer", "rich"),
+    *("pydantic", "httpx", "pyarrow", "matplotlib"),
+)
+MODULES = {"pyyaml": "yaml"}
+EXTRAS = {"audio": "recordings", "export": "GGUF files, for llama.cpp and Ollama", "pdf": "PDF files"}
+# What tiktoken names its two files by: the SHA-1 of the addresses it would fetch them from.
+GPT2_FILES = ("6d1cbeee0f20b3d9449abfede4726ed8212e3aee", "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")
+FEW_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence about a corpus: ``ok`` needs nothing, ``note`` is worth knowing, ``warning`` should be changed."""
+    """One thing that was looked at; without an ``error`` all works, and ``hint`` says how to get what is missing."""
 
-    level: Literal["ok", "note", "warning"]
+    topic: str
+    level: Level
     text: str
+    hint: str = ""
 
 
-def diagnose(manifest: DatasetManifest, profile: RunProfile | None) -> tuple[Finding, ...]:
-    """Return what is to be known about training on these tokens, warnings first.
+def examine(folder: Path = Path()) -> Iterator[Finding]:
+    """Yield what was found, topic by topic; ``folder`` is where somebody works.
 
-    Without a profile only the findings about the corpus itself are made.
+    What needs a package that is missing or broken is left out: the package itself is an ``error``.
     """
-    findings = [*_about_corpus(manifest), *(() if profile is None else _about_profile(manifest, profile))]
-    order = ("warning", "note", "ok")
-    return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
+    required = _requirements()
+    yield Finding("gptcli", "ok", f"{__version__}, Python {platform.python_version()} on {platform.platform()}")
+    unusable = list(_unusable(required[""]))
+    names = {finding.topic for finding in unusable}
+    versions = (f"{name} {_version(name)}" for name in PACKAGES if name not in names)
+    yield Finding("packages", "ok", ", ".join(versions))
+    yield from unusable
+    if "torch" not in names:
+        yield from _devices()
+    yield from _memory()
+    yield from _disk(folder)
+    yield from _gpt2_tokens()
+    if "huggingface-hub" not in names:
+        yield _models()
+    yield from _extras(required)
+    yield _terminal()
 
 
-def _about_corpus(manifest: DatasetManifest) -> Iterator[Finding]:
-    yield from _duplicates(manifest)
-    yield from _val_share(manifest)
-    yield from _vocabulary(manifest)
-    if manifest.train.conversations is not None:
-        yield _answers(manifest.train, manifest.train.conversations)
+def _requirements() -> dict[str, dict[str, str]]:
+    """Return by extra, "" for none, each package with the version that gptcli wants of it: what ``pip`` takes.
+
+    Only the packages without versions where gptcli was not installed, as in a clone that is run where it lies.
+    """
+    found: dict[str, dict[str, str]] = {"": {name: name for name in PACKAGES}, **{name: {} for name in EXTRAS}}
+    try:
+        lines = importlib.metadata.requires("gptcli") or []
+    except importlib.metadata.PackageNotFoundError:
+        return found
+    for line in lines:
+        wanted, _, marker = line.partition(";")
+        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
+        name = re.split(r"[^A-Za-z0-9._-]", wanted, maxsplit=1)[0]
+        # The developers' extra is of no use to others.
+        found.get(extra[1] if extra else "", {})[name] = wanted.strip()
+    return found
 
 
-def _about_profile(manifest: DatasetManifest, profile: RunProfile) -> Iterator[Finding]:
-    block_size = profile.model.block_size
-    if manifest.train.tokens <= block_size:
-        yield _too_short("Train", manifest.train.tokens, block_size)
-        return
-    if manifest.val.tokens <= block_size:
-        yield _too_short("Val", manifest.val.tokens, block_size)
+def _unusable(required: dict[str, str]) -> Iterator[Finding]:
+    """Import every package that gptcli requires, which is the only way to know that it can be used."""
+    modules = {MODULES.get(name, name.replace("-", "_")): wanted for name, wanted in required.items()}
+    for name, module in zip(required, modules, strict=True):
+        if (error := _import_error(module)) is None:
+            continue
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        said = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        text = "not installed" if absent == module else f"cannot be imported: {said}"
+        again = "" if absent in modules else "--force-reinstall "
+        yield Finding(name, "error", text, f"pip install {again}{quote(modules.get(absent or module, module))}")
+
+
+def _import_error(module: str) -> Exception | None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - a broken package may raise anything
+        return error
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> Iterator[Finding]:
+    from gptcli.config import TrainConfig
+    from gptcli.device import choose_setup, detect
+
+    have = detect()
+    setup = choose_setup(TrainConfig(), have)
+    yield Finding("device", "ok", f"{setup.device} ({setup.reason})")
+    cores = os.cpu_count() or 1
+    text = f"{have.threads} of {cores} core{'' if cores == 1 else 's'}"
+    few = have.threads < cores // 2
+    hint = "OMP_NUM_THREADS, or the scheduler, allows no more." if few else ""
+    yield Finding("threads", "note" if few else "ok", text, hint)
+    if have.compiler:
+        yield Finding("compiler", "ok", "there is a C++ compiler, so torch.compile works where it pays: on CUDA")
+    elif have.cuda:
+        hint = "Install g++ or clang++ for faster training on this GPU; all works without."
+        yield Finding("compiler", "note", "no C++ compiler, so nothing is compiled", hint)
     else:
-        yield _val_windows(manifest, block_size)
-    if manifest.train.conversations is not None:
-        yield _conversations_cut(manifest.train, manifest.train.conversations, block_size)
-    yield _tokens_per_parameter(manifest, profile)
-    yield _epochs(manifest, profile)
+        yield Finding("compiler", "ok", "no C++ compiler, and none is needed without a CUDA GPU")
 
 
-def _too_short(split: str, n_tokens: int, block_size: int) -> Finding:
-    shorter = 1 << max(0, (n_tokens // 8).bit_length() - 1)
-    advice = f"add text, or set model.block_size to {shorter}." if shorter >= SHORT_BLOCK else "add text."
-    return Finding(
-        "warning",
-        f"{split} has {n_tokens:,} tokens, not one window of model.block_size {block_size} and the token after it: "
-        f"{advice}",
-    )
+def _memory() -> Iterator[Finding]:
+    from gptcli.memory import machine_memory, machine_swap
+
+    have, swap = machine_memory(), machine_swap()
+    if have is not None:
+        more = f", {swap / 1e9:.1f} GB of swap" if swap else ""
+        yield Finding("memory", "ok", f"{have / 1e9:.1f} GB{more}")
 
 
-def _duplicates(manifest: DatasetManifest) -> Iterator[Finding]:
-    removed = manifest.duplicates_removed
-    if removed:
-        were = (
-            "document was an exact copy of another and was" if removed == 1 else "documents were exact copies and were"
-        )
-        yield Finding("note", f"{removed:,} {were} left out, so that no text stands in both train and val.")
-    elif manifest.train.documents > 1:
-        yield Finding("ok", "No document stands in the corpus twice.")
-
-
-def _val_share(manifest: DatasetManifest) -> Iterator[Finding]:
-    expected = manifest.val_fraction if manifest.split_at is None else 1 - manifest.split_at
-    share = manifest.val.tokens / max(1, manifest.train.tokens + manifest.val.tokens)
-    if expected / 2 <= share <= expected * 2:
-        return
-    advice = {
-        "document": "documents differ much in length; set data.split to paragraph to cut each of them instead.",
-        "paragraph": "the paragraphs are long; set data.split_at to "
-        f"{1 - manifest.val_fraction:g} to cut at the character instead.",
-        "position": "set data.split_at to another fraction if that is not meant.",
-    }
-    yield Finding(
-        "note", f"Val holds {share:.1%} of the tokens where {expected:.0%} was asked for: {advice[manifest.split]}"
-    )
-
-
-def _vocabulary(manifest: DatasetManifest) -> Iterator[Finding]:
-    if manifest.given_tokenizer:  # the weights know its tokens already
-        return
-    occurrences = manifest.train.tokens / manifest.vocab_size
-    better, _ = suggest_tokenizer(manifest.train.bytes + manifest.val.bytes)
-    size = parse_name(better)[1] or 0
-    if occurrences < RARE_TOKEN and manifest.tokenizer != "char" and size < manifest.vocab_size:
+def _disk(folder: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(folder).free
+    little = free < FEW_BYTES
+    hint = "A run of a small model takes tens of megabytes, gpt2-large some gigabytes." if little else ""
+    yield Finding("disk", "warning" if little else "ok", f"{free / 1e9:.1f} GB free in this folder", hint)
+    if not os.access(folder, os.W_OK):
         yield Finding(
-            "warning",
-            f"Train shows each of the {manifest.vocab_size:,} tokens of {manifest.tokenizer} only {_few(occurrences)} "
-            f"times on average, too rarely to learn them: set data.tokenizer to {better}.",
+            "folder", "warning", "this folder cannot be written to", "Work in another one, or mend its rights."
         )
 
 
-def _answers(split: SplitSummary, found: Conversations) -> Finding:
-    conversations = f"{found.conversations:,} conversation{'' if found.conversations == 1 else 's'}"
-    answers = f"{found.answers:,} answer{'' if found.answers == 1 else 's'}"
-    share = found.scored_tokens / max(1, split.tokens)
-    scored = f"{found.scored_tokens:,} of its {split.tokens:,} tokens ({share:.0%}) are scored"
-    return Finding("ok", f"Train has {conversations} with {answers}: {scored}, the others are only read.")
+def _gpt2_tokens() -> Iterator[Finding]:
+    place = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    folder = Path(place) if place else Path(tempfile.gettempdir()) / "data-gym-cache"
+    if all((folder / name).is_file() for name in GPT2_FILES):
+        yield Finding("gpt2 tokens", "ok", f"GPT-2's vocabulary is in {folder}")
+    else:
+        hint = "Without network, put tiktoken's two files there; char and bpe:N need none."
+        yield Finding("gpt2 tokens", "note", f"not in {folder} yet: fetched when first wanted", hint)
 
 
-def _conversations_cut(split: SplitSummary, found: Conversations, block_size: int) -> Finding:
-    """Say how many conversations are cut: windows begin anywhere, so the chance is length by window.
+def _models() -> Finding:
+    from huggingface_hub import constants
 
-    An answer that is cut from its question teaches little.
-    """
-    # Other texts among them have lengths of their own.
-    typical = found.median_tokens if split.documents > found.conversations else split.tokens / found.conversations
-    share = min(1.0, typical / block_size)
-    fitting = 1 << round(math.log2(4 * found.most_tokens))
-    advice = f": set model.block_size to {fitting} to see most of them whole."
-    if found.median_tokens > block_size:
-        return Finding(
-            "warning",
-            f"Half of the conversations have more than {found.median_tokens:,} tokens, and model.block_size "
-            f"{block_size} cuts their answers from their questions{advice}",
-        )
-    few = share <= FEW_CUT or block_size >= fitting
-    return Finding(
-        "ok" if few else "note",
-        f"Nine conversations in ten have at most {found.most_tokens:,} tokens (the longest {found.longest_tokens:,}), "
-        f"and windows of model.block_size {block_size}, which begin anywhere, cut about {share:.0%} of them"
-        f"{'.' if few else advice}",
-    )
+    hub = Path(constants.HF_HUB_CACHE)
+    models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in hub.glob("models--*"))
+    shown = ", ".join(models[:5]) + (f" and {len(models) - 5} more" if len(models) > 5 else "")
+    offline = ", and HF_HUB_OFFLINE forbids to ask for more" if constants.HF_HUB_OFFLINE else ""
+    return Finding("models", "ok", f"{shown or 'none'} in {hub}{offline}")
 
 
-def _val_windows(manifest: DatasetManifest, block_size: int) -> Finding:
-    tokens = manifest.val.tokens
-    windows = -(-max(0, tokens - 1) // block_size)
-    if windows >= FEW_VAL_WINDOWS:
-        return Finding("ok", f"Val has {tokens:,} tokens, {windows:,} windows of model.block_size {block_size}.")
-    few = f"{windows} windows" if windows > 1 else "a single window"
-    larger = min(0.3, 2 * manifest.val_fraction)
-    change = "add text" if manifest.split == "position" else f"set data.val_fraction to {larger:g} or add text"
-    return Finding(
-        "warning",
-        f"Val has {tokens:,} tokens, {few} of model.block_size {block_size}, so val_loss will have a large standard "
-        f"error: {change}.",
-    )
+def _extras(required: dict[str, dict[str, str]]) -> Iterator[Finding]:
+    """Look at every extra but the developers': which it is, what it is for, and whether its packages are there."""
+    for name, use in EXTRAS.items():
+        missing = [package for package in required[name] if _version(package) is None]
+        if missing:
+            hint = f"pip install 'gptcli[{name}]', or from a clone pip install -e '.[{name}]'"
+            yield Finding(name, "note", f"not installed: {', '.join(missing)}, for {use}", hint)
+        elif required[name]:
+            yield Finding(name, "ok", f"{', '.join(required[name])}, for {use}")
 
 
-def _tokens_per_parameter(manifest: DatasetManifest, profile: RunProfile) -> Finding:
-    n_tokens = manifest.train.tokens
-    parameters = count_parameters(profile.model.model_copy(update={"vocab_size": manifest.vocab_size}))
-    ratio = n_tokens / parameters
-    fact = f"Train has {n_tokens:,} tokens, {_few(ratio)} for each of the model's {parameters:,} parameters"
-    if ratio >= TOKENS_PER_PARAMETER:
-        return Finding("ok", f"{fact}: enough that it cannot learn them by heart (about {TOKENS_PER_PARAMETER} are).")
-    fact += f" where {TOKENS_PER_PARAMETER} would do"
-    epochs = _epochs_of(manifest, profile)
-    if epochs <= GOOD_EPOCHS:
-        return Finding("ok", f"{fact}; it reads them {_few(epochs)} times, too seldom to learn them by heart.")
-    fact += ", so it can learn them by heart"
-    if ratio < 1 and not profile.model.dropout:
-        return Finding("warning", f"{fact}: set model.dropout to 0.1, or model.n_embd below {profile.model.n_embd}.")
-    advice = "if val_loss rises while train_loss falls, raise model.dropout or lower model.n_embd."
-    return Finding("note", f"{fact}: {advice}")
-
-
-def _epochs(manifest: DatasetManifest, profile: RunProfile) -> Finding:
-    epochs = _epochs_of(manifest, profile)
-    fact = f"With train.max_steps {profile.train.max_steps:,} the train text is read {_few(epochs)} times"
-    steps_per_epoch = manifest.train.tokens / profile.tokens_per_step
-    if epochs < 1:
-        whole = max(1, round(steps_per_epoch))
-        return Finding("note", f"{fact}, less than once: set train.max_steps to {whole:,} to read all of it.")
-    if epochs <= GOOD_EPOCHS:
-        if profile.model.dropout and epochs < 2:
-            return Finding("note", f"{fact}, too few for dropout to help: set model.dropout to 0.")
-        return Finding("ok", f"{fact}; up to {GOOD_EPOCHS} are nearly as good as new text.")
-    if epochs <= MANY_EPOCHS or profile.model.dropout:
-        return Finding("note", f"{fact}; watch val_loss, which stops falling when the text is learned by heart.")
-    fewer = max(1, round(MANY_EPOCHS * steps_per_epoch))
-    return Finding(
-        "warning",
-        f"{fact} without dropout; beyond {MANY_EPOCHS} little is gained: set train.max_steps to {fewer:,}, or "
-        "model.dropout to 0.1.",
-    )
-
-
-def _epochs_of(manifest: DatasetManifest, profile: RunProfile) -> float:
-    return profile.train.max_steps * profile.tokens_per_step / manifest.train.tokens
-
-
-def _few(number: float) -> str:
-    """A count for a sentence: 0.14, 1.5, 82, 1,300."""
-    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+def _terminal() -> Finding:
+    encoding = (sys.stderr.encoding or "unknown").lower()
+    size = shutil.get_terminal_size()
+    where = f"{size.columns} x {size.lines}, {encoding}" if sys.stderr.isatty() else f"none, {encoding}"
+    colours = ", colours off by NO_COLOR" if os.environ.get("NO_COLOR") else ""
+    return Finding("terminal", "ok", where + colours)

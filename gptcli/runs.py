@@ -305,7 +305,7 @@ def check_dataset_fits(profile: RunProfile, dataset: TokenDataset) -> None:
     for split, tokens in sizes.items():
         if tokens < block_size + 1:
             fewest = min(sizes.values())
-            fitting = 1 << max(0, (fewest // 8).bit_length() - 1)  # at least 8 windows of 8, as the corpus doctor says
+            fitting = 1 << max(0, (fewest // 8).bit_length() - 1)  # at least 8 windows of 8, as the diagnosis says
             hint = f"Type --set block_size={fitting}, or add text" if fitting >= 8 else "Add text"
             if split == "val" and (dataset.manifest.split_at or 1) > 0.8:
                 hint += ", or give val more of it: --set split_at=0.8"

@@ -108,7 +108,7 @@ def test_a_split_without_one_whole_window_is_refused_with_what_would_fit(
         create_run(profile, profile_name="tiny", dataset=tiny_dataset, runs_dir=tmp_path / "runs")
     fitting = int(re.findall(r"--set block_size=(\d+)", caught.value.hint)[0])
     windows = len(tiny_dataset.val) / fitting
-    assert 8 <= windows < 16, "as the corpus doctor says"
+    assert 8 <= windows < 16, "as the diagnosis says"
     assert ("--set split_at=0.8" in caught.value.hint) == (split == "val")
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 

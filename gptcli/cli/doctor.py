@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from gptcli import __version__
-from gptcli.cli.common import JsonOption, emit, emit_columns, import_torch, reports_errors
+import typer
+from rich.text import Text
 
-STYLES = {"ok": "", "note": "yellow", "warning": "bold red"}
+from gptcli import __version__
+from gptcli.cli.common import EXIT_ERROR, JsonOption, emit, emit_columns, importing, reports_errors
+from gptcli.doctor import Finding, examine
+from gptcli.figures import visible
+
+STYLES = {"ok": "", "note": "yellow", "warning": "bold red", "error": "bold red"}
 
 
 @reports_errors
@@ -15,26 +20,21 @@ def doctor_command(as_json: JsonOption = False) -> None:
     """Say what gptcli finds on this machine, and how to get what is missing.
 
     Versions, devices, threads, compiler, memory, disk, caches, extras. Nothing is changed and no network is asked.
+    The exit code is 1 where a package that gptcli needs is missing or broken.
 
     Example: gptcli doctor
     """
-    import_torch()
-    from rich.text import Text
-
-    from gptcli.figures import visible
-    from gptcli.machine import examine
-
-    findings = list(examine())
+    with importing():
+        findings = list(examine())
     if as_json:
         emit({"gptcli": __version__, "findings": [asdict(finding) for finding in findings]}, "", as_json=True)
-        return
-    rows = []
-    for finding in findings:
-        text = Text.assemble((_worded(finding.level, visible(finding.text)), STYLES[finding.level]))
-        text.append(f"\n{visible(finding.hint)}" if finding.hint else "", "dim")
-        rows.append((Text(finding.topic, "dim"), text))
-    emit_columns(rows)
+    else:
+        emit_columns([(Text(finding.topic, "dim"), _text(finding)) for finding in findings])
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(EXIT_ERROR)
 
 
-def _worded(level: str, text: str) -> str:
-    return text if level == "ok" else f"{level}: {text}."
+def _text(finding: Finding) -> Text:
+    said = visible(finding.text)
+    text = Text(said if finding.level == "ok" else f"{finding.level}: {said}.", STYLES[finding.level])
+    return text.append(f"\n{visible(finding.hint)}" if finding.hint else "", "dim")

@@ -1,4 +1,4 @@
-"""``gptcli prepare``: a corpus becomes tokens, with a report and the findings of the corpus doctor."""
+"""``gptcli prepare``: a corpus becomes tokens, with a report and a diagnosis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gptcli.errors import FormatError
 
 if TYPE_CHECKING:
     from gptcli.config import DataConfig, RunProfile
-    from gptcli.doctor import Finding
+    from gptcli.diagnosis import Finding
     from gptcli.prepare import PrepareResult
     from gptcli.shards import DatasetManifest
     from gptcli.tokenizer import Tokenizer
@@ -113,7 +113,7 @@ def _finish(
     quiet: bool,
 ) -> None:
     """Diagnose the tokens for the profile, or the run, and report."""
-    from gptcli.doctor import diagnose
+    from gptcli.diagnosis import diagnose
 
     findings = diagnose(result.manifest, profile)
     if not quiet:

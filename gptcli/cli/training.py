@@ -118,8 +118,8 @@ def follow(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet
 
 
 def warn_about(manifest: DatasetManifest, config: RunProfile) -> None:
-    """Print what the corpus doctor warns of before this profile is trained on these tokens."""
-    from gptcli.doctor import diagnose
+    """Print what the diagnosis warns of before this profile is trained on these tokens."""
+    from gptcli.diagnosis import diagnose
 
     for finding in diagnose(manifest, config):
         if finding.level == "warning":

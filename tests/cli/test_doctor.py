@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gptcli.machine import GPT2_FILES
-from tests.cli.conftest import Cli
+from gptcli.doctor import GPT2_FILES
+from tests.cli.conftest import ROOT, Cli
 
 TOPICS = {"gptcli", "packages", "device", "threads", "compiler", "disk", "gpt2 tokens", "models", "terminal"}
 
@@ -81,3 +85,58 @@ def test_network_is_not_asked_and_nothing_is_written(cli: Cli, folder: Path, mon
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     findings(cli)
     assert sorted(folder.rglob("*")) == before
+
+
+# What Python imports before anything else, where it finds it: nothing can import the package that is named.
+HIDING = """
+import sys
+class Hiding:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hiding())
+"""
+
+
+def run_beside(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where Python looks for packages in ``folder`` first."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
+    command = [sys.executable, "-m", "gptcli", *words]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8", check=False, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("package", "name"), [("torch", "torch"), ("tiktoken", "tiktoken"), ("huggingface_hub", "huggingface-hub")]
+)
+def test_doctor_ends_without_a_package_and_says_how_to_get_it(tmp_path: Path, package: str, name: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDING.format(package=package), "utf-8")
+    done = run_beside(tmp_path, "doctor", "--json")
+    assert done.returncode == 1
+    found = {finding["topic"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert (found[name]["level"], found[name]["text"]) == ("error", "not installed")
+    assert found[name]["hint"].startswith("pip install ")
+    assert name in found[name]["hint"]
+    assert ("device" in found) == (package != "torch")
+    assert found.keys() >= {"gptcli", "packages", "disk", "terminal"}
+    others = [finding for finding in found.values() if finding["level"] == "error" and finding["topic"] != name]
+    assert {finding["hint"] for finding in others} <= {found[name]["hint"]}
+
+
+def test_doctor_ends_with_a_torch_that_is_broken(tmp_path: Path) -> None:
+    said = "libtorch_cpu.so: cannot open shared object file"
+    (tmp_path / "torch.py").write_text(f"raise OSError({said!r})\n", "utf-8")
+    done = run_beside(tmp_path, "doctor")
+    assert done.returncode == 1
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("torch "))
+    assert f"error: cannot be imported: {said}. pip install --force-reinstall 'torch" in line
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_command_that_cannot_start_says_which_package_is_missing(tmp_path: Path, package: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDING.format(package=package), "utf-8")
+    done = run_beside(tmp_path, "doctor")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        f"Error: gptcli needs the package {package}: No module named {package!r}.",
+        f"pip install {package}; gptcli doctor then says what else is missing.",
+    ]

@@ -1,4 +1,4 @@
-"""The doctor's sentences: each names the fact, the key and the value that would change it."""
+"""The sentences of the diagnosis: each names the fact, the key and the value that would change it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from gptcli.batches import BatchStream
 from gptcli.chat_template import ChatTemplate
 from gptcli.config import ModelConfig, RunProfile, TrainConfig
-from gptcli.doctor import Finding, diagnose
+from gptcli.diagnosis import Finding, diagnose
 from gptcli.plan import count_parameters
 from gptcli.profiles import override_path
 from gptcli.shards import ArrayTokens, Conversations, DatasetManifest, SplitSummary

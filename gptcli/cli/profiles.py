@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptcli.cli.common import EXIT_ERROR, JsonOption, QuietOption, emit, note, reports_errors, write_stdout
-from gptcli.cli.completion import complete_profiles
+from gptcli.cli.completion import complete_keys, complete_profiles
 from gptcli.cli.profiles_import import import_command, profile_name
 from gptcli.cli.profiles_suggest import suggest_command
 from gptcli.errors import GptcliError, ProfileError
@@ -123,7 +123,12 @@ def show_command(
     name: NameArgument,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Show it with one key changed. May be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            autocompletion=complete_keys,
+            help="Show it with one key changed. May be repeated.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

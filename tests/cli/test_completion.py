@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +71,9 @@ def test_every_shell_is_told_the_names_of_runs(command: Path, trained: Path, she
         ("gptcli eval ", "tiny", "gpt2"),
         ("gptcli prepare docs --tokenizer bpe:5", "bpe:512", "char"),
         ("gptcli train --device c", "cpu", "mps"),
+        ("gptcli profiles show quickstart --set train.max", "train.max_steps=", "model.n_layer="),
+        ("gptcli train docs --set train.seed=", "train.seed=1337", "train.max_steps="),
+        ("gptcli train docs --set train.optimizer=a", "train.optimizer=adamw", "train.optimizer=muon"),
     ],
 )
 def test_names_that_fit_are_completed(command: Path, trained: Path, line: str, expected: str, absent: str) -> None:
@@ -87,8 +93,9 @@ def test_names_that_could_command_a_shell_are_not_completed(command: Path, tmp_p
     assert completed(command, tmp_path, "gptcli corpora show ") == ["plain"]
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
-def test_a_real_bash_completes_with_the_script_it_is_given(command: Path, trained: Path, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def real_bash(command: Path, trained: Path, tmp_path: Path) -> Iterator[Any]:
+    """A bash in the folder of the trained run, with the script that it is given."""
     env = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "TERM": "dumb"}
     given = subprocess.run([command, "--show-completion", "bash"], env=env, capture_output=True, check=True, timeout=60)
     (tmp_path / "completion.sh").write_bytes(given.stdout)
@@ -98,7 +105,28 @@ def test_a_real_bash_completes_with_the_script_it_is_given(command: Path, traine
     try:
         bash.sendline(f"source {tmp_path}/completion.sh; echo loa''ded")
         bash.expect("loaded\r\n")
-        bash.send("gptcli runs show ti\t")
-        bash.expect("show tiny ")
+        yield bash
     finally:
         bash.close(force=True)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize(
+    ("typed", "becomes"),
+    [
+        ("runs show ti", "runs show tiny "),
+        ("prepare docs --tokenizer bpe:5", "prepare docs --tokenizer bpe:512 "),
+        ("prepare docs --tokenizer=bpe:5", "prepare docs --tokenizer=bpe:512 "),
+        ("train docs --set train.se", "train docs --set train.seed="),
+        ("train docs --set train.seed=", "train docs --set train.seed=1337 "),
+        ("train docs --set train.seed=7 --set train.optimizer=ad", "train.optimizer=adamw "),
+        ("train docs --set train.seed=7 --profile quicks", "--profile quickstart "),
+    ],
+)
+def test_a_real_bash_completes_with_the_script_it_is_given(
+    command: Path, trained: Path, tmp_path: Path, typed: str, becomes: str
+) -> None:
+    with real_bash(command, trained, tmp_path) as bash:
+        bash.send(f"gptcli {typed}\t|")
+        bash.expect_exact("|")
+        assert bash.before.replace("\a", "").endswith(becomes)

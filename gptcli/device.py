@@ -101,6 +101,13 @@ def detect() -> Capabilities:
     )
 
 
+def device_memory(device: torch.device) -> int | None:
+    """Return the bytes of memory that a GPU has for us; None for a CPU, which has the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(torch.mps.recommended_max_memory()) if device.type == "mps" else None
+
+
 def _cpu_flags() -> set[str]:
     """Return what the processor can do, as torch says, or Linux where this torch does not."""
     find = getattr(torch.cpu, "get_capabilities", None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from gptcli.bases.opening import BaseFacts
 from gptcli.config import RunProfile
+from gptcli.device import Setup, device_memory
 from gptcli.errors import RunError
 from gptcli.finetune import choose_frozen_dtype
 from gptcli.memory import FORMAT_BYTES, machine_memory, machine_swap, plan_memory, trained_parameters
@@ -89,8 +90,14 @@ def memory_facts(profile: RunProfile, device: str | None = None) -> dict[str, An
         "device_reason": setup.reason,
         "frozen_dtype": frozen,
         **{f"memory_{part}": getattr(plan, part) for part in parts},
-        "machine_memory": machine_memory() if setup.device.type == "cpu" else None,
+        "machine_memory": available_memory(setup) if setup.device.type == "cpu" else None,
+        "device_memory": device_memory(setup.device),
     }
+
+
+def available_memory(setup: Setup) -> int | None:
+    """Return the bytes of memory that training can use: the machine's on a CPU, else the device's own."""
+    return machine_memory() if setup.device.type == "cpu" else device_memory(setup.device)
 
 
 def memory_warning(profile: RunProfile, device: str | None = None) -> str | None:
@@ -101,12 +108,13 @@ def memory_warning(profile: RunProfile, device: str | None = None) -> str | None
 def check_memory(profile: RunProfile, device: str | None = None) -> str | None:
     """Return what ``memory_warning`` does, before a run begins; ``RunError`` for one that cannot fit.
 
-    Where the system does not say how much it can swap to a disk, nothing is refused.
+    Where the system does not say how much it can swap to a disk, nothing is refused; nor is it on a GPU, which says so
+    at the first step.
     """
     facts, swap = memory_facts(profile, device), machine_swap()
     have, peak = facts["machine_memory"], facts["memory_peak"]
     if have is not None and swap is not None and peak > IMPOSSIBLE * have + swap:
-        message = _needs(have, peak)
+        message = _needs(facts)
         raise RunError(
             f"{message[0].upper()}{message[1:]}",
             f"Less of it: {_ways_to_less(profile, facts)}. --dry-run shows the parts.",
@@ -115,17 +123,27 @@ def check_memory(profile: RunProfile, device: str | None = None) -> str | None:
 
 
 def _warning(profile: RunProfile, facts: dict[str, Any]) -> str | None:
-    have, peak = facts["machine_memory"], facts["memory_peak"]
-    return None if have is None or peak <= have else f"{_needs(have, peak)} Less of it: {_ways_to_less(profile, facts)}"
+    have = _have(facts)
+    if have is None or facts["memory_peak"] <= have:
+        return None
+    return f"{_needs(facts)} Less of it: {_ways_to_less(profile, facts)}"
 
 
-def _needs(have: int, peak: int) -> str:
-    return f"this needs about {peak / 1e9:.1f} GB of memory, and this machine has {have / 1e9:.1f}."
+def _have(facts: dict[str, Any]) -> int | None:
+    """What there is of the memory that ``memory_facts`` counts."""
+    have: int | None = facts["machine_memory"] or facts["device_memory"]
+    return have
+
+
+def _needs(facts: dict[str, Any]) -> str:
+    where = "this machine" if facts["machine_memory"] else f"the device {facts['device']}"
+    peak, have = facts["memory_peak"] / 1e9, (_have(facts) or 0) / 1e9
+    return f"this needs about {peak:.1f} GB of memory, and {where} has {have:.1f}."
 
 
 def _ways_to_less(profile: RunProfile, facts: dict[str, Any]) -> str:
     train, finetune = profile.train, profile.finetune
-    if finetune.base is None and sum(facts[f"memory_{part}"] for part in HELD) > facts["machine_memory"]:
+    if finetune.base is None and sum(facts[f"memory_{part}"] for part in HELD) > (_have(facts) or 0):
         return "a smaller model, such as --set n_layer=4 --set n_embd=256"
     ways = ["--set finetune.lora_rank=16"] if finetune.base is not None and not finetune.lora_rank else []
     ways += [] if train.gradient_checkpointing else ["--set gradient_checkpointing=true"]

@@ -55,9 +55,10 @@ gptcli profiles suggest CORPUS --minutes 10  # one for your text, this machine a
 
 `gptcli profiles suggest CORPUS --minutes 10` times some steps on this machine, and writes above each value why it has
 it. The size of the network: the largest whose weights each see a token or more in the time, with three weights for each
-byte of the text at most. The batch: what keeps the machine busy. The rates: on the curve through the runs of 145, 760
-and 3800 steps that were tuned by hand. Dropout and weight decay: by how often the text is read. The steps: what the
-time leaves after starting and evaluating, and no more than read the text 100 times. The rules are in
+byte of the text at most, that the memory of the device holds. The batch: what keeps the machine busy, in as many parts
+as the memory wants. The rates: on the curve through the runs of 145, 760 and 3800 steps that were tuned by hand.
+Dropout and weight decay: by how often the text is read. The steps: what the time leaves after starting and evaluating,
+and no more than read the text 100 times. The rules are in
 `gptcli/sizing.py`, the runs behind them in [the log](log.md); they were found on CPUs with models of up to 2M weights,
 and are a first guess beyond.
 

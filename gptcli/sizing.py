@@ -87,12 +87,17 @@ def choose_shape(text: TextFacts, flops: float) -> ModelConfig:
     return chosen
 
 
-def why_this_size(text: TextFacts, flops: float, chosen: ModelConfig) -> str:
-    """Return why a network was chosen for a text and so many operations, beside the next larger one."""
+def why_this_size(text: TextFacts, flops: float, chosen: ModelConfig, *, full: bool = False) -> str:
+    """Return why a network was chosen for a text and so many operations, beside the next larger one.
+
+    ``full``: the time would do for a larger one, and the memory does not.
+    """
     possible = list(shapes(text))
     weights = block_weights(chosen)
     seen = min(flops / flops_per_token(chosen), MOST_EPOCHS * text.train_tokens) / weights
     said = f"{_count(weights)} weights in the blocks, each of which sees {plain(seen)} tokens in the time"
+    if full:
+        return f"{said}; there is time for a larger one, but no memory."
     if chosen != possible[-1]:
         larger = possible[possible.index(chosen) + 1]
         each = flops / flops_per_token(larger) / block_weights(larger)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from gptcli.budget import Pace, measure_pace
-from gptcli.config import ModelConfig, RunProfile
+from gptcli.config import ModelConfig, RunProfile, TrainConfig
 from gptcli.device import Setup
-from gptcli.dry_run import memory_facts
+from gptcli.dry_run import available_memory
 from gptcli.errors import ProfileError
+from gptcli.memory import plan_memory
 from gptcli.plan import count_parameters, flops_per_token
 from gptcli.shards import TokenDataset
 from gptcli.sizing import (
@@ -79,8 +80,9 @@ def suggest(
     text = TextFacts(manifest.vocab_size, len(dataset.train), len(dataset.val), manifest.train.bytes)
     setup = make_setup(RunProfile(), device)
     on_progress("Timing some steps to find the size that fits the time.")
-    shape, flops = _look(dataset, text, seconds, setup.device.type, device)
-    choices = _chosen(dataset, shape, flops, text, on_cpu=setup.device.type == "cpu")
+    room = Room(available_memory(setup), setup.device.type, str(setup.dtype).removeprefix("torch."))
+    shape, flops = _look(dataset, text, seconds, room, device)
+    choices = _chosen(dataset, shape, flops, text, room)
     if tokenizer_reason and not manifest.given_tokenizer:
         choices["data", "tokenizer"] = (manifest.tokenizer, f"{tokenizer_reason[0].upper()}{tokenizer_reason[1:]}.")
     on_progress("Timing steps of the suggestion.")
@@ -116,56 +118,75 @@ def _expected(profile: RunProfile, shape: ModelConfig, text: TextFacts, seconds:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The bytes of memory that a run has on a device, None where the system does not say, and what it computes in."""
+
+    have: int | None
+    device: str
+    dtype: str
+
+    def holds(self, profile: RunProfile) -> bool:
+        """Say whether training a profile that knows its vocabulary fits."""
+        if self.have is None:
+            return True
+        plan = plan_memory(profile, compute_dtype=self.dtype, frozen_dtype="float32", device=self.device)
+        return plan.peak < self.have
+
+
+def parts_that_fit(model: ModelConfig, rows: int, parts: int, room: Room) -> tuple[int, int]:
+    """Return ``batch_size`` and ``grad_accum_steps`` of the same step, in so many parts that each fits if any does."""
+    while rows % 2 == 0 and not room.holds(_step(model, rows, parts)):
+        rows, parts = rows // 2, 2 * parts
+    return rows, parts
+
+
+def largest_that_fits(text: TextFacts, wanted: ModelConfig, room: Room) -> ModelConfig:
+    """Return the wanted shape, or the largest below it that the memory holds."""
+    possible = list(shapes(text))
+    below = reversed(possible[: possible.index(wanted) + 1])
+    return next((model for model in below if room.holds(_plain(model, text, room))), possible[0])
+
+
 def _look(
-    dataset: TokenDataset, text: TextFacts, seconds: float, kind: str, device: str | None
+    dataset: TokenDataset, text: TextFacts, seconds: float, room: Room, device: str | None
 ) -> tuple[ModelConfig, float]:
     """Return the shape for the time, by a look at each that is thought of, and the operations that it has time for."""
-    flops, shape = GUESSED_FLOPS[kind] * USED_SHARE * seconds, ModelConfig()
+    flops, shape = GUESSED_FLOPS[room.device] * USED_SHARE * seconds, ModelConfig()
     for _ in range(LOOKS):
-        wanted = _largest_that_fits(text, choose_shape(text, flops), device)
+        wanted = largest_that_fits(text, choose_shape(text, flops), room)
         if wanted == shape:
             break
         shape = wanted
-        plain = _plain(shape, text, on_cpu=kind == "cpu")
+        plain = _plain(shape, text, room)
         pace = measure_pace(plain, dataset, min(LOOK_SECONDS, seconds / 20), device=device)
         flops = plain.tokens_per_step * flops_per_token(shape) / pace.step * USED_SHARE * seconds
     return shape, flops
 
 
-def _largest_that_fits(text: TextFacts, wanted: ModelConfig, device: str | None) -> ModelConfig:
-    """Return the wanted shape, or the largest below it that this machine's memory holds."""
-    possible = list(shapes(text))
-    for model in reversed(possible[: possible.index(wanted) + 1]):
-        facts = memory_facts(_plain(model, text, on_cpu=True), device)
-        if facts["machine_memory"] is None or facts["memory_peak"] < facts["machine_memory"]:
-            return model
-    return possible[0]
-
-
-def _plain(model: ModelConfig, text: TextFacts, *, on_cpu: bool) -> RunProfile:
+def _plain(model: ModelConfig, text: TextFacts, room: Room) -> RunProfile:
     """Return what a shape is looked at with: its batch, and an evaluation that takes no time."""
-    rows, parts, _ = choose_batch(model, text, 0, on_cpu=on_cpu)
-    return _built(
-        {
-            **{("model", key): (value, "") for key, value in model.model_dump().items()},
-            ("train", "batch_size"): (rows, ""),
-            ("train", "grad_accum_steps"): (parts, ""),
-            ("train", "eval_tokens"): (LOOKED_AT, ""),
-            ("train", "compile"): (False, ""),
-        }
-    )
+    rows, parts, _ = choose_batch(model, text, 0, on_cpu=room.device == "cpu")
+    return _step(model, *parts_that_fit(model, rows, parts, room))
 
 
-def _chosen(dataset: TokenDataset, shape: ModelConfig, flops: float, text: TextFacts, *, on_cpu: bool) -> Choices:
+def _step(model: ModelConfig, rows: int, parts: int) -> RunProfile:
+    train = TrainConfig(batch_size=rows, grad_accum_steps=parts, eval_tokens=LOOKED_AT, compile=False)
+    return RunProfile(model=model, train=train)
+
+
+def _chosen(dataset: TokenDataset, shape: ModelConfig, flops: float, text: TextFacts, room: Room) -> Choices:
     """Return all that hangs on about how many tokens can be seen."""
     manifest = dataset.manifest
     tokens = min(flops / flops_per_token(shape), MOST_EPOCHS * text.train_tokens)
-    rows, parts, why_batch = choose_batch(shape, text, tokens, on_cpu=on_cpu)
+    rows, parts, why_batch = choose_batch(shape, text, tokens, on_cpu=room.device == "cpu")
+    rows, parts = parts_that_fit(shape, rows, parts, room)
+    full = largest_that_fits(text, choose_shape(text, flops), room) != choose_shape(text, flops)
     size = f"{shape.block_size * text.train_bytes / text.train_tokens:,.0f} bytes of text"
     why_context = f"About {size}: what profiles of this size have; a longer one costs more time than it gains."
     choices: Choices = {
         ("data", "corpus"): (manifest.corpus, ""),
-        ("model", "n_layer"): (shape.n_layer, why_this_size(text, flops, shape)),
+        ("model", "n_layer"): (shape.n_layer, why_this_size(text, flops, shape, full=full)),
         ("model", "n_head"): (shape.n_head, f"Heads of {shape.n_embd // shape.n_head}."),
         ("model", "n_embd"): (shape.n_embd, "The width that goes with the layers."),
         ("model", "block_size"): (shape.block_size, why_context),

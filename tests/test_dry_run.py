@@ -56,3 +56,4 @@ def test_a_run_larger_than_the_machine_is_warned_of_with_what_would_help() -> No
     tiny = RunProfile(model=ModelConfig(vocab_size=65), train=CPU)
     assert memory_warning(tiny) is None
     assert memory_facts(tiny)["machine_memory"] == have
+    assert memory_facts(tiny)["device_memory"] is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.config import DataConfig
+from gptcli.config import DataConfig, RunProfile, TrainConfig
 from gptcli.errors import CorpusError, DeviceError, ProfileError
 from gptcli.fetch.fetching import fetch
 from gptcli.prepare import prepare
@@ -14,8 +14,18 @@ from gptcli.profile_docs import explained
 from gptcli.profiles import build_profile
 from gptcli.runs import check_dataset_fits, create_run
 from gptcli.shards import TokenDataset, open_dataset
+from gptcli.sizing import TextFacts, block_weights, shapes, why_this_size
 from gptcli.strict_yaml import load_yaml
-from gptcli.suggest import PLANNED_SHARE, START_SECONDS, Suggestion, suggest, time_text
+from gptcli.suggest import (
+    PLANNED_SHARE,
+    START_SECONDS,
+    Room,
+    Suggestion,
+    largest_that_fits,
+    parts_that_fit,
+    suggest,
+    time_text,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,3 +125,34 @@ def test_a_text_too_small_for_any_profile_is_refused(tmp_path: Path, monkeypatch
 )
 def test_times_are_told_in_seconds_or_minutes(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+BOOKS = TextFacts(vocab_size=4096, train_tokens=200_000_000, val_tokens=2_000_000, train_bytes=700_000_000)
+
+
+def on_gpu(gigabytes: float | None) -> Room:
+    return Room(None if gigabytes is None else round(gigabytes * 1e9), "cuda", "bfloat16")
+
+
+def test_a_gpu_gets_the_largest_shape_whose_step_its_memory_holds() -> None:
+    wanted = list(shapes(BOOKS))[-1]
+    found = [largest_that_fits(BOOKS, wanted, on_gpu(size)) for size in (1, 2, 4, 80, None)]
+    weights = [block_weights(model) for model in found]
+    assert weights == sorted(weights)
+    assert weights[0] < weights[2] < weights[3]
+    assert found[-2:] == [wanted, wanted]
+
+
+@pytest.mark.parametrize("gigabytes", [2, 8, 80, None])
+def test_a_step_too_large_for_the_memory_is_taken_in_parts(gigabytes: float | None) -> None:
+    model, room = list(shapes(BOOKS))[-3], on_gpu(gigabytes)
+    rows, parts = parts_that_fit(model, 64, 1, room)
+    assert rows * parts == 64
+    assert (parts == 1) == (gigabytes is None or gigabytes == 80)
+    step = TrainConfig(batch_size=rows, grad_accum_steps=parts)
+    assert room.holds(RunProfile(model=model, train=step))
+
+
+def test_memory_is_named_where_there_is_time_for_a_larger_shape() -> None:
+    small = list(shapes(BOOKS))[3]
+    assert why_this_size(BOOKS, 1e18, small, full=True).endswith("; there is time for a larger one, but no memory.")

@@ -47,6 +47,7 @@ MEMORY_HINTS = {
     "finetune_command": LEARN_IN_LESS,
     "sample_command": WRITE_IN_LESS,
     "chat_command": WRITE_IN_LESS,
+    "suggest_command": "Other programs may hold it; on a GPU that is full, --device cpu suggests for the CPU.",
 }
 
 Say = Callable[[str], None]

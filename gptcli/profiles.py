@@ -6,11 +6,13 @@ All mistakes of a profile are reported at once, each with its file, line and the
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import functools
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +141,7 @@ def build_profile(
     lines = lines or {}
     problems: list[str] = []
     sources: dict[KeyPath, str] = {}
+    written = copy.deepcopy(values)
     _apply_overrides(values, overrides, sources, problems)
 
     def place(path: KeyPath) -> str:
@@ -153,14 +156,33 @@ def build_profile(
     try:
         profile = RunProfile.model_validate(values)
     except ValidationError as error:
+        before = _refused(written) if sources else set()
         for item in error.errors():
             path = tuple(item["loc"])
-            problems.append(f"{place(path)}: {_describe(path, item['msg'], item['type'], item['input'])}")
+            behind = "" if (path, item["msg"]) in before else _overrides_behind(path, item["msg"], sources)
+            problems.append(f"{behind or place(path)}: {_describe(path, item['msg'], item['type'], item['input'])}")
     if problems:
         many = f"{len(problems)} mistakes" if len(problems) > 1 else "a mistake"
         message = f"There {'are' if len(problems) > 1 else 'is'} {many} in the profile:"
         raise ProfileError(message, KEYS_HINT, tuple(problems))
     return profile
+
+
+def _refused(values: dict[str, Any]) -> set[tuple[KeyPath, str]]:
+    """Return place and message of what the values of a file are refused for without any override."""
+    _drop_unknown_keys(values, RunProfile, (), str, [])
+    try:
+        RunProfile.model_validate(values)
+    except ValidationError as error:
+        return {(tuple(item["loc"]), item["msg"]) for item in error.errors()}
+    return set()
+
+
+def _overrides_behind(path: KeyPath, message: str, sources: dict[KeyPath, str]) -> str:
+    """Return the overrides that made a section wrong whose keys do not go together: those named, else all in it."""
+    inside = {key: said for key, said in sources.items() if len(key) > len(path) and key[: len(path)] == path}
+    named = [said for key, said in inside.items() if re.search(rf"\b{key[-1]}\b", message)]
+    return ", ".join(named or inside.values())
 
 
 def given_keys(path: Path, overrides: Sequence[str] = ()) -> frozenset[KeyPath]:
@@ -365,7 +387,7 @@ def _describe(path: KeyPath, message: str, kind: str, found: object) -> str:
     """One mistake as a sentence: the key, what was expected, what was found."""
     key = ".".join(str(part) for part in path if not _is_union_label(part))
     if kind == "value_error":
-        return f"{key}: {message.removeprefix('Value error, ')}"
+        return f"{key}{': ' if key else ''}{message.removeprefix('Value error, ')}"
     text = message[0].lower() + message[1:]
     return f"{key}: {text.replace('input should be', 'expected')}, found {found!r}"
 

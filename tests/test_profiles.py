@@ -141,6 +141,37 @@ def test_an_override_goes_over_the_file_even_where_the_file_is_wrong(tmp_path: P
     assert load_profile(path, ["n_layer=1"]).model.n_layer == 1
 
 
+@pytest.mark.parametrize(
+    ("overrides", "blamed"),
+    [
+        (["n_embd=65536"], ["--set n_embd=65536: model: n_embd 65536 is not divisible by n_head 3"]),
+        (["n_head=7", "dropout=0.1"], ["--set n_head=7: model: n_embd 96 is not divisible by n_head 7"]),
+        (["head_dim=5"], ["--set head_dim=5: model: rotary positions need an even head width"]),
+        (["n_embd=64", "n_head=7"], ["--set n_embd=64, --set n_head=7: model: n_embd 64 is not"]),
+        (["short_block_size=7"], ["--set short_block_size=7: short_block_size 7 does not divide"]),
+        (["n_embd=6553500"], ["--set n_embd=6553500: model.n_embd: "]),
+    ],
+)
+def test_keys_that_do_not_go_together_are_blamed_on_the_overrides(
+    tmp_path: Path, overrides: list[str], blamed: list[str]
+) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("model:\n  n_head: 3\n  n_embd: 96\n", "utf-8")
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path, overrides)
+    assert len(caught.value.problems) == len(blamed)
+    for problem, expected in zip(caught.value.problems, blamed, strict=True):
+        assert problem.startswith(expected)
+
+
+def test_keys_of_a_file_that_do_not_go_together_are_not_blamed_on_an_override(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("model:\n  n_head: 3\n  n_embd: 100\n", "utf-8")
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path, ["dropout=0.1"])
+    assert caught.value.problems[0].startswith(f"{path}:1: model: n_embd 100 is not divisible by n_head 3")
+
+
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries(

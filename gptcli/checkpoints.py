@@ -31,6 +31,7 @@ from gptcli.runs import RunDir, begin_command
 
 CHECKPOINT_VERSION = 1
 DAMAGED = "Another checkpoint may be whole: --checkpoint latest (or best) reads that one."
+OTHER_MODEL = "Where model.* of profile.yaml, or config.json, was changed by hand, put back what was trained."
 RESTORE = "Restore the folder base/ from a copy of the run; its checkpoints hold only what was trained."
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 # Keys of the state that files of before do not have; they begin at their defaults.
@@ -299,8 +300,8 @@ def check_shapes(model: GPT, shapes: Mapping[str, torch.Size], where: str) -> No
         if name in shapes and shapes[name] != own[name].shape
     ]
     if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise FormatError(f"{where}: the weights are not this model's: {'; '.join(problems[:8])}{more}.")
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise FormatError(f"{where}: the weights are not this model's: {'; '.join(problems[:3])}{more}.", OTHER_MODEL)
 
 
 def rng_tensors(device: torch.device) -> dict[str, Tensor]:

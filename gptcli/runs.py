@@ -23,14 +23,15 @@ from gptcli import __version__
 from gptcli.chat_template import ChatTemplate
 from gptcli.config import FinetuneConfig, RunProfile, SampleConfig
 from gptcli.copies.index import NGRAMS_NAME, read_ngrams
-from gptcli.errors import CorpusError, FormatError, ProfileError, RunError
+from gptcli.errors import CorpusError, FormatError, ProfileError, RunError, VersionError
 from gptcli.files import atomic_folder, atomic_write, read_json, write_json
 from gptcli.metrics import parse_event
 from gptcli.profiles import build_profile, load_profile, override_path, write_profile
 from gptcli.shards import DatasetManifest, TokenDataset, can_be_named, given_folder, open_dataset, remake_hint
-from gptcli.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from gptcli.tokenizer import DAMAGED_HINT, Tokenizer, load_tokenizer, save_tokenizer
 
 RUN_VERSION = 1
+RESTORE = "Restore the file from a copy of the run."
 # The order of the data and the optimizer's state hang on these.
 FIXED = {("train", key) for key in ("seed", "optimizer", "short_block_size", "short_fraction")}
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -95,9 +96,10 @@ class RunDir:
         """
         path = self.base_path / "base.json"
         if path.is_file():
-            value = read_json(path, format_version=RUN_VERSION, what="the base of a run")
+            with _restorable():
+                value = read_json(path, format_version=RUN_VERSION, what="the base of a run")
             if not isinstance(value.get("files"), dict) or not isinstance(value.get("name"), str):
-                raise FormatError(f"{path}: the base of a run is damaged: name or files is missing.")
+                raise FormatError(f"{path}: the base of a run is damaged: name or files is missing.", RESTORE)
             return value
         if (base := self.profile().finetune.base) is not None:
             raise RunError(
@@ -112,19 +114,20 @@ class RunDir:
         if profile.model.vocab_size is None:
             raise FormatError(
                 f"{self.profile_path}: the profile of a run is damaged: model.vocab_size is missing.",
-                "Restore the file from a copy of the run.",
+                RESTORE,
             )
         return profile
 
     def tokenizer(self) -> Tokenizer:
         """Read the run's tokenizer and check that it is the one the run was created with."""
-        tokenizer = load_tokenizer(self.tokenizer_path)
+        with _restorable():
+            tokenizer = load_tokenizer(self.tokenizer_path)
         expected = self.manifest().fingerprint
         if tokenizer.fingerprint != expected:
             raise RunError(
                 f"{self.tokenizer_path}: the tokenizer has the fingerprint {tokenizer.fingerprint}, "
                 f"but the run was trained with {expected}.",
-                "The file was changed or replaced; restore it from a copy of the run.",
+                f"It was changed or replaced. {RESTORE}",
             )
         return tokenizer
 
@@ -204,11 +207,27 @@ class RunDir:
         return f"gptcli prepare {quote(manifest.corpus)} --tokenizer {quote(manifest.tokenizer)} {how}"
 
     def _recorded(self) -> tuple[Path, DatasetManifest]:
-        value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
-        folder, manifest = value.get("folder"), value.get("manifest")
-        if not isinstance(folder, str) or not isinstance(manifest, dict):
-            raise FormatError(f"{self.dataset_path}: the dataset of a run is damaged: folder or manifest is missing.")
-        return Path(folder), DatasetManifest.from_json(manifest, str(self.dataset_path))
+        with _restorable():
+            value = read_json(self.dataset_path, format_version=RUN_VERSION, what="the dataset of a run")
+            folder, manifest = value.get("folder"), value.get("manifest")
+            if not isinstance(folder, str) or not isinstance(manifest, dict):
+                raise FormatError(
+                    f"{self.dataset_path}: the dataset of a run is damaged: folder or manifest is missing."
+                )
+            return Path(folder), DatasetManifest.from_json(manifest, str(self.dataset_path))
+
+
+@contextlib.contextmanager
+def _restorable() -> Iterator[None]:
+    """Say of a file of a run that is missing or damaged where to have it: no command makes it again."""
+    try:
+        yield
+    except VersionError:
+        raise
+    except FormatError as error:
+        if error.hint not in ("", DAMAGED_HINT):
+            raise
+        raise FormatError(error.message, RESTORE) from error
 
 
 def begin_command(profile: RunProfile) -> str:

@@ -191,3 +191,4 @@ def test_weights_of_another_model_are_listed(tmp_path: Path) -> None:
         load_weights(GPT(MODEL), tensors, "x.safetensors")
     for fragment in ("missing norm.weight", "unexpected more.weight", "wte.weight is (3, 3), the model has (30, 16)"):
         assert fragment in caught.value.message
+    assert "put back what was trained" in caught.value.hint

@@ -202,6 +202,18 @@ def test_tokens_of_another_split_are_not_the_runs_own(run: RunDir, tiny_dataset:
         run.dataset()
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "dataset.json"])
+@pytest.mark.parametrize("content", [None, "", "[]", '{"format_version": 1}', '{"format_version": 1, "kind": "char"'])
+def test_damaged_file_of_a_run_is_to_be_restored(run: RunDir, name: str, content: str | None) -> None:
+    if content is None:
+        (run.path / name).unlink()
+    else:
+        (run.path / name).write_text(content, "utf-8")
+    with pytest.raises(FormatError, match=name) as caught:
+        run.tokenizer()
+    assert caught.value.hint == "Restore the file from a copy of the run."
+
+
 @pytest.mark.parametrize("folder", ["b" * 5000, "/" + "a/" * 5000, "/x\0y", "gone/.."])
 def test_a_folder_that_cannot_be_is_gone(folder: str, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.path)

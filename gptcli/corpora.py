@@ -53,6 +53,13 @@ def locate_corpus(corpus: str, corpora_dir: Path = CORPORA) -> tuple[str, Path]:
     return corpus, corpora_dir
 
 
+def corpus_word(folder: Path) -> str:
+    """Return what a command calls the corpus in ``folder``: its name, or a path that no name can be taken for."""
+    if folder.parent == CORPORA:
+        return folder.name
+    return str(folder) if len(folder.parts) > 1 else f"./{folder}"
+
+
 def corpus_names(corpora_dir: Path = CORPORA) -> list[str]:
     """Return the names of the fetched corpora, those made by hand too, the newest first."""
     names = (path for path in corpora_dir.glob(f"*/{DOCUMENTS}") if path.is_file())

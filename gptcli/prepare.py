@@ -17,7 +17,7 @@ from shlex import quote
 from gptcli.chat_template import ChatTemplate
 from gptcli.config import DataConfig
 from gptcli.copies.index import NGRAMS_NAME, IndexWriter, read_ngrams
-from gptcli.corpora import CORPORA, Corpus, find_corpus, is_fetched, locate_corpus, unknown_corpus
+from gptcli.corpora import CORPORA, Corpus, corpus_word, find_corpus, is_fetched, locate_corpus, unknown_corpus
 from gptcli.documents import read_documents
 from gptcli.encode import SplitTotals, encode_documents
 from gptcli.encode_processes import EncodeProcesses, encode_processes
@@ -215,6 +215,13 @@ def _usable(
     if not split_agrees(manifest, data):
         return None, "its tokens were split in another way"
     return manifest, ""
+
+
+def are_meant(made: PrepareResult, data: DataConfig) -> bool:
+    """Say whether a run whose profile has this data section reads these tokens where it is given their corpus."""
+    corpus = made.folder.parents[1]
+    name, _ = _choose_tokenizer(find_corpus(corpus_word(corpus)), data, _manifests(corpus))
+    return made.folder.name == plain_folder(name) and split_agrees(made.manifest, data)
 
 
 def split_agrees(manifest: DatasetManifest, data: DataConfig) -> bool:

@@ -11,6 +11,8 @@ from gptcli.cli.completion import complete_corpora
 from gptcli.errors import CorpusError, GptcliError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gptcli.fetch.recipes import RecipeFile
 
 corpora_app = typer.Typer(help="Corpora: list them and the recipes, show one.", no_args_is_help=True)
@@ -49,7 +51,7 @@ def show_command(
         typer.Argument(
             metavar="CORPUS",
             autocompletion=complete_corpora,
-            help="Name of a fetched corpus; the newest if none is given.",
+            help="Name or folder of a fetched corpus; the newest if none is given.",
         ),
     ] = None,
     documents: Annotated[
@@ -61,33 +63,28 @@ def show_command(
 
     Example: gptcli corpora show book --documents
     """
-    from gptcli.corpora import CORPORA, corpus_names, document_facts, unfinished_fetches, unknown_corpus
+    from gptcli.corpora import CORPORA, corpus_names, document_facts, is_fetched, locate_corpus, unknown_corpus
 
-    names = corpus_names()
-    name = name or next(iter(names), None)
-    if name is None:
+    wanted = name or next(iter(corpus_names()), None)
+    if wanted is None:
         raise CorpusError(f"There is no corpus in {CORPORA} yet.", "Fetch one: gptcli fetch FILE, or a recipe's name.")
-    if name not in names:
-        if name in unfinished_fetches():
-            raise unknown_corpus(name)
-        raise CorpusError(
-            f"There is no corpus called {name!r} in {CORPORA}.", f"gptcli corpora list shows them; gptcli fetch {name}"
-        )
+    if not is_fetched(wanted):
+        raise unknown_corpus(wanted)
+    name, parent = locate_corpus(wanted)
+    folder = parent / name
     if documents:
-        rows = list(document_facts(CORPORA / name))
+        rows = list(document_facts(folder))
         emit({"name": name, "documents": rows}, "\n".join(map(_document_line, rows)), as_json=as_json)
         return
-    facts = {"name": name, "folder": CORPORA / name, **_facts(name)}
+    facts = {"name": name, "folder": folder, **_facts(folder)}
     lines = [f"{key}: {_inline(value)}" for key, value in facts.items() if value not in ("", [], {}, None)]
     emit(facts, "\n".join(lines), as_json=as_json)
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _facts(folder: Path) -> dict[str, Any]:
     """Return what source.json says, and the names of the folders of tokens; one made by hand has no source.json."""
-    from gptcli.corpora import CORPORA
     from gptcli.fetch.corpus import DOCUMENTS, NEXT_SOURCE, SOURCE, read_source
 
-    folder = CORPORA / name
     by_hand = {"kind": "made by hand", "file_bytes": (folder / DOCUMENTS).stat().st_size}
     was_fetched = (folder / SOURCE).exists() or (folder / NEXT_SOURCE).exists()
     source = read_source(folder) if was_fetched else by_hand
@@ -103,8 +100,10 @@ def _document_line(row: dict[str, Any]) -> str:
 
 def _facts_or_problem(name: str) -> dict[str, Any]:
     """A list says which corpus is damaged and goes on with the others."""
+    from gptcli.corpora import CORPORA
+
     try:
-        return _facts(name)
+        return _facts(CORPORA / name)
     except GptcliError as error:
         return {"problem": error.message}
 

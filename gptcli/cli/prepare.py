@@ -120,7 +120,7 @@ def _finish(
         _show(result)
         if findings:
             _show_findings(findings, f"the run {run}" if run else f"the profile {profile_name}" if profile_name else "")
-        note(f"Next: {_next_command(result.manifest, profile_name, profile, run)}")
+        note(f"Next: {_next_command(result, profile_name, profile, run)}")
     report = {
         "folder": result.folder,
         **_report(result),
@@ -134,15 +134,23 @@ def _finish(
     emit(report, str(result.folder), as_json=as_json)
 
 
-def _next_command(
-    manifest: DatasetManifest, profile_name: str | None, profile: RunProfile | None, run: str | None
-) -> str:
-    if run is None:
-        chosen = f" --profile {profile_name}" if profile_name and profile_name != "quickstart" else ""
-        return f"gptcli train {quote(manifest.corpus)}{chosen}"
-    if profile is not None and profile.data.corpus == manifest.corpus:
-        return f"gptcli train --resume --run {run}"
-    return f"gptcli finetune {quote(manifest.corpus)} --from {quote(run)}"
+def _next_command(made: PrepareResult, profile_name: str | None, profile: RunProfile | None, run: str | None) -> str:
+    """Return the command that uses these very tokens: by the name of their corpus, else by their folder."""
+    from gptcli.config import DataConfig, FinetuneConfig
+    from gptcli.corpora import corpus_word
+    from gptcli.prepare import are_meant
+
+    corpus = quote(corpus_word(made.folder.parents[1]))
+    if run is not None:
+        if profile is not None and profile.data.corpus == made.manifest.corpus:
+            return f"gptcli train --resume --run {run}"
+        return f"gptcli finetune {corpus} --from {quote(run)}"
+    chosen = f" --profile {quote(profile_name)}" if profile_name and profile_name != "quickstart" else ""
+    if profile is not None and profile.finetune != FinetuneConfig():
+        base = "" if profile.finetune.base else " --from gpt2"
+        return f"gptcli finetune {corpus}{base}{chosen}"
+    meant = are_meant(made, profile.data if profile else DataConfig())
+    return f"gptcli train {corpus if meant else quote(str(made.folder))}{chosen}"
 
 
 def _data(config: RunProfile | None, given: dict[str, Any]) -> DataConfig:
@@ -161,8 +169,11 @@ def _data(config: RunProfile | None, given: dict[str, Any]) -> DataConfig:
 
 
 def _suggest(manifest: DatasetManifest) -> tuple[str | None, RunProfile | None]:
-    """Choose the profile to diagnose for: one made for this corpus, else one by the size of the text."""
-    known = {file.name: profile for file, profile, _ in all_profiles() if profile is not None}
+    """Choose the profile to diagnose for: one that trains on this corpus, else one by the size of the text."""
+    from gptcli.config import FinetuneConfig
+
+    readable = {file.name: profile for file, profile, _ in all_profiles() if profile is not None}
+    known = {name: profile for name, profile in readable.items() if profile.finetune == FinetuneConfig()}
     own = [name for name, profile in known.items() if profile.data.corpus == manifest.corpus]
     by_size = ["laptop-10min"] if manifest.train.tokens > MORE_THAN_A_MINUTE else []
     for name in (*own, *by_size, "quickstart"):

@@ -61,3 +61,12 @@ def test_corpus_shows_where_it_came_from(cli: Cli) -> None:
     shown = cli("corpora", "show", "docs", "--json").json()
     assert shown["source"] == "docs.txt"
     assert len(shown["sha256"]) == 64
+
+
+def test_a_corpus_is_shown_by_its_path_too(cli: Cli, folder: Path) -> None:
+    (folder / "text.txt").write_text("To be, or not to be.\n\nThat is the question.\n", "utf-8")
+    printed = cli("fetch", "text.txt").stdout.strip()
+    assert cli("corpora", "show", printed).stdout == cli("corpora", "show", "text").stdout
+    assert cli("corpora", "show", f"{printed}/", "--documents").stdout
+    (folder / "corpora" / "text").rename(folder / "elsewhere")
+    assert "folder: elsewhere" in cli("corpora", "show", "./elsewhere").stdout

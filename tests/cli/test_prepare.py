@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -85,3 +86,55 @@ def test_a_model_is_trained_on_answers_alone_and_evaluated_on_them(folder: Path,
     assert evaluated["n_tokens"] == found.scored_tokens
     resumed = cli("train", "--resume", "--run", "r", "--set", "max_steps=16")
     assert resumed.code == 0, resumed.stderr
+
+
+def next_command(folder: Path, *arguments: str) -> list[str]:
+    """The words of the command that prepare ends by suggesting."""
+    done = run_cli(folder, "prepare", *arguments)
+    assert done.code == 0, done.stderr
+    return shlex.split(done.stderr.splitlines()[-1].removeprefix("Next: gptcli "))
+
+
+def tokenizer_of(folder: Path, command: list[str]) -> str:
+    done = run_cli(folder, *command, "--dry-run", "--json")
+    assert done.code == 0, done.stderr
+    return str(done.json()["tokenizer"])
+
+
+def test_the_command_that_is_suggested_uses_the_tokens_that_were_made(folder: Path) -> None:
+    (folder / "long.txt").write_text("It was a dark and stormy night.\n\n" * 400, "utf-8")
+    run_cli(folder, "fetch", "long.txt")
+    assert next_command(folder, "long", "--tokenizer", "char") == ["train", "long"]
+    assert next_command(folder, "long", "--tokenizer", "bpe:300") == ["train", "long"]
+    # Those of characters are older, so that the name alone would mean the others.
+    again = next_command(folder, "long", "--tokenizer", "char")
+    assert again == ["train", str(Path("corpora/long/tokens/char"))]
+    assert tokenizer_of(folder, again) == "char"
+
+
+def test_the_command_that_is_suggested_keeps_tokens_that_the_profile_would_not_make(folder: Path) -> None:
+    (folder / "long.txt").write_text("It was a dark and stormy night.\n\n" * 400, "utf-8")
+    run_cli(folder, "fetch", "long.txt")
+    (folder / "configs").mkdir(exist_ok=True)
+    (folder / "configs" / "own.yaml").write_text(
+        "model: {n_layer: 1, n_embd: 32, n_head: 2, block_size: 16}\ndata: {corpus: long, tokenizer: char}\n", "utf-8"
+    )
+    suggested = next_command(folder, "long", "--tokenizer", "bpe:300")
+    assert suggested == ["train", str(Path("corpora/long/tokens/bpe-300")), "--profile", "own"]
+    assert tokenizer_of(folder, suggested) == "bpe:300"
+
+
+def test_a_profile_for_finetuning_suggests_to_finetune(folder: Path) -> None:
+    (folder / "long.txt").write_text("It was a dark and stormy night.\n\n" * 400, "utf-8")
+    run_cli(folder, "fetch", "long.txt")
+    (folder / "tuned.yaml").write_text("finetune: {lora_rank: 4}\ndata: {tokenizer: char}\n", "utf-8")
+    assert next_command(folder, "long", "--profile", "tuned.yaml") == [
+        *("finetune", "long", "--from", "gpt2", "--profile", "tuned.yaml")
+    ]
+
+
+def test_a_corpus_elsewhere_is_suggested_by_its_path(folder: Path) -> None:
+    (folder / "long.txt").write_text("It was a dark and stormy night.\n\n" * 400, "utf-8")
+    run_cli(folder, "fetch", "long.txt")
+    (folder / "corpora" / "long").rename(folder / "my book")
+    assert next_command(folder, "./my book", "--tokenizer", "char")[:2] == ["train", "./my book"]

@@ -33,6 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LOG_SECONDS = 5.0
+LEAST_WIDTH = 24
 # More of a value does not help to find it.
 SHOWN_CHARACTERS = 60
 EXIT_ERROR, EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 1, 129, 130, 141, 143
@@ -257,7 +258,7 @@ def stdout_width() -> int | None:
 
 
 def emit_lines(lines: Iterable[Text]) -> None:
-    """Print lines on stdout: in colour and never wrapped inside a word in a terminal, plain and whole elsewhere."""
+    """Print lines on stdout: in colour and wrapped, between words where that can be, in a terminal; whole elsewhere."""
     from gptcli.display import stdout_console
 
     console = stdout_console()
@@ -268,19 +269,44 @@ def emit_lines(lines: Iterable[Text]) -> None:
         console.print(line)
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most ``width`` cells, broken between words, or inside one that is longer."""
+    from rich.text import Text
+
+    from gptcli.display import stdout_console
+
+    return [line.plain.rstrip() for line in Text(text).wrap(stdout_console(), max(1, width))]
+
+
+def padded(text: str, width: int) -> str:
+    """Return a text with spaces behind it up to ``width`` cells; a letter of Chinese takes two."""
+    from rich.cells import cell_len
+
+    return text + " " * (width - cell_len(text))
+
+
 def emit_columns(rows: Sequence[tuple[Text, ...]]) -> None:
-    """Print rows of columns on stdout, the last of which is wrapped inside itself in a terminal, and nowhere else."""
+    """Print rows of columns on stdout, the last of which is wrapped inside itself in a terminal, and nowhere else.
+
+    Where that would leave it less than ``LEAST_WIDTH`` cells, it stands below the others.
+    """
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
     from gptcli.display import stdout_console
 
     console = stdout_console()
+    widths = [max(row[place].cell_len for row in rows) for place in range(len(rows[0]) - 1)]
     if not console.is_terminal:
-        widths = [max(row[place].cell_len for row in rows) for place in range(len(rows[0]) - 1)]
         for row in rows:
-            first = "".join(f"{cell.plain:<{width}}  " for cell, width in zip(row, widths, strict=False))
+            first = "".join(f"{padded(cell.plain, width)}  " for cell, width in zip(row, widths, strict=False))
             emit_lines([Text(first + " ".join(row[-1].plain.split("\n")))])
+        return
+    if console.width - sum(widths) - 2 * len(widths) < LEAST_WIDTH:
+        for row in rows:
+            console.print(*row[:-1])
+            console.print(Padding(row[-1], (0, 0, 0, 2)))
         return
     grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in rows[0][:-1]:

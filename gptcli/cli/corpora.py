@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptcli.cli.common import JsonOption, emit, reports_errors
+from gptcli.cli.common import JsonOption, emit, emit_columns, padded, reports_errors, stdout_width
 from gptcli.cli.completion import complete_corpora
 from gptcli.errors import CorpusError, GptcliError
 
@@ -25,8 +25,12 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: gptcli corpora list
     """
+    from rich.cells import cell_len
+    from rich.text import Text
+
     from gptcli.corpora import corpus_names, unfinished_fetches
     from gptcli.fetch.recipes import recipes
+    from gptcli.figures import visible
 
     begun = [{"name": name, "fetched": False, "next": command} for name, command in unfinished_fetches().items()]
     fetched = [{"name": name, "fetched": True, **_facts_or_problem(name)} for name in corpus_names()]
@@ -36,11 +40,15 @@ def list_command(as_json: JsonOption = False) -> None:
         for file in recipes()
         if file.name not in names
     ]
-    width = max((len(str(row["name"])) for row in (*fetched, *begun, *known)), default=0)
-    lines = [f"{row['name']!s:<{width}}  {_summary(row)}" for row in fetched]
-    lines += [f"{row['name']!s:<{width}}  not finished; this goes on: {row['next']}" for row in begun]
-    lines += [f"{row['name']!s:<{width}}  recipe: {row['description']}" for row in known]
-    emit({"corpora": [*fetched, *begun, *known]}, "\n".join(lines), as_json=as_json)
+    pairs = [(str(row["name"]), _summary(row)) for row in fetched]
+    pairs += [(str(row["name"]), f"not finished; this goes on: {row['next']}") for row in begun]
+    pairs += [(str(row["name"]), f"recipe: {row['description']}") for row in known]
+    if not as_json and stdout_width() is not None:
+        emit_columns([(Text(visible(name)), Text(visible(said))) for name, said in pairs])
+        return
+    width = max((cell_len(name) for name, _ in pairs), default=0)
+    lines = "\n".join(f"{padded(name, width)}  {said}" for name, said in pairs)
+    emit({"corpora": [*fetched, *begun, *known]}, lines, as_json=as_json)
 
 
 @corpora_app.command("show")

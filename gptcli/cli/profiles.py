@@ -6,9 +6,6 @@ Holds the group; ``suggest`` and ``import`` have files of their own and are only
 from __future__ import annotations
 
 import inspect
-import shutil
-import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
@@ -16,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptcli.cli.common import EXIT_ERROR, JsonOption, QuietOption, emit, note, reports_errors, write_stdout
+from gptcli.cli.common import (
+    EXIT_ERROR,
+    JsonOption,
+    QuietOption,
+    emit,
+    emit_columns,
+    note,
+    padded,
+    reports_errors,
+    stdout_width,
+    write_stdout,
+)
 from gptcli.cli.completion import complete_keys, complete_profiles
 from gptcli.cli.profiles_import import import_command, profile_name
 from gptcli.cli.profiles_suggest import suggest_command
@@ -36,8 +44,6 @@ NameArgument = Annotated[
         metavar="NAME", autocompletion=complete_profiles, help="Name of a profile, or the path of a YAML file."
     ),
 ]
-# Beside names that leave less than this, a description stands below its name.
-LEAST_WIDTH = 40
 
 
 def all_profiles() -> Iterator[tuple[ProfileFile, RunProfile | None, str]]:
@@ -64,13 +70,18 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: gptcli profiles list
     """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    from gptcli.figures import visible
+
     rows = [_row(*found) for found in all_profiles()]
-    if not as_json and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        lines = [line for row in rows for line in _wrapped(row, max(len(str(row["name"])) for row in rows), width)]
-    else:
-        longest = max((len(str(row["name"])) for row in rows), default=0)
-        lines = [f"{row['name']!s:<{longest}}  {_inline(row['description'])}; {_promise(row)}" for row in rows]
+    if rows and not as_json and stdout_width() is not None:
+        pairs = ((str(row["name"]), f"{_inline(row['description'])}\n{_promise(row)}") for row in rows)
+        emit_columns([(Text(visible(name)), Text(visible(said))) for name, said in pairs])
+        return
+    width = max((cell_len(str(row["name"])) for row in rows), default=0)
+    lines = [f"{padded(str(row['name']), width)}  {_inline(row['description'])}; {_promise(row)}" for row in rows]
     emit({"profiles": rows}, "\n".join(lines), as_json=as_json)
 
 
@@ -86,18 +97,6 @@ def _row(file: ProfileFile, profile: RunProfile | None, problem: str) -> dict[st
         "base": profile.finetune.base if profile else None,
         **{key: promise.get(key) for key in ("minutes", "machine", "val_loss", "tokenizer")},
     }
-
-
-def _wrapped(row: dict[str, Any], longest: int, width: int) -> Iterator[str]:
-    """Yield the lines of a profile for a terminal: its name, and beside it what it is for and what it promises."""
-    name, indent = str(row["name"]), longest + 2
-    if width - indent < LEAST_WIDTH:
-        yield name
-        name, indent = "", 2
-    for text in (_inline(row["description"]), _promise(row)):
-        for line in textwrap.wrap(text, max(20, width - indent), break_long_words=False, break_on_hyphens=False):
-            yield f"{name:<{indent}}{line}"
-            name = ""
 
 
 def _promise(row: dict[str, Any]) -> str:

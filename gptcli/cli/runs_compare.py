@@ -192,7 +192,9 @@ def _table(title: str, rows: Sequence[Row], label: int, n_runs: int, width: int 
     from gptcli.figures import visible
 
     cell = max(10, *(len(text) for row in rows for text in row[1]))
-    fit = n_runs if width is None else max(1, min(n_runs, (width - label) // (cell + 2)))
+    fit = n_runs if width is None else min(n_runs, (width - label) // (cell + 2))
+    if fit < 1:
+        return [Text(title, "dim"), *(line for row in rows for line in _heap(*row))]
     lines = list[Text]()
     for first in range(0, n_runs, fit):
         places = range(first, min(n_runs, first + fit))
@@ -203,6 +205,17 @@ def _table(title: str, rows: Sequence[Row], label: int, n_runs: int, width: int 
                 line.append("  ").append(f"{visible(cells[i]):>{cell}}", "bold green" if i == best else "")
             lines.append(line)
     return lines
+
+
+def _heap(name: str, cells: Sequence[str], best: int | None) -> Iterator[Text]:
+    """Yield a row where no column has room: its label, and a line for each run below it."""
+    from rich.text import Text
+
+    from gptcli.figures import visible
+
+    yield Text(visible(name))
+    for i, cell in enumerate(cells):
+        yield Text.assemble(f"  {LETTERS[i]}  ", (visible(cell), "bold green" if i == best else ""))
 
 
 def _text_lines(prompt: str, texts: Sequence[str | None]) -> list[Text]:

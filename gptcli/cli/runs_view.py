@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.text import Text
 
+from gptcli.cli.common import padded, wrapped
 from gptcli.curve import draw_curve
 from gptcli.figures import count_text, duration_text, loss_error_text, loss_text, promise_text, visible
 
@@ -39,18 +41,20 @@ class Problem:
 
 
 def list_lines(rows: Sequence[RunFacts | Problem], width: int | None) -> list[Text]:
-    """Lay a list of runs out for a window of ``width`` cells: a line each, or two; ``None`` is a pipe: no heading."""
+    """Lay a list of runs out for a window of ``width`` cells: a line each, two or a heap; no heading for ``None``."""
     if not rows:
         return []
     cells = [_cells(row) for row in rows if not isinstance(row, Problem)]
     headings = HEADINGS if width is None or _line_width(cells, HEADINGS) <= width else _first_line()
+    if width is not None and _line_width(cells, headings) > width:
+        return [line for row in rows for line in _heap(row, width)]
     widths = _widths(cells, headings)
     lines = (
         [] if width is None or not cells else [Text(_line(dict(zip(HEADINGS, HEADINGS, strict=True)), widths), "dim")]
     )
     for row in rows:
         if isinstance(row, Problem):
-            lines.append(Text.assemble(visible(row.run), "  ", (" ".join(visible(row.text).split()), "red")))
+            lines.append(_problem_line(row))
             continue
         cell = _cells(row)
         line = Text(_line(cell, widths))
@@ -60,6 +64,23 @@ def list_lines(rows: Sequence[RunFacts | Problem], width: int | None) -> list[Te
         if headings is not HEADINGS:
             lines.append(Text(f"  {_second_line(row, cell)}", "dim"))
     return lines
+
+
+def _heap(row: RunFacts | Problem, width: int) -> Iterator[Text]:
+    """Yield the lines of a run where no column has room: its name, and below it all that the columns would say."""
+    if isinstance(row, Problem):
+        yield _problem_line(row)
+        return
+    cell = _cells(row)
+    yield Text(cell["run"], "bold")
+    named = (f"{heading} {cell[heading]}" for heading in ("step", "val_loss", "bits/byte"))
+    changed = [f"changed {cell['changed']} ago"] if cell["changed"] else []
+    for text, style in ((", ".join((cell["state"], *named, *changed)), ""), (_second_line(row, cell), "dim")):
+        yield from (Text(f"  {line}", style) for line in wrapped(text, width - 2))
+
+
+def _problem_line(row: Problem) -> Text:
+    return Text.assemble(visible(row.run), "  ", (" ".join(visible(row.text).split()), "red"))
 
 
 def _first_line() -> tuple[str, ...]:
@@ -89,7 +110,7 @@ def _cells(row: RunFacts) -> dict[str, str]:
 
 
 def _widths(cells: Iterable[dict[str, str]], headings: Iterable[str]) -> dict[str, int]:
-    return {heading: max(len(heading), *(len(cell[heading]) for cell in cells), 0) for heading in headings}
+    return {heading: max(len(heading), *(cell_len(cell[heading]) for cell in cells), 0) for heading in headings}
 
 
 def _line_width(cells: Iterable[dict[str, str]], headings: Sequence[str]) -> int:
@@ -98,7 +119,7 @@ def _line_width(cells: Iterable[dict[str, str]], headings: Sequence[str]) -> int
 
 def _line(cell: dict[str, str], widths: dict[str, int]) -> str:
     parts = (
-        cell[heading].rjust(width) if heading in RIGHT else cell[heading].ljust(width)
+        cell[heading].rjust(width) if heading in RIGHT else padded(cell[heading], width)
         for heading, width in widths.items()
     )
     return "  ".join(parts).rstrip()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from gptcli.cli.profiles import COMMANDS
 from gptcli.profiles import find_profile, load_profile
@@ -36,12 +37,13 @@ def test_list_has_all_there_is_to_know_as_json(cli: Cli) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-@pytest.mark.parametrize("columns", [40, 80, 200])
-def test_list_fits_a_terminal_and_breaks_no_word(columns: int, folder: Path) -> None:
+@pytest.mark.parametrize("noun", ["profiles", "corpora"])
+@pytest.mark.parametrize("columns", [30, 40, 80, 200])
+def test_list_fits_a_terminal_and_breaks_no_word(noun: str, columns: int, folder: Path) -> None:
     pexpect = pytest.importorskip("pexpect")
     child = pexpect.spawn(
         sys.executable,
-        ["-m", "gptcli", "profiles", "list"],
+        ["-m", "gptcli", noun, "list"],
         cwd=str(folder),
         env={"PYTHONPATH": str(ROOT), "TERM": "xterm", "PATH": "/usr/bin:/bin"},
         dimensions=(24, columns),
@@ -53,8 +55,19 @@ def test_list_fits_a_terminal_and_breaks_no_word(columns: int, folder: Path) -> 
     assert child.exitstatus == 0
     assert max(map(len, lines)) <= columns
     whole = " ".join(" ".join(lines).split())
-    for row in run_cli(folder, "profiles", "list", "--json").json()["profiles"]:
+    for row in run_cli(folder, noun, "list", "--json").json()[noun]:
         assert row["description"] in whole
+
+
+def test_list_is_in_line_beside_a_name_of_wide_letters(folder: Path, cli: Cli) -> None:
+    (folder / "configs").mkdir(exist_ok=True)
+    (folder / "configs" / "日本語.yaml").write_text("description: Japanese\n", "utf-8")
+    lines = {line.split()[0]: line for line in cli("profiles", "list").stdout.splitlines()}
+    beside = {
+        cell_len(line[: line.index(words)])
+        for line, words in ((lines["日本語"], "Japanese"), (lines["macbook"], "Any text"))
+    }
+    assert len(beside) == 1
 
 
 @pytest.mark.parametrize("name", ["quickstart", "macbook", "tiny.yaml"])

@@ -269,6 +269,17 @@ def test_list_in_a_window_has_a_heading_and_never_a_line_that_is_too_long(
     assert {line.split()[0] for line in lines[1 :: 1 if width >= 120 else 2]} == {"a", "b"}
 
 
+@pytest.mark.parametrize("width", [20, 30, 40])
+def test_list_in_a_narrow_window_has_all_of_a_run_below_its_name(tmp_path: Path, new_run: NewRun, width: int) -> None:
+    facts = run_facts(new_run("a"))
+    lines = [line.plain for line in list_lines([facts, Problem("b", "runs/b", "lost")], width)]
+    assert (lines[0], lines[-1]) == ("a", "b  lost")
+    assert all(line.startswith("  ") and len(line) <= width for line in lines[1:-1])
+    said = " ".join(" ".join(lines[1:-1]).split())
+    for word in (facts.state, f"step {facts.step}/{facts.max_steps}", "val_loss", "corpus", "parameters"):
+        assert word in said
+
+
 @pytest.mark.parametrize("width", [None, 80])
 def test_list_of_problems_alone_has_no_heading(width: int | None) -> None:
     (line,) = list_lines([Problem("r", "runs/r", "two\nlines")], width)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gptcli.cli.runs_compare import _tables
+from gptcli.cli.runs_compare import Row, _table, _tables
 from gptcli.comparison import Loss, compare_runs, different, losses_at_equal, losses_at_equal_steps
 from gptcli.history import History, build_history
 from gptcli.metrics import read_events, write_event
@@ -129,6 +129,13 @@ def test_run_without_checkpoints_or_losses_is_compared_as_far_as_it_goes(tmp_pat
     assert "-- A writes --" in done.stdout
     assert "-- B writes --" not in done.stdout
     run_cli(tmp_path, "runs", "compare", "b", "b", "--json", "--max-new-tokens", "0").json()
+
+
+def test_comparison_in_a_window_with_no_room_for_a_column_has_a_line_for_each_value() -> None:
+    rows: list[Row] = [("train.muon_learning_rate", ("0.03", "0.01"), 1)]
+    narrow = [line.plain for line in _table("what differs", rows, label=24, n_runs=2, width=30)]
+    assert narrow == ["what differs", "train.muon_learning_rate", "  A  0.03", "  B  0.01"]
+    assert len(_table("what differs", rows, label=24, n_runs=2, width=50)) == 2
 
 
 def test_run_that_is_not_there_is_an_error_with_the_nearest_name(runs: Path) -> None:

@@ -91,7 +91,7 @@ def find_profile(name: str) -> ProfileFile:
         raise ProfileError(f"{name} is not a profile: the name of a profile's file ends in .yaml.", LIST_HINT)
     if name.endswith((".yaml", ".yml")):
         raise ProfileError(f"There is no profile file {name}.", LIST_HINT)
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     raise ProfileError(f"There is no profile called {name!r}.", f"{hint}gptcli profiles list shows them all.")
 

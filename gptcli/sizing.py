@@ -164,7 +164,7 @@ def choose_learning(model: ModelConfig, steps: int, epochs: float) -> Choices:
 
 def choose_regularisation(epochs: float) -> Choices:
     """Return what keeps a model from learning a text by heart that it reads so many times."""
-    times = f"The text is read {plain(epochs)} times"
+    times = f"The text is read {times_text(epochs)}"
     if epochs < FEW_EPOCHS:
         return {
             ("model", "dropout"): (0.0, f"{times}: too few to learn it by heart."),
@@ -183,6 +183,11 @@ def choose_regularisation(epochs: float) -> Choices:
 def plain(number: float) -> str:
     """Return a number as it is read: 0.015, 1.3, 42, 1,200."""
     return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+
+
+def times_text(number: float) -> str:
+    """Return how often something is done: 0.5 times, once, 42 times."""
+    return "once" if plain(number) == "1" else f"{plain(number)} times"
 
 
 def _count(number: int) -> str:

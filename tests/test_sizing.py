@@ -16,6 +16,7 @@ from gptcli.sizing import (
     choose_learning,
     choose_shape,
     shapes,
+    times_text,
     wanted_tokens,
     why_this_size,
 )
@@ -120,3 +121,10 @@ def test_whatever_the_text_and_the_machine_there_is_a_valid_profile(
     for (section, key), (value, _) in choices.items():
         values[str(section)][str(key)] = value
     assert ModelConfig.model_validate(RunProfile.model_validate(values).model.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(0.5, "0.5 times"), (0.998, "once"), (1.3, "1.3 times"), (42, "42 times")]
+)
+def test_a_text_is_read_once_or_so_many_times(epochs: float, said: str) -> None:
+    assert times_text(epochs) == said

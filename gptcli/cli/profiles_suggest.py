@@ -147,7 +147,7 @@ def _profile_text(found: Suggestion) -> str:
 def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seconds: float) -> list[str]:
     """Return what was measured and what is expected, for a person, and how to go on."""
     from gptcli.figures import count_text, duration_text
-    from gptcli.sizing import plain
+    from gptcli.sizing import times_text
 
     model, measured, expected = found.profile.model, found.measured, found.expected
     corpus = found.profile.data.corpus or "CORPUS"
@@ -161,7 +161,7 @@ def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seco
         f"{measured['evaluation_seconds']:.2g} s an evaluation"
     )
     shape = f"n_layer {model.n_layer}, n_embd {model.n_embd}, block_size {model.block_size}"
-    passes = f"{expected['max_steps']:,} steps read the text {plain(expected['epochs'])} times"
+    passes = f"{expected['max_steps']:,} steps read the text {times_text(expected['epochs'])}"
     less = "" if expected["seconds"] >= seconds else ", less than was asked for: there is too little text for more"
     return [
         f"Text: {text}.",

@@ -16,7 +16,6 @@ import typer
 
 from gptcli import __version__
 from gptcli.cli.commands import Commands
-from gptcli.cli.completion import join_words
 
 HEADLINE = "gptcli trains a small GPT on your own text and writes with it."
 FOOTER = "gptcli --help lists all commands, gptcli COMMAND --help their options."
@@ -82,7 +81,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     signal.signal(signal.SIGTERM, _terminate)
-    join_words(os.environ)
+    if "COMP_WORDS" in os.environ:
+        from gptcli.cli.completion import join_words
+
+        join_words(os.environ)
     try:
         app()
     finally:

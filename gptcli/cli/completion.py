@@ -34,7 +34,7 @@ class _Rest(str):
 
 def join_words(environ: MutableMapping[str, str]) -> None:
     """Join again what bash splits: ``bpe:5`` and ``train.seed=1`` are three words to it, of which it asks the last."""
-    if "COMP_WORDS" not in environ or not environ.get("COMP_CWORD", "").isdigit():
+    if not environ.get("COMP_CWORD", "").isdigit():
         return
     words = environ["COMP_WORDS"].split("\n")[: int(environ["COMP_CWORD"]) + 1]
     joined: list[str] = []

@@ -33,7 +33,7 @@ REPLACEMENTS = (
     (r"runs rm \S+( --yes)?", "runs rm old-run --yes"),
     (r"profiles copy NAME", "profiles copy quickstart mine"),
     (r"profiles check FILE", "profiles check configs/my.yaml"),
-    (r"-o notes\.yaml", "-o suggested.yaml"),
+    (r"-o mine\.yaml", "-o suggested.yaml"),
     (r"\bA B\b", "my-run letters"),
     (r"\bRUN OTHER\b", "my-run letters"),
     (r"URL\.json", "{site}/api/posts.json"),

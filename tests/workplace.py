@@ -188,7 +188,7 @@ def _write_small_profiles(folder: Path) -> None:
         elif "block_size" in values.get("model", {}):
             values["model"]["block_size"] = 32
         (folder / path.name).write_text(dump_yaml(values), "utf-8")
-    for copy in (folder / "my.yaml", folder.parent / "notes.yaml"):
+    for copy in (folder / "my.yaml", folder.parent / "mine.yaml"):
         shutil.copy(folder / "macbook.yaml", copy)
 
 

@@ -28,7 +28,7 @@ PACKAGES = (
     *("pydantic", "httpx", "pyarrow", "matplotlib"),
 )
 MODULES = {"pyyaml": "yaml"}
-EXTRAS = {"audio": "recordings", "export": "GGUF files, for llama.cpp and Ollama", "pdf": "PDF files"}
+EXTRAS = {"audio": "recordings", "export": "llama.cpp and Ollama", "pdf": "PDF files"}
 # What tiktoken names its two files by: the SHA-1 of the addresses it would fetch them from.
 GPT2_FILES = ("6d1cbeee0f20b3d9449abfede4726ed8212e3aee", "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")
 FEW_BYTES = 2_000_000_000

@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gptcli.config import RunProfile
+from gptcli.config import FinetuneConfig, RunProfile
 from gptcli.errors import ProfileError
 from gptcli.files import atomic_write
 from gptcli.profile_docs import MODELINE, SCHEMA_NAME, leaves, schema_text
@@ -94,6 +94,16 @@ def find_profile(name: str) -> ProfileFile:
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     raise ProfileError(f"There is no profile called {name!r}.", f"{hint}gptcli profiles list shows them all.")
+
+
+def profile_for(corpus: str) -> str:
+    """Return the name of the profile to train with on a corpus: one that is for it, your own first, else macbook."""
+    for file in sorted(profiles(), key=lambda file: file.builtin):
+        with contextlib.suppress(ProfileError):
+            profile = load_profile(file.path)
+            if profile.data.corpus == corpus and profile.finetune == FinetuneConfig():
+                return file.name
+    return "macbook"
 
 
 def load_profile(path: Path, overrides: Sequence[str] = (), *, checked: bool = False) -> RunProfile:

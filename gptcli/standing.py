@@ -13,6 +13,7 @@ from shlex import quote
 from gptcli.corpora import CORPORA, corpus_names, unfinished_fetches
 from gptcli.errors import GptcliError
 from gptcli.figures import bytes_text, loss_text
+from gptcli.profiles import profile_for
 from gptcli.run_facts import RunFacts, run_facts
 from gptcli.runs import RunDir, run_names
 
@@ -36,9 +37,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """All stages in their order, and the command to type next."""
+    """All stages in their order, the one that comes next, and the command to type for it."""
 
     stages: tuple[Stage, ...]
+    next_stage: str
     next: str
 
 
@@ -55,7 +57,7 @@ def find_standing(runs_dir: Path = Path("runs"), corpora_dir: Path = CORPORA) ->
         "sample": "",
     }
     stages = tuple(Stage(name, bool(said[name]), said[name] or PROMISES[name]) for name in STAGES)
-    return Standing(stages, _next(facts, newest, runs_dir, corpora_dir))
+    return Standing(stages, *_next(facts, newest, runs_dir, corpora_dir, prepared=bool(tokens)))
 
 
 def _newest_run(runs_dir: Path, names: list[str]) -> RunFacts | None:
@@ -82,19 +84,23 @@ def _runs_text(names: list[str], facts: RunFacts | None) -> str:
     return f"{many}{facts.run}: {facts.state}, step {facts.step:,} of {facts.max_steps:,}{loss}"
 
 
-def _next(facts: RunFacts | None, corpus: Path | None, runs_dir: Path, corpora_dir: Path) -> str:
-    """Return the command that comes next: what was begun goes on, what is new is trained, what is done writes."""
+def _next(
+    facts: RunFacts | None, corpus: Path | None, runs_dir: Path, corpora_dir: Path, *, prepared: bool
+) -> tuple[str, str]:
+    """Return what comes next: what was begun goes on, what is new is prepared and trained, what is done writes."""
     if facts is not None and facts.state == "running":
-        return f"gptcli runs show {quote(facts.run)} --watch"
+        return "train", f"gptcli runs show {quote(facts.run)} --watch"
     for command in unfinished_fetches(corpora_dir).values():
-        return command
+        return "fetch", command
     if corpus is not None and (facts is None or _is_newer(corpus, RunDir(runs_dir / facts.run))):
-        return f"gptcli train {quote(corpus.name)} --profile macbook"
+        if prepared:
+            return "train", f"gptcli train {quote(corpus.name)} --profile {quote(profile_for(corpus.name))}"
+        return "prepare", f"gptcli prepare {quote(corpus.name)}"
     if facts is None:
-        return "gptcli fetch YOUR-TEXT.txt"
+        return "fetch", "gptcli fetch YOUR-TEXT.txt"
     if facts.state in ("stopped", "failed"):
-        return f"gptcli train --resume --run {quote(facts.run)}"
-    return f"gptcli sample {quote(facts.run)}"
+        return "train", f"gptcli train --resume --run {quote(facts.run)}"
+    return "sample", f"gptcli sample {quote(facts.run)}"
 
 
 def _is_newer(corpus: Path, run: RunDir) -> bool:

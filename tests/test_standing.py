@@ -52,22 +52,54 @@ def test_empty_folder_begins_with_a_text(tmp_path: Path) -> None:
     done = run_cli(tmp_path)
     assert (done.code, done.stderr) == (0, "")
     assert "Next: gptcli fetch YOUR-TEXT.txt" in done.stdout
+    assert "A folder of texts will do too, and so will an address" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_corpus_is_trained_on_next(tmp_path: Path) -> None:
+def test_corpus_is_prepared_and_then_trained_on_next(tmp_path: Path) -> None:
     (tmp_path / "a b.txt").write_text("One day it rained. " * 100, "utf-8")
     assert run_cli(tmp_path, "fetch", "a b.txt").code == 0
     found = standing(tmp_path)
     assert stages(found) == {"fetch": True, "prepare": False, "train": False, "sample": False}
-    assert found.next.startswith("gptcli train ")
-    assert found.next.endswith(" --profile macbook")
     (corpus,) = (path.name for path in (tmp_path / "corpora").iterdir())
-    assert run_cli(tmp_path, "prepare", corpus, "--tokenizer", "char").code == 0
+    assert (found.next_stage, found.next) == ("prepare", f"gptcli prepare {shlex.quote(corpus)}")
+    prepared = run_cli(tmp_path, "prepare", corpus, "--tokenizer", "char")
+    assert prepared.code == 0
     found = standing(tmp_path)
+    assert (found.next_stage, found.next) == ("train", f"gptcli train {shlex.quote(corpus)} --profile macbook")
+    assert prepared.stderr.endswith(f"Next: {found.next}\n"), "one thing comes next, whoever says it"
     assert stages(found)["prepare"]
     assert found.stages[1].text == f"{corpus}: char"
     assert f"✓ prepare  {corpus}: char" in run_cli(tmp_path).stdout
+
+
+def test_profile_for_the_corpus_comes_before_the_one_for_any_text(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("One day it rained. " * 400, "utf-8")
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "zz.yaml").write_text("data: {corpus: notes, tokenizer: char}\n", "utf-8")
+    (tmp_path / "configs" / "tuned.yaml").write_text("data: {corpus: notes}\nfinetune: {base: gpt2}\n", "utf-8")
+    (tmp_path / "configs" / "broken.yaml").write_text("data: [", "utf-8")
+    run_cli(tmp_path, "fetch", "notes.txt")
+    prepared = run_cli(tmp_path, "prepare", "notes", "--tokenizer", "char")
+    assert prepared.stderr.endswith("Next: gptcli train notes --profile zz\n")
+    assert "Next: gptcli train notes --profile zz\n" in run_cli(tmp_path).stdout
+
+
+def test_arrow_stands_where_the_next_command_does(tmp_path: Path, new_run: NewRun) -> None:
+    def arrow() -> list[str]:
+        return [line.split()[1] for line in run_cli(tmp_path).stdout.splitlines() if line.startswith("  > ")]
+
+    (tmp_path / "notes.txt").write_text("One day it rained. " * 400, "utf-8")
+    assert arrow() == ["fetch"]
+    run = new_run("r")
+    interrupt(run, 4)
+    assert arrow() == ["train"]
+    finish(run)
+    assert arrow() == ["sample"]
+    run_cli(tmp_path, "fetch", "notes.txt")
+    later = run.metrics_path.stat().st_mtime + 60
+    os.utime(tmp_path / "corpora" / "notes" / "documents.jsonl", (later, later))
+    assert arrow() == ["prepare"]
 
 
 def test_run_goes_on_while_it_can_and_writes_when_it_is_done(tmp_path: Path, new_run: NewRun) -> None:

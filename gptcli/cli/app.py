@@ -60,14 +60,15 @@ def _show_standing() -> None:
 
     found = find_standing()
     rows = []
-    first_open = next((stage.name for stage in found.stages if not stage.done), "")
     for stage in found.stages:
-        mark, style = ("✓", "green") if stage.done else (">", "bold") if stage.name == first_open else (" ", "dim")
+        is_next = stage.name == found.next_stage
+        mark, style = (">", "bold") if is_next else ("✓", "green") if stage.done else (" ", "dim")
         rows.append((Text(f"  {mark} {stage.name}", style), Text(visible(stage.text))))
     emit_lines([Text(HEADLINE), Text("")])
     emit_columns(rows)
     lines = [Text(""), Text.assemble("Next: ", (visible(found.next), "bold"))]
     if not any(stage.done for stage in found.stages):
+        lines.append(Text("A folder of texts will do too, and so will an address such as https://example.org/."))
         lines.append(Text("No text at hand? gptcli train takes Python's own documentation, and a minute."))
     emit_lines([*lines, Text(""), Text(FOOTER)])
 

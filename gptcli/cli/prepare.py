@@ -9,8 +9,7 @@ import typer
 
 from gptcli.cli.common import JsonOption, NewestCorpus, QuietOption, emit, note, progress, reports_errors, wrong_options
 from gptcli.cli.completion import complete_profiles, complete_tokenizers
-from gptcli.cli.profiles import all_profiles
-from gptcli.errors import FormatError
+from gptcli.errors import FormatError, ProfileError
 
 if TYPE_CHECKING:
     from gptcli.config import DataConfig, RunProfile
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from gptcli.prepare import PrepareResult
     from gptcli.shards import DatasetManifest
     from gptcli.tokenizer import Tokenizer
-
-# Above this many train tokens a run of ten minutes has use for them.
-MORE_THAN_A_MINUTE = 1_000_000
 
 
 @reports_errors
@@ -70,7 +66,7 @@ def prepare_command(
     config, given = _load(profile) if run is None else _of_run(run)
     data = _data(config, {"tokenizer": tokenizer, "split": split, "split_at": split_at, "val_fraction": val_fraction})
     result = _prepare(corpus, data, given, force=force, quiet=quiet)
-    profile_name, chosen = (profile, config) if config else _suggest(result.manifest)
+    profile_name, chosen = (profile, config) if config else _suggest(result.manifest.corpus)
     _finish(result, profile_name, chosen, run, as_json=as_json, quiet=quiet)
 
 
@@ -145,7 +141,7 @@ def _next_command(made: PrepareResult, profile_name: str | None, profile: RunPro
         if profile is not None and profile.data.corpus == made.manifest.corpus:
             return f"gptcli train --resume --run {run}"
         return f"gptcli finetune {corpus} --from {quote(run)}"
-    chosen = f" --profile {quote(profile_name)}" if profile_name and profile_name != "quickstart" else ""
+    chosen = f" --profile {quote(profile_name)}" if profile_name else ""
     if profile is not None and profile.finetune != FinetuneConfig():
         base = "" if profile.finetune.base else " --from gpt2"
         return f"gptcli finetune {corpus}{base}{chosen}"
@@ -168,18 +164,15 @@ def _data(config: RunProfile | None, given: dict[str, Any]) -> DataConfig:
         raise wrong_options(error, "gptcli prepare --help explains them.") from error
 
 
-def _suggest(manifest: DatasetManifest) -> tuple[str | None, RunProfile | None]:
-    """Choose the profile to diagnose for: one that trains on this corpus, else one by the size of the text."""
-    from gptcli.config import FinetuneConfig
+def _suggest(corpus: str) -> tuple[str, RunProfile | None]:
+    """Choose the profile to diagnose for and to train with, which is the one that ``gptcli`` alone names."""
+    from gptcli.profiles import find_profile, load_profile, profile_for
 
-    readable = {file.name: profile for file, profile, _ in all_profiles() if profile is not None}
-    known = {name: profile for name, profile in readable.items() if profile.finetune == FinetuneConfig()}
-    own = [name for name, profile in known.items() if profile.data.corpus == manifest.corpus]
-    by_size = ["laptop-10min"] if manifest.train.tokens > MORE_THAN_A_MINUTE else []
-    for name in (*own, *by_size, "quickstart"):
-        if name in known:
-            return name, known[name]
-    return None, None
+    name = profile_for(corpus)
+    try:
+        return name, load_profile(find_profile(name).path)
+    except ProfileError:  # training says what is wrong with it
+        return name, None
 
 
 def _report(result: PrepareResult) -> dict[str, Any]:

@@ -104,11 +104,11 @@ def tokenizer_of(folder: Path, command: list[str]) -> str:
 def test_the_command_that_is_suggested_uses_the_tokens_that_were_made(folder: Path) -> None:
     (folder / "long.txt").write_text("It was a dark and stormy night.\n\n" * 400, "utf-8")
     run_cli(folder, "fetch", "long.txt")
-    assert next_command(folder, "long", "--tokenizer", "char") == ["train", "long"]
-    assert next_command(folder, "long", "--tokenizer", "bpe:300") == ["train", "long"]
+    assert next_command(folder, "long", "--tokenizer", "char") == ["train", "long", "--profile", "macbook"]
+    assert next_command(folder, "long", "--tokenizer", "bpe:300") == ["train", "long", "--profile", "macbook"]
     # Those of characters are older, so that the name alone would mean the others.
     again = next_command(folder, "long", "--tokenizer", "char")
-    assert again == ["train", str(Path("corpora/long/tokens/char"))]
+    assert again == ["train", str(Path("corpora/long/tokens/char")), "--profile", "macbook"]
     assert tokenizer_of(folder, again) == "char"
 
 

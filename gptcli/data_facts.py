@@ -67,6 +67,14 @@ class DataFacts:
         options = [without_folders(option) for option in options]
         return shlex.join(["gptcli", "fetch", *sources, "--name", self.manifest.corpus, *options])
 
+    @property
+    def is_private(self) -> bool:
+        """True for a text of files of this machine, whose titles nobody has published."""
+        if not self.source:
+            return False
+        sources = self._asked()[0] or [str(self.source["source"])]
+        return self.source["kind"] in LOCAL and not all("://" in source for source in sources)
+
     def _asked(self) -> tuple[list[str], list[str]]:
         """Return the sources and the options of the command that fetched the text; nothing where it is not known."""
         with contextlib.suppress(ValueError):

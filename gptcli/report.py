@@ -6,7 +6,7 @@ Collects what the page says; how it looks is ``report_page``'s business.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -37,15 +37,21 @@ class Told:
     sample: DrawnSample
 
 
-def make_report(run: RunDir, on_notice: Callable[[str], None] = lambda _: None, *, draws: bool = True) -> str:
+def make_report(
+    run: RunDir, on_notice: Callable[[str], None] = lambda _: None, *, draws: bool = True, titles: bool = False
+) -> str:
     """Return the page of a run as HTML; with ``draws`` the best checkpoint, and the first weights, write on it too.
 
-    The page asks for nothing: its style and its picture are inside, and no script is. Raises ``RunError`` for a run
-    that has no loss yet, and what reading it does.
+    The page asks for nothing: its style and its picture are inside, and no script is. Titles of documents from files of
+    this machine stand on it only with ``titles``. Raises ``RunError`` for a run that has no loss yet, and what reading
+    it does.
     """
     history = read_history(run)
     picture = _picture(run, history)  # without a loss there is none, and the model need not write
     facts, profile, data = run_facts(run, history), run.profile(), data_facts(run)
+    if data.documents and data.is_private and not titles:
+        on_notice("Titles of documents are left out, since they are from files of yours; --titles shows them.")
+        data = replace(data, documents=(), n_documents=0)
     drawn = list(_drawn(run, profile, facts, on_notice)) if draws else []
     told = [each for each in _told(history) if each.sample.step not in {other.sample.step for other in drawn}]
     told = sorted([*told, *drawn], key=lambda each: each.sample.step)
@@ -126,8 +132,9 @@ def _drawn(run: RunDir, profile: RunProfile, facts: RunFacts, on_notice: Callabl
     )
     try:
         for title, step, model in _models(run, profile, facts):
-            pieces = generate(model, run.tokenizer(), prompt, config)
-            yield Told(title, DrawnSample(step, prompt, "".join(piece.text for piece in pieces)))
+            pieces = list(generate(model, run.tokenizer(), prompt, config))
+            cut = "…" if pieces and pieces[-1].finish_reason == "length" else ""
+            yield Told(title, DrawnSample(step, prompt, "".join(piece.text for piece in pieces) + cut))
     except GptcliError as error:
         on_notice(f"The page goes without a text: {error.message}")
 
@@ -161,8 +168,9 @@ def _text_facts(data: DataFacts) -> Iterator[tuple[str, str]]:
     yield "tokenizer", f"{manifest.tokenizer}, {manifest.vocab_size:,} tokens"
     if manifest.duplicates_removed:
         yield "duplicates removed", f"{manifest.duplicates_removed:,}"
-    for what, count in (data.source.get("dropped") or {}).items():
-        yield "left out", f"{count:,} {what}" if isinstance(count, int) else str(what)
+    dropped = (data.source.get("dropped") or {}).items()
+    if left_out := [f"{count:,} {what}" if isinstance(count, int) else str(what) for what, count in dropped]:
+        yield "left out", "; ".join(left_out)
     yield "licence", "; ".join(licence for licence, _ in data.licences.most_common(5)) or "not known"
     listed = [", ".join(filter(None, (each.title, each.author, each.url))) for each in data.documents]
     if data.n_documents > len(listed):

@@ -12,7 +12,10 @@ from html import escape
 from gptcli.figures import visible
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-CAPTION = "Loss in nats a token by step: train thin, val thick with its standard error, a star at the best."
+CAPTION = (
+    "Loss in nats a token by step: train thin, val thick with its standard error, a star at the best. It says how much "
+    "the next token surprises the model; a nat is 1.44 bits, and less is better."
+)
 AGAIN = (
     "Save the profile below as <code>profile.yaml</code>. On a CPU of the same kind, with the same versions and number "
     "of threads, the same text gives the same weights, bit for bit."

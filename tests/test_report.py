@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gptcli.config import ExpectConfig, RunProfile
+from gptcli.documents import document, to_json
 from gptcli.errors import RunError
 from gptcli.figures import HOSTILE as CONTROLS
 from gptcli.figures import visible
@@ -236,17 +237,21 @@ def test_page_without_its_corpus_says_what_is_left(honest: RunDir, tmp_path: Pat
     assert "not known" in page
 
 
-def fetched_by(run: RunDir, **source: object) -> str:
-    """Return the fetch command on the page of a run whose corpus has these values in ``source.json``."""
+def fetched_page(run: RunDir, **source: object) -> str:
+    """Return the page of a run whose corpus has these values in ``source.json``."""
     path = run.path.parent.parent / "corpora" / "stories" / "source.json"
     before = path.read_bytes()
     write_json(path, {**json.loads(before), **source})
     try:
-        return next(
-            line for line in Elements(make_report(run, draws=False)).text.splitlines() if "gptcli fetch" in line
-        )
+        return make_report(run, draws=False)
     finally:
         path.write_bytes(before)
+
+
+def fetched_by(run: RunDir, **source: object) -> str:
+    """Return the fetch command on the page of a run whose corpus has these values in ``source.json``."""
+    page = Elements(fetched_page(run, **source)).text
+    return next(line for line in page.splitlines() if "gptcli fetch" in line)
 
 
 @pytest.mark.parametrize(
@@ -340,3 +345,52 @@ def test_report_is_written_where_it_is_wanted_and_nothing_else_is(honest: RunDir
     assert done.code == 1
     assert "taken.html" in done.stderr
     assert HOSTILE not in done.stderr
+
+
+def with_titles(run: RunDir, **source: object) -> list[str]:
+    """Let the documents of a run's corpus have titles, and return the page's texts without ``--titles`` and with it."""
+    corpus = run.path.parent.parent / "corpora" / "stories"
+    before = {name: (corpus / name).read_bytes() for name in ("source.json", "documents.jsonl")}
+    item = document("Text.", title="My secret diary", author="Me")
+    (corpus / "documents.jsonl").write_text(f"{json.dumps(to_json(item))}\n", "utf-8")
+    write_json(corpus / "source.json", {**json.loads(before["source.json"]), **source})
+    try:
+        return [Elements(make_report(run, draws=False, titles=titles)).text for titles in (False, True)]
+    finally:
+        for name, content in before.items():
+            (corpus / name).write_bytes(content)
+
+
+def test_titles_of_ones_own_files_are_shown_only_where_that_is_asked_for(honest: RunDir) -> None:
+    hidden, titled = with_titles(honest)
+    assert "secret diary" not in hidden
+    assert "My secret diary, Me" in titled
+
+
+def test_titles_of_a_public_text_are_shown(honest: RunDir) -> None:
+    command = "gptcli fetch https://x.example/ --name stories"
+    without, _ = with_titles(honest, kind="blog", source="https://x.example/", command=command)
+    assert "My secret diary, Me" in without
+
+
+def test_report_says_that_it_leaves_titles_out(honest: RunDir, tmp_path: Path) -> None:
+    folder = honest.path.parent.parent
+    done = run_cli(folder, "runs", "report", "r", "--no-draw", "-o", str(tmp_path / "page.html"))
+    assert "--titles shows them" in done.stderr
+    done = run_cli(folder, "runs", "report", "r", "--no-draw", "--titles", "-o", str(tmp_path / "page.html"))
+    assert "--titles" not in done.stderr
+
+
+def test_text_that_was_cut_off_says_so(honest: RunDir) -> None:
+    best = make_report(honest).partition("<h3>best, step ")[2].partition("</pre>")[0]
+    assert best.endswith("…")
+
+
+def test_what_was_left_out_of_the_text_stands_in_one_row(honest: RunDir) -> None:
+    page = fetched_page(honest, dropped={"empty files": 2, "too short": 1})
+    assert page.count("<dt>left out</dt>") == 1
+    assert "2 empty files; 1 too short" in page
+
+
+def test_unit_of_the_loss_is_explained(honest: RunDir) -> None:
+    assert "a nat is 1.44 bits" in make_report(honest, draws=False)

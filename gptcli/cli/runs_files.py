@@ -71,13 +71,16 @@ def report_command(
     draws: Annotated[
         bool, typer.Option("--draw/--no-draw", help="Let the first weights and the best ones write for it.")
     ] = True,
+    titles: Annotated[
+        bool, typer.Option("--titles", help="List the titles of documents from files of yours too.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Write a page about a run that can be sent to anybody: one HTML file that asks for nothing; prints its path.
 
     What was trained on what, the losses, texts from the first step to the best, the profile, the data, the machine, and
-    how to do it again. Folders of this machine are left out.
+    how to do it again. Folders of this machine are left out, and so are titles of documents from files on it.
 
     Example: gptcli runs report --output report.html
     """
@@ -93,7 +96,7 @@ def report_command(
             import_torch()
         from gptcli.report import make_report
 
-        page = make_report(found, going_on.note, draws=draws)
+        page = make_report(found, going_on.note, draws=draws, titles=titles)
     with atomic_write(place) as file:
         file.write(page.encode())
     if replaces and not quiet:

@@ -262,7 +262,10 @@ def create_run(
 
 def choose_name(name: str | None, profile_name: str, dataset: TokenDataset, runs_dir: Path) -> str:
     """Return a new run's name: ``name`` if there is one and it can be, else one after corpus and profile."""
-    name = _free_name(f"{dataset.manifest.corpus}-{profile_name}", runs_dir) if name is None else name
+    if name is None:
+        corpus = dataset.manifest.corpus
+        says_both = f"{profile_name}-".startswith(f"{corpus}-")
+        name = _free_name(profile_name if says_both else f"{corpus}-{profile_name}", runs_dir)
     check_run_name(name, runs_dir)
     return name
 

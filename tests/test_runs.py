@@ -56,6 +56,16 @@ def test_runs_without_a_name_are_called_after_corpus_and_profile(
     assert names == ["tiny-my-profile", "tiny-my-profile-2"]
 
 
+@pytest.mark.parametrize(
+    ("profile_name", "name"), [("tiny", "tiny"), ("tiny-5min", "tiny-5min"), ("tinyish", "tiny-tinyish")]
+)
+def test_a_profile_called_after_its_corpus_does_not_say_it_twice(
+    profile_name: str, name: str, tmp_path: Path, tiny_dataset: TokenDataset, tiny_profile: RunProfile
+) -> None:
+    run = create_run(tiny_profile, profile_name=profile_name, dataset=tiny_dataset, runs_dir=tmp_path / "runs")
+    assert run.name == name
+
+
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "-x", "x" * 101])
 def test_a_name_that_cannot_be_a_folder_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be a run's name"):

@@ -74,6 +74,12 @@ def profiles(folder: Path = Path("configs")) -> Iterator[ProfileFile]:
     yield from (found[name] for name in sorted(found))
 
 
+def builtin_profile(name: str) -> ProfileFile | None:
+    """Return the built-in profile of a name, whatever stands in its place; None if there is none."""
+    path = builtin_folder("configs") / f"{name}.yaml"
+    return ProfileFile(name, path, builtin=True) if path.name == f"{name}.yaml" and path.is_file() else None
+
+
 def find_profile(name: str) -> ProfileFile:
     """Find a profile by name, or by the path of a YAML file; raises ``ProfileError`` with the nearest names."""
     # os.path says no to what cannot be a path at all, where pathlib raises.
@@ -240,8 +246,10 @@ def copy_profile(name: str, place: Path | None = None, *, force: bool = False) -
     where the profile is. Raises ``ProfileError`` where another file is there already, unless ``force``.
     """
     file = find_profile(name)
-    load_profile(file.path)
     place = place or Path("configs") / f"{file.name}.yaml"
+    if place.is_file() and place.samefile(file.path):
+        file = builtin_profile(name) or file
+    load_profile(file.path)
     inside = place.resolve().is_relative_to(Path.cwd())
     schema = (Path("configs") if inside else place.parent) / SCHEMA_NAME
     relative = Path(os.path.relpath(schema.resolve(), place.resolve().parent)).as_posix()
@@ -253,7 +261,10 @@ def copy_profile(name: str, place: Path | None = None, *, force: bool = False) -
             f"{place} is a folder.", f"gptcli profiles copy {quote(name)} {quote(str(place / 'my.yaml'))}"
         )
     if place.exists() and place.read_bytes() != content and not force:
-        raise ProfileError(f"{place} is there already, and differs.", "--force replaces it; another FILE keeps both.")
+        raise ProfileError(
+            f"{place} is there already, and differs. It is left as it is.",
+            "--force replaces it; another FILE keeps both.",
+        )
     writes = {place: content} if schema.exists() else {place: content, schema: schema_text().encode()}
     for path, written in writes.items():
         with atomic_write(path) as out:

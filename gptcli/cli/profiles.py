@@ -5,6 +5,7 @@ Holds the group; ``suggest`` and ``import`` have files of their own and are only
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def _read(file: ProfileFile) -> tuple[RunProfile | None, str]:
 def list_command(as_json: JsonOption = False) -> None:
     """List all profiles with what each is for, and what it promises on which machine.
 
-    Those of ./configs come before built-in ones of the same name.
+    Yours, those of ./configs, are marked; they stand in place of built-in ones of the same name.
 
     Example: gptcli profiles list
     """
@@ -77,21 +78,27 @@ def list_command(as_json: JsonOption = False) -> None:
 
     rows = [_row(*found) for found in all_profiles()]
     if rows and not as_json and stdout_width() is not None:
-        pairs = ((str(row["name"]), f"{_inline(row['description'])}\n{_promise(row)}") for row in rows)
+        pairs = ((str(row["name"]), f"{_inline(row['description'])}\n{_promise(row)}{_yours(row)}") for row in rows)
         emit_columns([(Text(visible(name)), Text(visible(said))) for name, said in pairs])
         return
     width = max((cell_len(str(row["name"])) for row in rows), default=0)
-    lines = [f"{padded(str(row['name']), width)}  {_inline(row['description'])}; {_promise(row)}" for row in rows]
+    lines = [
+        f"{padded(str(row['name']), width)}  {_inline(row['description'])}; {_promise(row)}{_yours(row)}"
+        for row in rows
+    ]
     emit({"profiles": rows}, "\n".join(lines), as_json=as_json)
 
 
 def _row(file: ProfileFile, profile: RunProfile | None, problem: str) -> dict[str, Any]:
+    from gptcli.profiles import builtin_profile
+
     promise = {} if profile is None else profile.expects.model_dump(mode="json")
     return {
         "name": file.name,
         "description": profile.description if profile else problem,
         "path": file.path,
         "builtin": file.builtin,
+        "replaces_builtin": not file.builtin and builtin_profile(file.name) is not None,
         "readable": profile is not None,
         "corpus": profile.data.corpus if profile else None,
         "base": profile.finetune.base if profile else None,
@@ -111,6 +118,12 @@ def _promise(row: dict[str, Any]) -> str:
     loss = "" if row["val_loss"] is None else f"val_loss {row['val_loss']:g}{tokens}"
     nothing = "time and loss not measured yet" if row["corpus"] else "time and loss depend on the text"
     return ", ".join(filter(None, (where, loss))) or nothing
+
+
+def _yours(row: dict[str, Any]) -> str:
+    """Say that a profile is one of the working directory, and which it hides."""
+    instead = ", in place of the built-in one" if row["replaces_builtin"] else ""
+    return "" if row["builtin"] else f"; yours, {row['path']}{instead}"
 
 
 def _inline(text: object) -> str:
@@ -169,10 +182,14 @@ def copy_command(
     Example: gptcli profiles copy quickstart my
     """
     from gptcli.config import FinetuneConfig
-    from gptcli.profiles import copy_profile, load_profile
+    from gptcli.profiles import copy_profile, find_profile, load_profile
 
-    path = copy_profile(name, None if place is None else _place(place), force=force)
+    target = Path("configs") / f"{find_profile(name).name}.yaml" if place is None else _place(place)
+    is_there = target.exists() and not force
+    path = copy_profile(name, target, force=force)
     if not quiet:
+        if is_there:
+            note(f"{path} is there already, and the same.")
         verb = "train" if load_profile(path).finetune == FinetuneConfig() else "finetune"
         note(f"Change it, then: gptcli {verb} --profile {quote(profile_name(path))}")
     emit({"path": path}, str(path), as_json=as_json)
@@ -269,12 +286,19 @@ def diff_command(
 ) -> None:
     """Print only the keys in which two profiles differ, with both values; a run stands for the profile it was given.
 
+    The name of a built-in profile stands for that one beside your own file of the same name.
+
     Example: gptcli profiles diff quickstart macbook
     """
     from gptcli.profile_docs import value_text
-    from gptcli.profiles import profile_differences
+    from gptcli.profiles import load_profile, profile_differences
 
-    a, b = _profile_of(left), _profile_of(right)
+    if (original := _hidden(left, right)) is not None:
+        a, b, left = load_profile(original.path), _profile_of(right), f"built-in {left}"
+    elif (original := _hidden(right, left)) is not None:
+        a, b, right = _profile_of(left), load_profile(original.path), f"built-in {right}"
+    else:
+        a, b = _profile_of(left), _profile_of(right)
     rows = profile_differences(a, b)
     width = max((len(key) for key, _, _ in rows), default=0)
     lines = [f"{key:<{width}}  {value_text(was)} -> {value_text(now)}" for key, was, now in rows]
@@ -282,6 +306,17 @@ def diff_command(
         note(f"{left} -> {right}" if rows else f"{left} and {right} are the same in every key.")
     differences = [{"key": key, "a": was, "b": now} for key, was, now in rows]
     emit({"a": left, "b": right, "differences": differences}, "\n".join(lines), as_json=as_json)
+
+
+def _hidden(name: str, other: str) -> ProfileFile | None:
+    """Return the built-in profile called ``name`` where ``other`` is the file that stands in its place."""
+    from gptcli.profiles import builtin_profile, find_profile
+
+    with contextlib.suppress(ProfileError):
+        mine, beside = find_profile(name), find_profile(other)
+        if not mine.builtin and mine.path.samefile(beside.path):
+            return builtin_profile(name)
+    return None
 
 
 def _profile_of(name: str) -> RunProfile:

@@ -122,6 +122,37 @@ def test_copy_refuses_to_replace_what_differs(folder: Path, cli: Cli) -> None:
     assert cli("profiles", "copy", "quickstart", "tiny.yaml", "--force").code == 0
 
 
+def test_copy_that_stands_in_place_of_a_built_in_profile_is_marked_and_compared_with_it(folder: Path, cli: Cli) -> None:
+    first = cli("profiles", "copy", "macbook")
+    assert "there already" not in first.stderr
+    assert "configs/macbook.yaml is there already, and the same." in cli("profiles", "copy", "macbook").stderr
+    path = folder / "configs" / "macbook.yaml"
+    path.write_text(path.read_text("utf-8").replace("n_layer: 4", "n_layer: 5"), "utf-8")
+    lines = {line.split()[0]: line for line in cli("profiles", "list").stdout.splitlines()}
+    assert lines["macbook"].endswith("; yours, configs/macbook.yaml, in place of the built-in one")
+    assert "yours" not in lines["quickstart"]
+    for left, right, changed in (
+        ("macbook", "configs/macbook.yaml", "4 -> 5"),
+        ("configs/macbook.yaml", "macbook", "5 -> 4"),
+        ("macbook", "macbook", "4 -> 5"),
+    ):
+        done = cli("profiles", "diff", left, right)
+        assert done.stdout == f"model.n_layer  {changed}\n"
+        assert "built-in macbook" in done.stderr
+    again = cli("profiles", "copy", "macbook")
+    assert (again.code, again.stdout) == (1, "")
+    assert "configs/macbook.yaml is there already, and differs. It is left as it is." in again.stderr
+    assert "n_layer: 5" in path.read_text("utf-8")
+    assert cli("profiles", "copy", "macbook", "--force").code == 0
+    assert "n_layer: 4" in path.read_text("utf-8")
+
+
+def test_profile_of_ones_own_that_hides_none_is_marked_too(folder: Path, cli: Cli) -> None:
+    cli("profiles", "copy", "macbook", "mine")
+    (line,) = (line for line in cli("profiles", "list").stdout.splitlines() if line.startswith("mine "))
+    assert line.endswith("; yours, configs/mine.yaml")
+
+
 @pytest.mark.parametrize("place", ["mine.txt", "a/b", "..", "configs/"])
 def test_copy_wants_a_yaml_file_or_a_plain_name(place: str, cli: Cli) -> None:
     done = cli("profiles", "copy", "quickstart", place)

@@ -56,6 +56,13 @@ def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
     sync_folder(path.parent)
 
 
+def check_writable(path: Path) -> None:
+    """Raise the ``OSError`` that writing ``path`` would end with, before the work that makes its content."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 @contextlib.contextmanager
 def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary sibling folder of ``path`` and rename it to ``path`` when the block succeeds.

@@ -41,7 +41,7 @@ THEMED = {INK: "ink", FAINT: "faint", GRID: "grid", "#ffffff": "card", COLOURS[0
 INCHES, DPI = (8.0, 4.8), 160
 # On a page, which may be as narrow as a phone: smaller, so that letters are larger.
 PAGE_INCHES = (6.4, 4.2)
-# Letters of a name in a legend: a long one would leave the curves no room.
+# Letters of a name in a legend or a title: a long one would leave the curves no room, and be cut off at the right.
 MAX_NAME = 40
 HEADROOM = 0.04
 # Above this nothing is a loss or a time but what damage made of one, and axes of such a length cannot be drawn.
@@ -204,10 +204,14 @@ def _draw_lines(axes: Axes, curve: Curve, lines: _Lines, colour: str, *, alone: 
 
 def _label(curve: Curve, lines: _Lines) -> str:
     """Return what a run is called in the legend, from which matplotlib leaves out what begins with ``_``."""
-    name, half = curve.name, MAX_NAME // 2
-    name = name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"
+    name = _short(curve.name)
     name = f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
     return name if lines.best is None else f"{name}, best {lines.best[1]:.4f}"
+
+
+def _short(name: str) -> str:
+    half = MAX_NAME // 2
+    return name if len(name) <= MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _frame(axes: Axes, curves: Sequence[Curve], low: float, high: float, *, x: Axis, bits: bool, log: bool) -> None:
@@ -230,11 +234,12 @@ def _frame(axes: Axes, curves: Sequence[Curve], low: float, high: float, *, x: A
     for side in ("left", "bottom"):
         axes.spines[side].set_color(FAINT)
     axes.tick_params(colors=INK)
-    title = curves[0].name if len(curves) == 1 else "val (thick) and train (thin)"
+    title = _short(curves[0].name) if len(curves) == 1 else "val (thick) and train (thin)"
     if apart := scored_apart([curve.scoring for curve in curves]):
         title += f", scored on {apart}"
     axes.set_title(title, loc="left", color=INK, fontweight="bold", fontsize=11)
-    axes.legend(frameon=False, loc="best", labelcolor=INK)
+    # Its ground hides the grid, which would go through its words.
+    axes.legend(loc="best", labelcolor=INK, facecolor="#ffffff", edgecolor="none", framealpha=1)
 
 
 def _limits(low: float, high: float, *, log: bool) -> tuple[float, float]:

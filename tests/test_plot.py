@@ -16,7 +16,7 @@ from gptcli.comparison import Scoring
 from gptcli.events import Notice, RunFinished
 from gptcli.figures import visible
 from gptcli.history import build_history, read_history
-from gptcli.plot import COLOURS, Axis, Curve, curve_of, draw, save_plot
+from gptcli.plot import COLOURS, Axis, Curve, curve_of, draw, draw_svg, save_plot
 from gptcli.runs import RunDir
 from gptcli.train import StopRequest, train
 from tests.cli.conftest import run_cli, start_cli
@@ -143,7 +143,7 @@ def test_any_name_can_be_drawn(done: RunDir, tmp_path: Path, name: str) -> None:
     save_plot([curve_of(run)], tmp_path / "r.svg")
     save_plot([curve_of(run)], tmp_path / "r.png")
     texts = [element.text for element in svg(tmp_path / "r.svg").iter(f"{SVG}text")]
-    assert visible(name) in texts
+    assert (visible(name) if len(name) < 200 else "a" * 20 + "…" + "a" * 20) in texts
 
 
 def legend_of(*curves: Curve) -> list[str]:
@@ -159,6 +159,23 @@ def test_every_run_stands_in_the_legend_and_a_long_name_leaves_room_for_the_curv
     assert [text.lstrip("\N{ZERO WIDTH SPACE}").partition(",")[0] for text in told[:2]] == ["one", "_two"]
     assert (told[2][:7], told[2].endswith("-ends, best 2.0000"), len(told[2]) < 60) == ("begins-", True, True)
     save_plot([Curve(name, history, SCORING) for name in names], tmp_path / "a.png")  # a warning is an error
+
+
+def test_legend_hides_the_grid_behind_its_words_and_has_the_colours_of_its_page(done: RunDir) -> None:
+    legend = draw([curve_of(done)]).axes[0].get_legend()
+    assert legend is not None
+    frame = legend.get_frame()
+    assert (legend.get_frame_on(), frame.get_alpha(), frame.get_facecolor()[:3]) == (True, 1, (1.0, 1.0, 1.0))
+    (box,) = re.findall(r'<g id="legend_1">.*?<path [^>]*?style="([^"]*)"', draw_svg(curve_of(done)), re.DOTALL)
+    assert "fill: var(--card)" in box
+
+
+def test_title_of_a_run_with_a_long_name_is_inside_the_picture() -> None:
+    history = build_history([STARTED, {"event": "evaluated", "step": 9, "val_loss": 2.0}])
+    title = draw([Curve("begins-" + 85 * "W" + "-ends", history, SCORING)]).axes[0].get_title(loc="left")
+    assert title.startswith("begins-")
+    assert title.endswith("-ends")
+    assert len(title) <= 41
 
 
 def test_picture_says_where_its_runs_were_scored_on_other_texts() -> None:

@@ -333,6 +333,17 @@ def test_run_without_a_loss_does_not_let_the_model_write_first(new_run: NewRun) 
     assert notices == []
 
 
+def test_place_that_cannot_be_written_is_found_before_the_model_writes(honest: RunDir) -> None:
+    for command in ("report", "plot", "export-metrics"):
+        suffix = {"report": "html", "plot": "png"}.get(command, "csv")
+        place = f"{honest.metrics_path}/no/x.{suffix}"  # below a file
+        done = run_cli(honest.path.parent.parent, "runs", command, "r", "-o", place)
+        assert done.code == 1
+        assert f"{place} cannot be written: " in done.stderr
+        assert "Choose another file with --output." in done.stderr
+        assert "Letting the model write" not in done.stderr
+
+
 def test_report_is_written_where_it_is_wanted_and_nothing_else_is(honest: RunDir, tmp_path: Path) -> None:
     folder, place = honest.path.parent.parent, tmp_path / "page.html"
     done = run_cli(folder, "runs", "report", "r", "-o", str(place), "--no-draw", "--json")

@@ -135,7 +135,7 @@ class Conversation:
         return True
 
     def _prompt(self) -> str:
-        return "number> " if self._session.choosing else "> "
+        return "number, or Enter for none> " if self._session.choosing else "> "
 
     def _answer(self, line: str, prompt: str) -> bool:
         """Show what a line brings, and what the person makes of a text to change; False when it is time to leave."""

@@ -88,8 +88,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except GptcliError as error:
             _fail(error.message, error.hint)
-        except KeyboardInterrupt:
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except KeyboardInterrupt as stop:
+            _leave_interrupted(str(stop))
         except BrokenPipeError:
             _leave_broken_pipe()
         except OSError as error:
@@ -99,7 +99,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except (MemoryError, RuntimeError) as error:
             # Python wraps a Ctrl-C that falls into the making of a class, as happens while a package is imported.
             if isinstance(error.__cause__, KeyboardInterrupt):
-                raise typer.Exit(EXIT_INTERRUPTED) from None
+                _leave_interrupted()
             if not is_out_of_memory(error):
                 raise
             _fail("There is not enough memory for this.", MEMORY_HINTS.get(command.__name__, ""))
@@ -149,6 +149,13 @@ def _hears_signals() -> bool:
 def _fail(message: str, hint: str = "") -> NoReturn:
     show_error(message, hint)
     raise typer.Exit(EXIT_ERROR)
+
+
+def _leave_interrupted(message: str = "") -> NoReturn:
+    """End after a Ctrl-C, with a word of it unless the command has more to say."""
+    with contextlib.suppress(OSError):
+        note(message or "Interrupted.")
+    raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _leave_broken_pipe() -> NoReturn:

@@ -80,9 +80,9 @@ def _fetch(sources: list[str], name: str | None, options: FetchOptions, *, as_js
     except IncompleteError as error:
         _report(error.result, quiet=quiet)
         raise
-    except KeyboardInterrupt:
-        note("Interrupted. What came over the network is kept: the same command goes on from there.")
-        raise
+    except KeyboardInterrupt as stop:
+        kept = "What came over the network is kept: the same command goes on from there."
+        raise KeyboardInterrupt(f"Interrupted. {kept}") from stop
     _report(result, quiet=quiet)
     if not quiet:
         talks = result.source.get("conversations")

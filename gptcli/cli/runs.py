@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptcli.cli.common import JsonOption, emit, emit_lines, reports_errors, stdout_width
+from gptcli.cli.common import JsonOption, emit, emit_lines, note, reports_errors, stdout_width
 from gptcli.cli.runs_compare import compare_command
 from gptcli.cli.runs_files import RunArgument, export_metrics_command, plot_command, report_command, rm_command
 from gptcli.errors import GptcliError
@@ -42,8 +42,10 @@ def list_command(as_json: JsonOption = False) -> None:
             "",
             as_json=True,
         )
-    else:
+    elif rows:
         emit_lines(list_lines(rows, stdout_width()))
+    else:
+        note("There are no runs here yet: gptcli train CORPUS")
 
 
 def _facts_or_problem(run: RunDir) -> RunFacts | Problem | None:
@@ -84,7 +86,10 @@ def show_command(
             raise typer.BadParameter("--watch is for people; --json prints what is there now.")
         from gptcli.cli.runs_watch import watch_run
 
-        watch_run(found)
+        try:
+            watch_run(found)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"No longer watching {found.name}, which is left alone.") from stop
         return
     page = _page(found)
     if as_json:

@@ -134,13 +134,19 @@ def export_metrics_command(
 
 
 def _replaces(place: Path, *suffixes: str) -> bool:
-    """Say whether a file goes where one is already; refuses, before any work, a place for another kind of file."""
+    """Say whether a file goes where one is already; refuses, before any work, what could not be written in the end."""
+    from gptcli.files import check_writable
+
     if place.suffix.lower() not in suffixes:
         found = place.suffix or "no ending"
         raise typer.BadParameter(f"--output {place}: a file in {', '.join(suffixes)} is written; found {found!r}.")
     if place.exists() and not place.is_file():
         what = "a folder" if place.is_dir() else "a device or a pipe"
         raise RunError(f"{place} is {what}, so nothing was written.", "Choose another file with --output.")
+    try:
+        check_writable(place)
+    except OSError as error:
+        raise RunError(f"{place} cannot be written: {error.strerror}.", "Choose another file with --output.") from error
     return place.exists()
 
 

@@ -149,7 +149,7 @@ def page_facts(facts: RunFacts, page: dict[str, Any]) -> list[tuple[str, str]]:
             "model",
             f"{shape['family']}, {count_text(facts.n_params)} parameters{_adapters(page)}: {_shape_text(shape)}",
         ),
-        ("steps", _steps_text(facts)),
+        ("steps", _steps_text(facts, page)),
         ("best", _best_text(facts)),
     ]
     if page["expected_val_loss"] is not None:
@@ -186,10 +186,12 @@ def _adapters(page: dict[str, Any]) -> str:
     return f", adapters of rank {page['lora_rank']} trained" if page["lora_rank"] else ""
 
 
-def _steps_text(facts: RunFacts) -> str:
+def _steps_text(facts: RunFacts, page: dict[str, Any]) -> str:
     pace = f", {count_text(facts.tokens_per_second)} tokens/s" if facts.tokens_per_second else ""
     seen = f", {count_text(facts.tokens_seen)} tokens in {duration_text(facts.seconds)}" if facts.tokens_seen else ""
-    return f"{facts.step:,} of {facts.max_steps:,}{seen}{pace}"
+    latest = [checkpoint["step"] for checkpoint in page["checkpoints"] if checkpoint["latest"]]
+    goes_on = f", goes on after step {latest[0]:,}" if latest and facts.state in ("stopped", "failed") else ""
+    return f"{facts.step:,} of {facts.max_steps:,}{seen}{pace}{goes_on}"
 
 
 def _best_text(facts: RunFacts) -> str:

@@ -163,10 +163,12 @@ def _consume(run: RunDir, changed: RunProfile | None, device: str | None, *, qui
                     _show(view, event, stop)
                 if isinstance(event, RunFinished):
                     finished = event
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as end:
         with contextlib.suppress(OSError):
             note("Stopped at once. To go on from the last checkpoint:")
             note(f"gptcli train --resume --run {run.name}")
+        if isinstance(end, KeyboardInterrupt):
+            raise typer.Exit(EXIT_INTERRUPTED) from None
         raise
     assert finished is not None, "RunFinished is the last event of every run"
     if quiet and finished.reason in EXIT_CODES and finished.reason != "hung_up":

@@ -108,6 +108,21 @@ def test_paragraphs_of_help_are_wrapped_by_the_window_alone(cli: Cli, monkeypatc
                 assert len(f" {line} {following.split()[0]}") > 79, (command, line)
 
 
+@pytest.mark.parametrize(
+    ("stop", "said"), [(KeyboardInterrupt(), "Interrupted.\n"), (KeyboardInterrupt("All is kept."), "All is kept.\n")]
+)
+def test_ctrl_c_ends_a_command_with_a_word(
+    stop: KeyboardInterrupt, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> None:
+        raise stop
+
+    with pytest.raises(typer.Exit) as caught:
+        reports_errors(stopped)()
+    assert caught.value.exit_code == 130
+    assert capsys.readouterr().err == said
+
+
 def test_ctrl_c_in_the_making_of_a_class_is_an_interrupt() -> None:
     def stopped() -> None:
         raise RuntimeError("Error calling __set_name__ on 'slots'") from KeyboardInterrupt()

@@ -45,7 +45,10 @@ def shown(folder: Path, *names: str) -> dict[str, str]:
 def test_no_runs_is_an_empty_list(cli: Cli, args: tuple[str, ...]) -> None:
     done = cli(*args)
     assert done.code == 0
-    assert done.stdout in ("", '{"runs": []}\n')
+    assert (done.stdout, done.stderr) in (
+        ("", "There are no runs here yet: gptcli train CORPUS\n"),
+        ('{"runs": []}\n', ""),
+    )
 
 
 def test_runs_say_how_far_they_have_come(trained: Path) -> None:
@@ -190,6 +193,15 @@ def test_run_is_running_while_another_process_trains_it_and_stopped_when_that_is
             _, error = process.communicate(timeout=60)
         assert process.returncode == code, error
         assert rows(folder)[name]["state"] == "stopped"
+
+
+def test_run_that_was_stopped_says_after_which_step_it_goes_on(tmp_path: Path, new_run: NewRun) -> None:
+    run = new_run("r", "max_steps=40")
+    interrupt(run, 4)
+    latest = run_cli(tmp_path, "runs", "show", "r", "--json").json()["checkpoints"][-1]["step"]
+    assert shown(tmp_path, "r")["steps"].endswith(f", goes on after step {latest}")
+    finish(run)
+    assert "goes on" not in shown(tmp_path, "r")["steps"]
 
 
 def test_run_that_an_error_ended_has_failed_with_its_reason_and_goes_on(tmp_path: Path, new_run: NewRun) -> None:

@@ -303,6 +303,7 @@ def test_second_signal_stops_in_the_middle_of_a_step(folder: Path, corpus: None)
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 130
     assert "Stopped at once" in stderr
+    assert "Interrupted." not in stderr
     assert "gptcli train --resume --run r" in stderr
     assert "Traceback" not in stderr
     assert stdout == ""

@@ -82,6 +82,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     signal.signal(signal.SIGTERM, _terminate)
+    if "--install-completion" in sys.argv:  # typer says nothing of that
+        sys.stderr.write("This may add a line to the start-up file of your shell, such as ~/.bashrc.\n")
     if "COMP_WORDS" in os.environ:
         from gptcli.cli.completion import join_words
 

@@ -49,6 +49,14 @@ def completed(command: Path, folder: Path, line: str, shell: str = "bash") -> li
     return done.stdout.split()
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_installing_says_that_the_file_a_shell_starts_with_changes(command: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
+    line = [shutil.which("bash") or "bash", "-c", f"{command} --install-completion; true"]
+    done = subprocess.run(line, env=env, capture_output=True, encoding="utf-8", check=True, timeout=60)
+    assert "the start-up file of your shell, such as ~/.bashrc" in done.stderr
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_is_told_the_names_of_runs(command: Path, trained: Path, shell: str) -> None:
     assert "tiny" in " ".join(completed(command, trained, "gptcli runs show ti", shell))

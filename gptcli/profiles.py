@@ -89,15 +89,18 @@ def find_profile(name: str) -> ProfileFile:
     known = {profile.name: profile for profile in profiles()}
     if name in known:
         return known[name]
+    beside = f"{name.rstrip('/')}.yaml"
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    nearest = [beside] if os.path.isfile(beside) else nearest  # noqa: PTH113
     if is_folder:
+        hint = f"Did you mean {beside}? " if beside in nearest else ""
         raise ProfileError(
-            f"{name} is a folder, not a profile.", f"gptcli profiles check {quote(name)} reads all in it."
+            f"{name} is a folder, not a profile.", f"{hint}gptcli profiles check {quote(name)} reads all in it."
         )
     if is_file:
         raise ProfileError(f"{name} is not a profile: the name of a profile's file ends in .yaml.", LIST_HINT)
     if name.endswith((".yaml", ".yml")):
         raise ProfileError(f"There is no profile file {name}.", LIST_HINT)
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
     raise ProfileError(f"There is no profile called {name!r}.", f"{hint}gptcli profiles list shows them all.")
 

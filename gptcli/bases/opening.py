@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 from gptcli.bases.base import Base
@@ -32,7 +33,9 @@ from gptcli.bases.nanogpt import PREFIX, open_nanogpt
 from gptcli.bases.run import open_run
 from gptcli.checkpoint_folders import Which
 from gptcli.config import GPT2_NAMES, ModelConfig
-from gptcli.errors import FormatError, RunError
+from gptcli.corpora import is_fetched, locate_corpus
+from gptcli.errors import FormatError, GptcliError, RunError
+from gptcli.fetch.source import shown
 from gptcli.interchange import model_config_from_json
 from gptcli.runs import RunDir, find_run, run_names
 
@@ -136,6 +139,8 @@ def _open_local(name: str, which: Which) -> Base | None:
         return open_exported(folder, name)
     if (folder / "config.json").is_file():
         return open_folder(folder, name)
+    if is_fetched(name):
+        raise _a_corpus(name)
     if folder.exists():
         raise _not_a_model(folder)
     return None
@@ -145,6 +150,20 @@ def run_named(name: str) -> RunDir | None:
     """Return the run that a name or a path stands for, or None."""
     by_path = any(mark in name for mark in ("/", os.sep)) and (Path(name) / "profile.yaml").is_file()
     return find_run(name) if by_path or name in run_names() else None
+
+
+def _a_corpus(name: str) -> RunError:
+    """Return the error for a corpus in place of a model: the runs that learned it are what was meant."""
+    corpus = locate_corpus(name)[0]
+    trained = []
+    for run in run_names():
+        with contextlib.suppress(GptcliError, OSError):
+            if find_run(run).profile().data.corpus == corpus:
+                trained.append(run)
+    hint = f"No run here is trained on it: gptcli train {quote(name)}"
+    if trained:
+        hint = f"Trained on it: {shown(trained)}. gptcli sample {quote(trained[0])} writes with it."
+    return RunError(f"{name} is a corpus, not a model.", hint)
 
 
 def _not_a_model(path: Path) -> RunError:
@@ -166,7 +185,12 @@ def _not_a_model(path: Path) -> RunError:
         )
     if path.suffix in PICKLES:
         return RunError(f"{path} is a file.", f"If it is a checkpoint of nanoGPT, give {PREFIX}{path}")
-    return RunError(f"{path} is a file; a folder with config.json was expected.", f"Try its folder: {path.parent}")
+    if path.suffix == ".safetensors":
+        return RunError(f"{path} is a file; a folder with config.json was expected.", f"Try its folder: {path.parent}")
+    return RunError(
+        f"{path} is a file, not a model.",
+        f"A text to go on with: gptcli sample RUN --prompt-file {quote(str(path))}   gptcli runs list shows the runs.",
+    )
 
 
 def _repositories(name: str) -> tuple[str, ...]:

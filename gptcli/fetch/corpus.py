@@ -22,8 +22,8 @@ from gptcli.documents import Document, Written, write_documents
 from gptcli.errors import CorpusError, FormatError, GptcliError, SourceError
 from gptcli.fetch.provenance import MAX_COMPARED, PROVENANCE, Provenance, changes, names_by_id
 from gptcli.fetch.recipes import recipes
-from gptcli.fetch.source import Source
-from gptcli.fetch.web.store import last_fetch
+from gptcli.fetch.source import Source, shown
+from gptcli.fetch.web.store import RAW, last_fetch
 from gptcli.files import atomic_write, read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1
@@ -168,6 +168,18 @@ def check_name(name: str) -> str:
     raise SourceError(f"{name!r} cannot be the name of a corpus: it {problem}.", "A good name: --name my-corpus")
 
 
+def refuse_texts(folder: Path) -> None:
+    """Raise ``SourceError`` for a folder with files that are no corpus: nothing is written among somebody's texts."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names.isdisjoint({DOCUMENTS, SOURCE, NEXT_SOURCE}):
+        others = [name for name in names - {RAW, "tokens", PROVENANCE} if name[0] != "."]
+        if others:
+            raise SourceError(
+                f"The folder {folder} holds files of yours ({shown(sorted(others))}), and no corpus.",
+                "Give the new corpus another name: --name NAME",
+            )
+
+
 def free_name(wanted: str, where: str, corpora_dir: Path, recipe: str | None = None) -> str:
     """Return ``wanted``, or with a number added the first name that is free or holds the text of this very source.
 
@@ -186,6 +198,11 @@ def _is_ours(folder: Path, where: str, recipe: str | None) -> bool:
     record = _source_before(folder)
     if record is None or (recipe is not None and record.get("recipe") == recipe):
         return True
+    return is_from(record, where)
+
+
+def is_from(record: Mapping[str, Any], where: str) -> bool:
+    """Say whether a corpus was fetched from this source, by its ``source.json``."""
     if where == "-" or record["kind"] == "stdin":
         return False
     try:

@@ -22,13 +22,15 @@ from gptcli.fetch.formats import SUFFIXES
 from gptcli.fetch.gutenberg import gutenberg_name, is_gutenberg
 from gptcli.fetch.hub import hub_name, is_hub
 from gptcli.fetch.json_api import datasette_json
-from gptcli.fetch.local import local_files
+from gptcli.fetch.local import LocalFiles, local_files
 from gptcli.fetch.options import AsKind, FetchOptions
 from gptcli.fetch.recipes import Recipe, find_recipe, recipes
 from gptcli.fetch.site.blog import is_home_page
+from gptcli.fetch.source import shown
 from gptcli.fetch.web import PAGE_BYTES, Response
 from gptcli.fetch.web.urls import without_login
 
+_READ_INSTEAD = "{} is the folder of a corpus: its documents.jsonl was read, and no other file in it."
 RECIPES_HINT = "gptcli corpora list shows the recipes."
 _HTML_TYPES = {"text/html", "application/xhtml+xml"}
 _FEED_TYPES = {"application/rss+xml", "application/atom+xml", "application/rdf+xml"}
@@ -64,11 +66,14 @@ def detect(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -> 
     if not sources or not all(source.strip() for source in sources):
         raise SourceError("The source is empty.", "gptcli fetch book.txt reads a file, gptcli fetch - reads stdin.")
     words, sources = sources, [_documents_of(source) for source in sources]
+    notes = tuple(_READ_INSTEAD.format(word) for word, read in zip(words, sources, strict=True) if word != read)
     if len(sources) > 1:
-        return _several(sources, options, corpora_dir)
-    found = _place(sources[0], options, corpora_dir)
-    if found is not None:
-        return found if words[0] == sources[0] else replace(found, name=Path(words[0]).resolve().name)
+        found = _several(sources, options, corpora_dir)
+        return replace(found, notes=(*notes, *found.notes))
+    place = _place(sources[0], options, corpora_dir)
+    if place is not None:
+        name = Path(words[0]).resolve().name if notes else place.name
+        return replace(place, name=name, notes=(*notes, *place.notes))
     recipe = find_recipe(sources[0], corpora_dir)
     if recipe is None:
         raise _unknown(sources[0], corpora_dir)
@@ -125,7 +130,8 @@ def _several(sources: Sequence[str], options: FetchOptions, corpora_dir: Path) -
         )
     if options.as_kind == "audio" or all(path.suffix.lower() in AUDIO_SUFFIXES for path, _ in found.files):
         kind = "audio"
-    return Place(kind, found.name, found.where, f"{len(sources)} files of this machine", tuple(sources))
+    why = f"{len(sources)} files of this machine"
+    return Place(kind, found.name, found.where, why, tuple(sources), notes=_passed_over(found))
 
 
 def _place(source: str, options: FetchOptions, corpora_dir: Path) -> Place | None:
@@ -177,13 +183,17 @@ def _local(source: str, wanted: AsKind | None, corpora_dir: Path) -> Place | Non
         )
     recordings = bool(found.files) and all(path.suffix.lower() in AUDIO_SUFFIXES for path, _ in found.files)
     what = {"file": "a file", "folder": "a folder", "glob": "a pattern of file names"}.get(found.kind, "files")
-    notes: tuple[str, ...] = ()
+    notes = _passed_over(found)
     if source in {recipe.name for recipe in recipes(corpora_dir)}:
-        notes = (f"{source} is {what} here, so the recipe of that name was not used.",)
+        notes += (f"{source} is {what} here, so the recipe of that name was not used.",)
     if wanted == "audio" or (wanted is None and recordings):
         why = "--as audio was given" if wanted else f"it is {what} of recordings on this machine"
         return Place("audio", found.name, found.where, why, (source,), notes=notes)
     return Place("local", found.name, found.where, f"it is {what} on this machine", (source,), notes=notes)
+
+
+def _passed_over(found: LocalFiles) -> tuple[str, ...]:
+    return (f"Made by gptcli, and passed over: {shown(found.own)}.",) if found.own else ()
 
 
 def _of_recipe(recipe: Recipe, options: FetchOptions, corpora_dir: Path) -> Place:
@@ -208,10 +218,7 @@ def _unknown(source: str, corpora_dir: Path) -> SourceError:
         hint = f"Did you mean {beside}? "
     elif _HOST.fullmatch(source) and PurePosixPath(source).suffix.lower() not in SUFFIXES:
         hint = f"A web address begins with https://: gptcli fetch https://{source}. "
-    return SourceError(
-        f"There is no file, folder or recipe called {source!r}. The recipes are {', '.join(known) or 'none'}.",
-        f"{hint}{RECIPES_HINT}",
-    )
+    return SourceError(f"There is no file, folder or recipe called {source!r}.", f"{hint}{RECIPES_HINT}")
 
 
 def _beside(source: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gptcli.documents import CLEANERS, PART_CHARS, Document, drop_lines, rewritten, well_formed
 from gptcli.errors import SourceError
-from gptcli.fetch.corpus import DOCUMENTS, check_name, free_name, slug, store_corpus
+from gptcli.fetch.corpus import DOCUMENTS, check_name, free_name, refuse_texts, slug, store_corpus
 from gptcli.fetch.detect import Place, detect
 from gptcli.fetch.opening import Progress, open_place
 from gptcli.fetch.options import FetchOptions
@@ -93,8 +93,10 @@ def fetch(
     sources = (source,) if isinstance(source, str) else tuple(source)
     place = detect(sources, options, corpora_dir)
     name, notes = _named(name, place, corpora_dir)
-    if any(Path(word).resolve() == (corpora_dir / name / DOCUMENTS).resolve() for word in place.sources):
+    folder = (corpora_dir / name).resolve()
+    if any(Path(word).resolve() in (folder, folder / DOCUMENTS) for word in place.sources):
         raise SourceError(f"The corpus {name} cannot be made of itself.", "Give the new one a name: --name NAME")
+    refuse_texts(folder)
     command = _command(sources, name, options)
     options = recipe_options(place.recipe, options) if place.recipe else options
     with ExitStack() as stack:

@@ -14,6 +14,12 @@ from gptcli.fetch.source import shown
 from gptcli.fetch.text import READ_HINT
 
 NO_NAME = "texts"
+# What lies in folders of these names where gptcli made them.
+_OWN = {
+    "corpora": ("*/source.json",),
+    "runs": ("*/profile.yaml",),
+    "exports": ("*/*.safetensors", "*/*.gguf", "*/*.pt"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +27,22 @@ class LocalFiles:
     """The files that were meant, each with the label that messages call it by; at least one.
 
     ``name`` is what a corpus of them is called, ``where`` what the user typed, shortened where the shell has expanded
-    a pattern. A single file may be a pipe.
+    a pattern. A single file may be a pipe. ``own`` are the folders that were passed over because gptcli made them.
     """
 
     kind: Literal["file", "files", "folder", "glob"]
     name: str
     where: str
     files: tuple[tuple[Path, str], ...]
+    own: tuple[str, ...] = ()
 
 
 def local_files(sources: Sequence[str], leave_out: Path) -> LocalFiles | None:
     """Find the files that one or several words mean; None when a word is no file, folder or pattern.
 
-    Those of a folder or pattern come in sorted order, several words in the order they were given. Hidden files and
-    everything below ``leave_out``, the folder of the corpora, are passed over in folders and patterns. Raises
-    ``SourceError`` for a folder or pattern without files, and for the folder of the corpora itself.
+    Those of a folder or pattern come in sorted order, several words in the order they were given. Hidden files,
+    everything below ``leave_out``, the folder of the corpora, and what gptcli made are passed over in folders and
+    patterns. Raises ``SourceError`` for a folder or pattern without files, and for such a folder itself.
     """
     if len(sources) == 1:
         return _found(sources[0], leave_out)
@@ -49,7 +56,8 @@ def local_files(sources: Sequence[str], leave_out: Path) -> LocalFiles | None:
         for path, label in one.files:
             files.setdefault(path.resolve(), (path, prefix + label))
     pattern = _expanded(sources) if all(one.kind == "file" for one in found) else None
-    return LocalFiles("files", _common_name(files), pattern or shown(sources), tuple(files.values()))
+    own = tuple(folder for one in found for folder in one.own)
+    return LocalFiles("files", _common_name(files), pattern or shown(sources), tuple(files.values()), own)
 
 
 def exists(path: Path) -> bool:
@@ -67,7 +75,13 @@ def _found(where: str, leave_out: Path) -> LocalFiles | None:
     if not path.is_dir():
         return LocalFiles("file", _stem(path), where, ((path, where),))
     refused, here = leave_out.resolve(), path.resolve()
-    files = sorted(_below(path, leave_out)) if refused != here else []
+    if refused != here and is_own(here):
+        raise SourceError(
+            f"The folder {where} was made by gptcli, and is no text to be fetched.",
+            f"Texts that lie in it are read by a pattern: gptcli fetch '{where.rstrip('/')}/**/*.txt'",
+        )
+    own: list[str] = []
+    files = sorted(_below(path, leave_out, own)) if refused != here else []
     if not files and refused.is_dir() and (refused == here or here in refused.parents):
         does = "is the folder of" if refused == here else "holds nothing but"
         raise SourceError(
@@ -78,7 +92,7 @@ def _found(where: str, leave_out: Path) -> LocalFiles | None:
     if not files:
         raise SourceError(f"The folder {where} has no files (hidden ones do not count).", READ_HINT)
     labelled = tuple((file, str(file.relative_to(path))) for file in files)
-    return LocalFiles("folder", path.resolve().name, where, labelled)
+    return LocalFiles("folder", here.name, where, labelled, tuple(own))
 
 
 def _of_pattern(pattern: str, leave_out: Path) -> LocalFiles:
@@ -88,6 +102,9 @@ def _of_pattern(pattern: str, leave_out: Path) -> LocalFiles:
     fixed = Path(*(part for part in _until_magic(expanded)))
     refused = leave_out.resolve()
     inside = refused == fixed.resolve() or refused in fixed.resolve().parents
+    meant = {fixed, *fixed.parents}
+    own = {folder for path in matches for folder in path.parents if folder not in meant and is_own(folder)}
+    matches = [path for path in matches if own.isdisjoint((path, *path.parents))]
     files = [path for path in matches if path.is_file() and (inside or refused not in path.resolve().parents)]
     if not files:
         found = "only folders" if matches else "nothing"
@@ -96,7 +113,13 @@ def _of_pattern(pattern: str, leave_out: Path) -> LocalFiles:
             "Quote the pattern, as in gptcli fetch 'books/**/*.txt'.",
         )
     name = fixed.resolve().name if fixed.parts else NO_NAME
-    return LocalFiles("glob", name, pattern, tuple((file, str(file)) for file in files))
+    passed = tuple(str(folder) for folder in sorted(own) if own.isdisjoint(folder.parents))
+    return LocalFiles("glob", name, pattern, tuple((file, str(file)) for file in files), passed)
+
+
+def is_own(folder: Path) -> bool:
+    """Say whether gptcli made a folder: for corpora, runs or exports."""
+    return any(any(folder.glob(pattern)) for pattern in _OWN.get(folder.name, ()))
 
 
 def _until_magic(pattern: str) -> Iterator[str]:
@@ -107,7 +130,8 @@ def _until_magic(pattern: str) -> Iterator[str]:
         yield part
 
 
-def _below(folder: Path, leave_out: Path) -> Iterator[Path]:
+def _below(folder: Path, leave_out: Path, own: list[str]) -> Iterator[Path]:
+    """Yield the files below a folder, and add to ``own`` the folders that gptcli made."""
     refused = leave_out.resolve()
 
     def fail(error: OSError) -> None:
@@ -115,7 +139,10 @@ def _below(folder: Path, leave_out: Path) -> Iterator[Path]:
 
     try:
         for here, folders, names in os.walk(folder, onerror=fail):
-            folders[:] = [name for name in folders if name[0] != "." and (Path(here) / name).resolve() != refused]
+            made = sorted(name for name in folders if is_own(Path(here) / name))
+            own.extend(str((Path(here) / name).relative_to(folder)) for name in made)
+            folders[:] = [name for name in folders if name[0] != "." and name not in made]
+            folders[:] = [name for name in folders if (Path(here) / name).resolve() != refused]
             yield from (path for name in names if name[0] != "." and (path := Path(here) / name).is_file())
     except OSError as error:
         raise SourceError(f"{error.filename} cannot be read ({error.strerror}).", READ_HINT) from error

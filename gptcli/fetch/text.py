@@ -26,6 +26,9 @@ MAGIC = (
     (b"PK\x03\x04", "a ZIP archive (as docx and odt files are)"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"{\\rtf", "an RTF file"),
+    (b"\xff\xd8\xff", "a picture (JPEG)"),
+    (b"\x89PNG", "a picture (PNG)"),
+    (b"GIF8", "a picture (GIF)"),
 )
 _WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -167,10 +170,12 @@ def _refuse_binary(head: bytes, label: str) -> None:
     kind = binary_kind(head)
     if not kind:
         return
+    hint = "Save it as plain text first, and fetch that: gptcli fetch FILE"
     if kind == "binary data":
         hint = "If it is text in an unusual encoding, name it: --encoding utf-16-le."
-    else:
-        hint = "Save it as plain text first, and fetch that: gptcli fetch FILE"
+        raise BinaryFileError(f"{label} looks binary: it has bytes that a text has not.", hint)
+    if kind.startswith("a picture"):
+        hint = "gptcli fetch FILE reads texts; words in a picture have to be written down first."
     raise BinaryFileError(f"{label} looks binary: it is {kind}, not text.", hint)
 
 

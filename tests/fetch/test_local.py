@@ -328,7 +328,7 @@ def test_a_file_name_that_is_no_utf8_is_no_obstacle(here: Path) -> None:
         ("python-doc", "There is no file, folder or recipe called 'python-doc'"),
         ("empty.txt", "empty.txt is empty"),
         ("blank.txt", "There is no text in blank.txt (1 empty)"),
-        ("photo.jpg", "photo.jpg looks binary: it is binary data"),
+        ("photo.jpg", "photo.jpg looks binary: it is a picture (JPEG)"),
         ("nothing", "The folder nothing has no files"),
         ("binaries", "There is no text in binaries (1 binary)"),
         ("*.rst", "The pattern *.rst matches nothing"),
@@ -356,7 +356,6 @@ def test_the_nearest_recipe_is_offered() -> None:
     with pytest.raises(SourceError) as caught:
         fetch("shakespear")
     assert "Did you mean shakespeare?" in caught.value.hint
-    assert "python-docs" in caught.value.message
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")

@@ -138,20 +138,20 @@ def test_an_unknown_encoding_is_refused(made: MakeFile, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (b"%PDF-1.7\n...", "a PDF"),
-        (b"PK\x03\x04word/document.xml", "a ZIP archive"),
-        (b"\x1f\x8b\x08\x00", "a gzip archive"),
-        (b"{\\rtf1 text", "an RTF file"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "binary data"),
-        (b"text with a \0 in it", "binary data"),
-        (bytes(range(256)) * 10, "binary data"),
-        ("no mark".encode("utf-16-le"), "binary data"),
+        (b"%PDF-1.7\n...", "it is a PDF"),
+        (b"PK\x03\x04word/document.xml", "it is a ZIP archive"),
+        (b"\x1f\x8b\x08\x00", "it is a gzip archive"),
+        (b"{\\rtf1 text", "it is an RTF file"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "it is a picture (PNG)"),
+        (b"text with a \0 in it", "it has bytes that a text has not"),
+        (bytes(range(256)) * 10, "it has bytes that a text has not"),
+        ("no mark".encode("utf-16-le"), "it has bytes that a text has not"),
     ],
 )
 def test_binary_files_are_refused(made: MakeFile, data: bytes, kind: str) -> None:
     with pytest.raises(SourceError) as caught:
         decode_file(made(data))
-    assert f"looks binary: it is {kind}" in caught.value.message
+    assert f"looks binary: {kind}" in caught.value.message
     assert caught.value.hint
 
 

@@ -68,7 +68,9 @@ def read_file(
     file = Input(path, Gzipped(path, label) if packed else path, label, title, url, source, options)
     head = file.head()
     if not head:
-        raise SourceError(f"{label} is empty.", "gptcli fetch FILE reads a text file.")
+        raise SourceError(
+            f"{label} is empty.", "Put a text into it first. Of a folder, gptcli fetch FOLDER leaves empty files out."
+        )
     yield from _reader(suffix.lower().removesuffix(".gz"), head, packed=packed, options=options)(file)
 
 

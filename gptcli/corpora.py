@@ -5,17 +5,21 @@ Fetching, splitting and tokenising are not known here.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from gptcli.documents import origin_of, read_documents
 from gptcli.errors import CorpusError, FormatError
-from gptcli.fetch.corpus import DOCUMENTS, SOURCE, read_source
+from gptcli.fetch.corpus import DOCUMENTS, SOURCE, is_from, read_source
+from gptcli.fetch.local_files import is_own
 from gptcli.fetch.provenance import PROVENANCE, read_provenance
 from gptcli.fetch.recipes import recipes
+from gptcli.fetch.source import shown
 from gptcli.fetch.web.store import RAW, last_fetch
 from gptcli.files import sha256_file
 
@@ -46,11 +50,29 @@ class Corpus:
 
 
 def locate_corpus(corpus: str, corpora_dir: Path = CORPORA) -> tuple[str, Path]:
-    """Return name and parent folder of a corpus given by name or, as ``gptcli fetch`` prints it, by path."""
+    """Return name and parent folder of a corpus given by name, by its path, or by the path of its text.
+
+    ``notes/`` and ``./notes`` are the corpus ``notes``, unless there is one in that folder itself.
+    """
     path = Path(corpus)
-    if path.name not in (corpus, "", ".."):
-        return path.name, path.parent
-    return corpus, corpora_dir
+    given = (corpus, corpora_dir) if path.name in (corpus, "", "..") else (path.name, path.parent)
+    if _is_corpus(*given):
+        return given
+    fetched = [name for name in corpus_names(corpora_dir) if _is_from(corpora_dir / name, corpus)]
+    if fetched:
+        return path.name if path.name in fetched else fetched[0], corpora_dir
+    return (path.name, corpora_dir) if path.name and path.parent == Path() else given
+
+
+def _is_corpus(name: str, parent: Path) -> bool:
+    return name not in ("", ".", "..") and (parent / name / DOCUMENTS).is_file()
+
+
+def _is_from(folder: Path, text: str) -> bool:
+    """Say whether a corpus was fetched from this file or folder; of a damaged one that is not known."""
+    with contextlib.suppress(FormatError, OSError):
+        return is_from(read_source(folder), text)
+    return False
 
 
 def corpus_word(folder: Path) -> str:
@@ -82,8 +104,23 @@ def choose_corpus(wanted: str | None, of_profile: str | None, corpora_dir: Path 
 
 def is_fetched(corpus: str, corpora_dir: Path = CORPORA) -> bool:
     """Say whether there is a corpus of this name or path."""
+    return _is_corpus(*locate_corpus(corpus, corpora_dir))
+
+
+def is_recipe(corpus: str, corpora_dir: Path = CORPORA) -> bool:
+    """Say whether a corpus that is not fetched has a recipe; a YAML file that lies elsewhere is none."""
     name, parent = locate_corpus(corpus, corpora_dir)
-    return name not in ("", ".", "..") and (parent / name / DOCUMENTS).is_file()
+    return parent.resolve() == corpora_dir.resolve() and name in {recipe.name for recipe in recipes(corpora_dir)}
+
+
+def text_here(corpus: str, corpora_dir: Path = CORPORA) -> Literal["file", "folder"] | None:
+    """Say what a word that is no corpus names on this machine; None for nothing, and for what gptcli made."""
+    path, (name, parent) = Path(corpus), locate_corpus(corpus, corpora_dir)
+    here, ours = path.resolve(), corpora_dir.resolve()
+    made = ours in (here, *here.parents) or is_own(here) or is_own(here.parent)
+    if path.name in ("", "..") or made or name in unfinished_fetches(parent):
+        return None
+    return "file" if path.is_file() else "folder" if path.is_dir() else None
 
 
 def find_corpus(corpus: str, corpora_dir: Path = CORPORA) -> Corpus:
@@ -138,21 +175,21 @@ def document_facts(folder: Path) -> Iterator[dict[str, Any]]:
 
 def unknown_corpus(corpus: str, corpora_dir: Path = CORPORA) -> CorpusError:
     """Return the error for a name that is not a fetched corpus: what there is, and the nearest name."""
-    if Path(corpus).is_file():
-        return CorpusError(f"{corpus} is a file, not a corpus yet.", f"gptcli fetch {corpus}")
     name, parent = locate_corpus(corpus, corpora_dir)
     if (command := unfinished_fetches(parent).get(name)) is not None:
         return CorpusError(f"The fetch of the corpus {name!r} was not finished.", f"This goes on with it: {command}")
-    fetched = sorted(corpus_names(parent))
-    by_name = [recipe.name for recipe in recipes(parent)]
-    if name in by_name:
+    if is_recipe(corpus, corpora_dir):
         return CorpusError(f"The corpus {name!r} is not fetched yet.", f"gptcli fetch {name}")
-    nearest = difflib.get_close_matches(name, [*fetched, *by_name], n=1, cutoff=0.5)
+    if (kind := text_here(corpus, corpora_dir)) is not None:
+        return CorpusError(f"{corpus} is a {kind}, not a corpus yet.", f"gptcli fetch {quote(corpus)}")
+    fetched = corpus_names(parent) or corpus_names(corpora_dir)
+    known = (*fetched, *(recipe.name for recipe in recipes(corpora_dir)))
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"Did you mean {nearest[0]}? " if nearest else ""
     return CorpusError(
-        f"There is no corpus called {corpus!r}. Fetched: {', '.join(fetched) or 'none'}; "
-        f"recipes: {', '.join(by_name) or 'none'}.",
-        f"{hint}gptcli fetch SOURCE --name NAME makes a corpus.",
+        f"There is no corpus called {corpus!r}.",
+        f"{hint}Fetched: {shown(fetched) or 'none'}. gptcli corpora list shows the recipes too, gptcli fetch SOURCE "
+        "makes a corpus.",
     )
 
 

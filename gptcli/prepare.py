@@ -17,14 +17,13 @@ from shlex import quote
 from gptcli.chat_template import ChatTemplate
 from gptcli.config import DataConfig
 from gptcli.copies.index import NGRAMS_NAME, IndexWriter, read_ngrams
-from gptcli.corpora import CORPORA, Corpus, corpus_word, find_corpus, is_fetched, locate_corpus, unknown_corpus
+from gptcli.corpora import CORPORA, Corpus, corpus_word, find_corpus
 from gptcli.documents import read_documents
 from gptcli.encode import SplitTotals, encode_documents
 from gptcli.encode_processes import EncodeProcesses, encode_processes
 from gptcli.errors import CorpusError, FormatError, TokenizerError
-from gptcli.fetch.fetching import fetch
-from gptcli.fetch.recipes import recipes
 from gptcli.files import atomic_folder, refuse_links_out, write_json
+from gptcli.missing import check_corpus, fetch_missing
 from gptcli.progress import Portion
 from gptcli.shards import (
     MANIFEST_NAME,
@@ -116,29 +115,16 @@ def ensure_tokens(
     on_notice: Callable[[str], None],
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> PrepareResult:
-    """Do what ``prepare`` does, after fetching a missing corpus that has a recipe; say what is being done.
+    """Do what ``prepare`` does, after fetching a missing corpus that has a recipe, or is a text here; say what is done.
 
-    Raises ``CorpusError`` that lists what there is for a name that is neither a corpus nor a recipe.
+    Raises ``CorpusError`` that lists what there is for a name that is nothing of these.
     """
-    name, parent = locate_corpus(corpus, corpora_dir)
     if not check_corpus(corpus, corpora_dir):
-        on_notice(f"The corpus {name} is not here yet: fetching it.")
-        for note in fetch(name, name=name, corpora_dir=parent, on_progress=on_progress).notes:
-            on_notice(note)
+        corpus = fetch_missing(corpus, corpora_dir, on_notice, on_progress)
     order = _plan_order(corpus, data, tokenizer, corpora_dir)
     if order.manifest is None:
-        on_notice(f"Preparing {name} with {order.label}: {order.stale}.")
+        on_notice(f"Preparing {order.corpus.name} with {order.label}: {order.stale}.")
     return _fill(order, force=False, on_progress=on_progress)
-
-
-def check_corpus(corpus: str, corpora_dir: Path = CORPORA) -> bool:
-    """Say whether a corpus is fetched; raises ``CorpusError`` that lists what there is where it has no recipe."""
-    name, parent = locate_corpus(corpus, corpora_dir)
-    if is_fetched(corpus, corpora_dir):
-        return True
-    if name not in {recipe.name for recipe in recipes(parent)}:
-        raise unknown_corpus(corpus, corpora_dir)
-    return False
 
 
 def _plan_order(corpus: str, data: DataConfig, given: Tokenizer | None, corpora_dir: Path) -> _Order:

@@ -50,6 +50,7 @@ ROOMS = {
     "gptcli.encode_messages": "data",
     "gptcli.encode_processes": "data",
     "gptcli.gpt2_words": "data",
+    "gptcli.missing": "data",
     "gptcli.prepare": "data",
     "gptcli.diagnosis": "data",
     "gptcli.copies.": "data",

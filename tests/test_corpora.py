@@ -131,11 +131,9 @@ def test_a_source_of_wrong_types_is_told_and_the_text_is_still_a_corpus(corpora_
 
 
 def test_an_unknown_name_gets_the_nearest_and_lists_what_there_is(corpora_dir: Path) -> None:
-    with pytest.raises(
-        CorpusError, match=r"no corpus called 'hamlte'\. Fetched: hamlet; recipes: .*python-docs"
-    ) as caught:
+    with pytest.raises(CorpusError, match="no corpus called 'hamlte'") as caught:
         find_corpus("hamlte", corpora_dir)
-    assert caught.value.hint.startswith("Did you mean hamlet?")
+    assert caught.value.hint.startswith("Did you mean hamlet? Fetched: hamlet. gptcli corpora list ")
 
 
 def test_a_recipe_that_is_not_fetched_is_answered_with_the_command(corpora_dir: Path) -> None:

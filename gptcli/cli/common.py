@@ -57,7 +57,9 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only err
 NewestCorpus = Annotated[
     str | None,
     typer.Argument(
-        metavar="CORPUS", autocompletion=complete_sources, help="A fetched corpus or a recipe; else the newest."
+        metavar="CORPUS",
+        autocompletion=complete_sources,
+        help="A fetched corpus, a recipe, or a text here; else the newest.",
     ),
 ]
 DeviceOption = Annotated[

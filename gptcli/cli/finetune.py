@@ -123,7 +123,7 @@ def _read_order(
     import_torch()
     from gptcli.bases.opening import describe_base
     from gptcli.finetune import settle_profile
-    from gptcli.prepare import check_corpus
+    from gptcli.missing import check_corpus
 
     facts = describe_base(base)
     if profile is None:

@@ -53,7 +53,7 @@ def prepare_command(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn a corpus into tokens for training; prints their folder. Fetches a recipe that has not been fetched yet.
+    """Turn a corpus into tokens for training; prints their folder. Fetches a recipe or a text that is no corpus yet.
 
     Says on stderr what came out, and what the corpus and a profile will do to each other.
 

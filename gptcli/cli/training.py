@@ -58,7 +58,7 @@ CorpusArgument = Annotated[
     typer.Argument(
         metavar="CORPUS",
         autocompletion=complete_sources,
-        help="A fetched corpus or a recipe; else the profile's own.",
+        help="A fetched corpus, a recipe, or a text here; else the profile's own.",
     ),
 ]
 SetOption = Annotated[

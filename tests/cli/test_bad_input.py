@@ -56,7 +56,7 @@ NAMES: list[tuple[Make | None, str, tuple[str, ...], tuple[str, ...]]] = [
     (None, "train --profile quikstart", (), ("quikstart", "quickstart")),
     (None, "train --profile gone.yaml", (), ("gone.yaml", "gptcli profiles list")),
     (make_typo, "profiles show mien", (), ("mien", "mine")),
-    (None, "corpora show nothing", (), ("nothing", "python-docs", "gptcli fetch")),
+    (None, "corpora show nothing", (), ("nothing", "gptcli corpora list", "gptcli fetch")),
     (None, "corpora show", (), ("no corpus", "gptcli fetch")),
     (None, "sample", (), ("no run", "gptcli train")),
     (None, "eval nothing", (), ("nothing", "gptcli runs list")),

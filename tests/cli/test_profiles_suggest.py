@@ -21,7 +21,6 @@ def test_minutes_that_are_no_time_are_wrong_usage(minutes: str, cli: Cli) -> Non
     ("words", "code", "told"),
     [
         ("docks", 1, "There is no corpus called 'docks'"),
-        ("docs.txt", 1, "gptcli fetch docs.txt"),
         ("docs --device gpu", 1, "'gpu' is not a device"),
         ("docs --device cuda:99", 1, "'cuda:99' is not on this machine"),
         ("docs -o mine.txt", 2, "a profile is a .yaml file"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptcli.cli.common import JsonOption, emit, emit_columns, padded, reports_errors, stdout_width
+from gptcli.cli.common import JsonOption, emit, emit_columns, emit_lines, padded, reports_errors, stdout_width
 from gptcli.cli.completion import complete_corpora
 from gptcli.errors import CorpusError, GptcliError
 
@@ -82,11 +82,23 @@ def show_command(
     folder = parent / name
     if documents:
         rows = list(document_facts(folder))
-        emit({"name": name, "documents": rows}, "\n".join(map(_document_line, rows)), as_json=as_json)
+        _emit_wrapped({"name": name, "documents": rows}, list(map(_document_line, rows)), as_json=as_json)
         return
     facts = {"name": name, "folder": folder, **_facts(folder)}
     lines = [f"{key}: {_inline(value)}" for key, value in facts.items() if value not in ("", [], {}, None)]
-    emit(facts, "\n".join(lines), as_json=as_json)
+    _emit_wrapped(facts, lines, as_json=as_json)
+
+
+def _emit_wrapped(value: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
+    """Print lines on stdout, wrapped between words in a terminal; or ``value`` as JSON."""
+    from rich.text import Text
+
+    from gptcli.figures import visible
+
+    if as_json or stdout_width() is None:
+        emit(value, "\n".join(lines), as_json=as_json)
+    else:
+        emit_lines(Text(visible(line)) for line in lines)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

@@ -123,14 +123,23 @@ def _time(trainer: Trainer, seconds: float) -> tuple[float, float]:
     return (trained - begin) / n_steps, time.perf_counter() - trained
 
 
+def meeting_intervals(log_interval: int, eval_interval: int) -> tuple[int, int]:
+    """Return a ``log_interval`` near the wanted one and the next ``eval_interval`` that is a multiple of it."""
+    log_interval = min(log_interval, eval_interval)
+    near = range(-(-2 * log_interval // 3), 3 * log_interval // 2 + 1)
+    found = min(near, key=lambda log: (-eval_interval % log, abs(log - log_interval)))
+    return found, eval_interval + -eval_interval % found
+
+
 def _with_steps(profile: RunProfile, max_steps: int, interval: int, *, compiled: bool) -> RunProfile:
     """Fit everything that hangs on the number of steps; what the profile promises belongs to its own number."""
     train = profile.train
+    log_interval, interval = meeting_intervals(train.log_interval, interval)
     fitted = {
         "max_steps": max_steps,
         "warmup_steps": min(train.warmup_steps, max_steps // 10),
         "eval_interval": interval,
-        "log_interval": min(train.log_interval, interval),
+        "log_interval": log_interval,
         "save_interval": interval,
         "compile": compiled,
     }

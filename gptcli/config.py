@@ -220,7 +220,7 @@ class TrainConfig(_Section):
     seed: Seed = 1337
     """Seed of the initial weights, the order of the data and dropout."""
     log_interval: Positive = 10
-    """Steps between reports of the training loss."""
+    """Steps between reports of the training loss; each evaluation comes with one too."""
     eval_interval: Positive = 250
     """Steps between evaluations on val; there is always one at the last step."""
     eval_tokens: Positive | None = None

@@ -128,10 +128,10 @@ def _due(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, Non
     """Do what is due after this step and not done yet; a stop puts off all that takes time."""
     config, state = trainer.profile.train, trainer.state
     last, best = state.step == config.max_steps, False
-    if state.loss_tokens and (last or state.step % config.log_interval == 0):
+    evaluates = last or state.step % config.eval_interval == 0
+    if state.loss_tokens and (evaluates or state.step % config.log_interval == 0):
         yield trainer.report()
-    evaluates = last or state.step % config.eval_interval == 0 or trainer.owes_evaluation
-    if evaluates and state.evaluated_step < state.step and stop.reason is None:
+    if (evaluates or trainer.owes_evaluation) and state.evaluated_step < state.step and stop.reason is None:
         evaluated = trainer.evaluate()
         if evaluated is not None:
             best = evaluated.best

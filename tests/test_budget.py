@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gptcli.bases.base import Base
-from gptcli.budget import _probe, fit_budget
+from gptcli.budget import _probe, fit_budget, meeting_intervals
 from gptcli.config import RunProfile
 from gptcli.errors import ProfileError
 from gptcli.finetune import create_finetune
@@ -32,9 +32,23 @@ def test_a_budget_becomes_steps_that_are_written_into_the_profile(
     short, _ = fit_budget(profile, tiny_dataset, 10)
     long, sentence = fit_budget(profile, tiny_dataset, 4000)
     assert 0 < short.train.max_steps < long.train.max_steps
-    assert long.train.eval_interval == -(-long.train.max_steps // 10)
+    train = long.train
+    tenth = -(-train.max_steps // 10)
+    assert tenth <= train.eval_interval == train.save_interval < tenth + train.log_interval
+    assert train.eval_interval % train.log_interval == 0
     assert f"{long.train.max_steps:,} steps" in sentence
     assert long.expects.val_loss is None, "the promise belonged to another number of steps"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [((20, 83), (21, 84)), ((25, 60), (20, 60)), ((10, 1001), (11, 1001)), ((1, 7), (1, 7)), ((50, 7), (7, 7)),
+     ((10, 100), (10, 100)), ((2, 5), (2, 6)), ((50, 1), (1, 1))],
+)  # fmt: skip
+def test_reports_and_evaluations_meet_as_near_as_can_be_to_what_was_wanted(
+    wanted: tuple[int, int], found: tuple[int, int]
+) -> None:
+    assert meeting_intervals(*wanted) == found
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["runs", "no-runs"])

@@ -102,6 +102,20 @@ def test_a_stop_puts_off_the_evaluation_and_the_resumed_run_makes_up_for_it(new_
     assert metrics(parts) == metrics(whole)
 
 
+@pytest.mark.parametrize("stopped_at", [5, 8, 10])
+def test_reports_with_evaluations_are_the_same_in_a_resumed_run(
+    new_run: Callable[..., RunDir], stopped_at: int
+) -> None:
+    overrides = ("log_interval=5", "eval_interval=4")
+    whole, parts = new_run("whole", *overrides), new_run("parts", *overrides)
+    finish(whole)
+    interrupt(parts, stopped_at)
+    finish(parts)
+    assert checkpoint_bytes(parts) == checkpoint_bytes(whole)
+    assert metrics(parts) == metrics(whole)
+    assert [line["step"] for line in metrics(whole) if line["event"] == "step_logged"] == [4, 5, 8, 10, 12]
+
+
 def test_an_evaluation_made_up_for_twice_stands_in_the_metrics_once(new_run: Callable[..., RunDir]) -> None:
     overrides = ("log_interval=1", "sample_interval=8", "muon_learning_rate=9", "learning_rate=9")
     whole, parts = new_run("whole", *overrides), new_run("parts", *overrides)
@@ -252,7 +266,7 @@ def test_events_come_in_order_and_are_all_in_the_metrics_file(new_run: Callable[
     events = finish(run)
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], RunFinished)
-    assert [e.step for e in events if isinstance(e, StepLogged)] == [3, 6, 9, 12]
+    assert [e.step for e in events if isinstance(e, StepLogged)] == [3, 4, 6, 8, 9, 12], "with each evaluation too"
     assert [e.step for e in events if isinstance(e, Evaluated)] == [4, 8, 12]
     assert {e.step for e in events if isinstance(e, CheckpointSaved)} >= {5, 10, 12}
     lines = [json.loads(line) for line in run.metrics_path.read_text("utf-8").splitlines()]
@@ -283,7 +297,8 @@ def test_accumulated_micro_batches_are_one_large_batch(new_run: Callable[..., Ru
 
 
 def test_the_reported_loss_is_the_mean_since_the_last_report(new_run: Callable[..., RunDir]) -> None:
-    every, third = finish(new_run("every", "log_interval=1")), finish(new_run("third", "log_interval=3"))
+    rare = ("log_interval=3", "eval_interval=12")
+    every, third = finish(new_run("every", "log_interval=1")), finish(new_run("third", *rare))
     single = [e.train_loss for e in every if isinstance(e, StepLogged)]
     means = [e.train_loss for e in third if isinstance(e, StepLogged)]
     assert means == pytest.approx([sum(single[i : i + 3]) / 3 for i in range(0, 12, 3)], rel=1e-6)

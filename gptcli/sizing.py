@@ -88,13 +88,13 @@ def choose_shape(text: TextFacts, flops: float) -> ModelConfig:
 
 
 def why_this_size(text: TextFacts, flops: float, chosen: ModelConfig, *, full: bool = False) -> str:
-    """Return why a network was chosen for a text and so many operations, beside the next larger one.
+    """Return why a network was chosen for a text, told in the operations of its run, beside the next larger one.
 
     ``full``: the time would do for a larger one, and the memory does not.
     """
     possible = list(shapes(text))
     weights = block_weights(chosen)
-    seen = min(flops / flops_per_token(chosen), MOST_EPOCHS * text.train_tokens) / weights
+    seen = flops / flops_per_token(chosen) / weights
     said = f"{_count(weights)} weights in the blocks, each of which sees {plain(seen)} tokens in the time"
     if full:
         return f"{said}; there is time for a larger one, but no memory."
@@ -104,7 +104,8 @@ def why_this_size(text: TextFacts, flops: float, chosen: ModelConfig, *, full: b
         needed = wanted_tokens(block_weights(larger))
         shape = f"{larger.n_layer} x {larger.n_embd}"
         next_one = f"in the next larger, {shape}, they would see {plain(each)}"
-        return f"{said}; {next_one}, and below {plain(needed)} larger ones lost."
+        least = f"{'' if each < needed else 'about '}{plain(needed)}"
+        return f"{said}; {next_one}, and below {least} larger ones lost."
     most = WEIGHTS_A_BYTE * text.train_bytes
     if weights > most:
         return f"{said}. Even this, the smallest shape, is large for {text.train_bytes:,} bytes of text."
@@ -126,7 +127,7 @@ def choose_batch(model: ModelConfig, text: TextFacts, tokens: float, *, on_cpu: 
     while rows // parts > 64 and rows % (2 * parts) == 0:
         parts *= 2
     busy = f"{rows * model.block_size:,} tokens a step keep a {'CPU' if on_cpu else 'GPU'} busy"
-    why = f"{busy} and leave enough steps, at most {MOST_STEPS:,}."
+    why = f"{busy} and leave enough steps, about {MOST_STEPS:,} at most."
     return rows // parts, parts, why
 
 
@@ -164,20 +165,26 @@ def choose_learning(model: ModelConfig, steps: int, epochs: float) -> Choices:
 
 def choose_regularisation(epochs: float) -> Choices:
     """Return what keeps a model from learning a text by heart that it reads so many times."""
-    times = f"The text is read {times_text(epochs)}"
     if epochs < FEW_EPOCHS:
         return {
-            ("model", "dropout"): (0.0, f"{times}: too few to learn it by heart."),
+            ("model", "dropout"): (0.0, why_dropout(0.0, epochs)),
             ("train", "weight_decay"): (0.05 if epochs >= 1 else 0.0, "0.05 where all of it is seen, none below that."),
         }
     dropout = 0.1 if epochs < MANY_EPOCHS else 0.2 if epochs < TOO_MANY_EPOCHS else 0.3
     choices: Choices = {
-        ("model", "dropout"): (dropout, f"{times}: some of it against learning it by heart."),
+        ("model", "dropout"): (dropout, why_dropout(dropout, epochs)),
         ("train", "weight_decay"): (0.1, "For the same reason."),
     }
     if epochs >= TOO_MANY_EPOCHS:
+        times = f"The text is read {times_text(epochs)}"
         choices["train", "patience"] = (4, f"{times}, more than helps: the run ends when val_loss stops falling.")
     return choices
+
+
+def why_dropout(dropout: float, epochs: float) -> str:
+    """Return why a run that reads a text so many times has so much dropout."""
+    why = "some of it against learning it by heart" if dropout else "too few to learn it by heart"
+    return f"The text is read {times_text(epochs)}: {why}."
 
 
 def plain(number: float) -> str:

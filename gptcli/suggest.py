@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gptcli.budget import Pace, measure_pace
+from gptcli.budget import Pace, measure_pace, meeting_intervals
 from gptcli.config import ModelConfig, RunProfile, TrainConfig
 from gptcli.device import Setup
 from gptcli.dry_run import available_memory
@@ -32,6 +32,8 @@ from gptcli.sizing import (
     choose_shape,
     rounded,
     shapes,
+    times_text,
+    why_dropout,
     why_this_size,
 )
 from gptcli.strict_yaml import KeyPath
@@ -93,6 +95,7 @@ def suggest(
     takes = _takes(_built(choices), pace, evaluation, seconds)
     choices |= _promise(manifest.corpus, takes, _machine(setup))
     profile = _built(choices)
+    choices["model", "n_layer"] = (shape.n_layer, _why_shape(profile, shape, flops, text, room))
     measured = {
         "device": str(setup.device),
         "device_reason": setup.reason,
@@ -103,6 +106,13 @@ def suggest(
     }
     reasons = {path: why for path, (_, why) in choices.items()}
     return Suggestion(profile, reasons, measured, _expected(profile, shape, text, takes))
+
+
+def _why_shape(profile: RunProfile, shape: ModelConfig, flops: float, text: TextFacts, room: Room) -> str:
+    """Return why the shape is what it is, told in what the run will do; ``flops`` are those it was chosen for."""
+    wanted = choose_shape(text, flops)
+    done = profile.tokens_per_step * profile.train.max_steps * flops_per_token(shape)
+    return why_this_size(text, done, shape, full=largest_that_fits(text, wanted, room) != wanted)
 
 
 def _expected(profile: RunProfile, shape: ModelConfig, text: TextFacts, seconds: float) -> dict[str, Any]:
@@ -181,12 +191,11 @@ def _chosen(dataset: TokenDataset, shape: ModelConfig, flops: float, text: TextF
     tokens = min(flops / flops_per_token(shape), MOST_EPOCHS * text.train_tokens)
     rows, parts, why_batch = choose_batch(shape, text, tokens, on_cpu=room.device == "cpu")
     rows, parts = parts_that_fit(shape, rows, parts, room)
-    full = largest_that_fits(text, choose_shape(text, flops), room) != choose_shape(text, flops)
     size = f"{shape.block_size * text.train_bytes / text.train_tokens:,.0f} bytes of text"
     why_context = f"About {size}: what profiles of this size have; a longer one costs more time than it gains."
     choices: Choices = {
         ("data", "corpus"): (manifest.corpus, ""),
-        ("model", "n_layer"): (shape.n_layer, why_this_size(text, flops, shape, full=full)),
+        ("model", "n_layer"): (shape.n_layer, ""),  # told when the steps are known
         ("model", "n_head"): (shape.n_head, f"Heads of {shape.n_embd // shape.n_head}."),
         ("model", "n_embd"): (shape.n_embd, "The width that goes with the layers."),
         ("model", "block_size"): (shape.block_size, why_context),
@@ -233,22 +242,24 @@ def _fitted(profile: RunProfile, pace: Pace, seconds: float, text: TextFacts) ->
             f"{seconds:.3g} s are too short: starting, {FEWEST_STEPS} steps and an evaluation take {least:.1f} s here.",
             f"Give it more time: --minutes {math.ceil(least / 5) / 10:g}",
         )
-    planned = f"{seconds:.3g} s less {fixed:.1f} for starting and {count} evaluation{'' if count == 1 else 's'}"
+    evaluations = "an evaluation" if count == 1 else f"up to {count} evaluations"
+    planned = f"{seconds:.3g} s less {fixed:.1f} for starting and {evaluations}"
     why = f"{planned}, at {1000 * pace.step:.3g} ms a step."
     most = max(FEWEST_STEPS, int(MOST_EPOCHS * text.train_tokens / profile.tokens_per_step))
-    if steps > most:
-        steps = most
-        why = f"The text is read {MOST_EPOCHS} times by then; with more time it is only learned by heart."
-    interval = -(-steps // count)
-    learning = choose_learning(profile.model, steps, steps * profile.tokens_per_step / text.train_tokens)
-    del learning["model", "dropout"]  # what was timed had its own
+    is_enough, steps = steps > most, min(steps, most)
+    epochs, dropout = steps * profile.tokens_per_step / text.train_tokens, profile.model.dropout
+    if is_enough:
+        why = f"The text is read {times_text(epochs)} by then; with more time it is only learned by heart."
+    log_interval, interval = meeting_intervals(max(1, steps // 40), -(-steps // count))
+    learning = choose_learning(profile.model, steps, epochs)
+    learning["model", "dropout"] = (dropout, why_dropout(dropout, epochs))  # what was timed had its own
     often = f"Each takes {evaluation:.2g} s; all together about a tenth of the time at most."
     whole = f"All {text.val_tokens:,} tokens of val would take more than a tenth of the time."
     return {
         **learning,
         ("train", "eval_tokens"): (scored, whole if scored else "All of val."),
         ("train", "max_steps"): (steps, why),
-        ("train", "log_interval"): (max(1, steps // 40), "About 40 reports."),
+        ("train", "log_interval"): (log_interval, "About 40 reports, and one with each evaluation."),
         ("train", "eval_interval"): (interval, often),
         ("train", "save_interval"): (interval, "With each evaluation."),
         ("train", "sample_interval"): (-(-steps // 3), "Three times, to see it learn.") if seconds >= 60 else (0, ""),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcli.config import ModelConfig, RunProfile
+from gptcli.plan import flops_per_token
 from gptcli.profiles import find_profile, load_profile
 from gptcli.sizing import (
     MOST_STEPS,
@@ -18,6 +19,7 @@ from gptcli.sizing import (
     shapes,
     times_text,
     wanted_tokens,
+    why_dropout,
     why_this_size,
 )
 
@@ -92,6 +94,18 @@ def test_larger_models_want_more_tokens_a_weight_up_to_twenty() -> None:
     assert wanted_tokens(100_000) == 1
     assert 2 < wanted_tokens(10_000_000) < 10
     assert wanted_tokens(10**12) == 20
+
+
+def test_the_next_larger_shape_is_never_said_to_see_less_than_it_does() -> None:
+    model, larger = list(shapes(BOOK))[3:5]
+    most = 2 * wanted_tokens(block_weights(larger)) * block_weights(larger) * flops_per_token(larger)
+    assert "they would see 0.5, and below 1 larger" in why_this_size(BOOK, most / 4, model)
+    assert "they would see 2, and below about 1 larger" in why_this_size(BOOK, most, model)
+
+
+def test_dropout_is_explained_as_it_is_also_where_the_text_is_read_a_little_more_often() -> None:
+    assert why_dropout(0.0, 4.2) == "The text is read 4.2 times: too few to learn it by heart."
+    assert why_dropout(0.2, 12) == "The text is read 12 times: some of it against learning it by heart."
 
 
 @settings(deadline=None)

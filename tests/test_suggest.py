@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from gptcli.profile_docs import explained
 from gptcli.profiles import build_profile
 from gptcli.runs import check_dataset_fits, create_run
 from gptcli.shards import TokenDataset, open_dataset
-from gptcli.sizing import TextFacts, block_weights, shapes, why_this_size
+from gptcli.sizing import TextFacts, block_weights, plain, shapes, times_text, why_this_size
 from gptcli.strict_yaml import load_yaml
 from gptcli.suggest import (
     PLANNED_SHARE,
@@ -63,6 +64,17 @@ def test_every_value_is_explained_and_reads_back_as_the_same_profile(found: Sugg
                       ("train", "sample_interval")}  # fmt: skip
     assert found.reasons["data", "tokenizer"] == "It was asked for."
     assert f"{1000 * found.measured['step_seconds']:.3g} ms" in found.reasons["train", "max_steps"]
+
+
+def test_every_reason_tells_the_numbers_of_the_run_as_it_is(found: Suggestion) -> None:
+    reasons = {".".join(map(str, path)): why for path, why in found.reasons.items()}
+    read = {times for why in reasons.values() for times in re.findall(r"text is read (once|[\d.,]+ times)", why)}
+    assert read == {times_text(found.expected["epochs"])}
+    assert f"each of which sees {plain(found.expected['tokens_per_weight'])} tokens" in reasons["model.n_layer"]
+
+
+def test_every_evaluation_of_a_suggested_run_is_one_of_its_reports(found: Suggestion) -> None:
+    assert found.profile.train.eval_interval % found.profile.train.log_interval == 0
 
 
 def test_the_suggestion_is_for_the_tokens_as_they_are(

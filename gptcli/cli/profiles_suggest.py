@@ -154,7 +154,8 @@ def _summary(dataset: TokenDataset, found: Suggestion, output: Path | None, seco
     keep = "keep it with --output FILE.yaml, then " if output is None else ""
     where = "FILE.yaml" if output is None else quote(profile_name(output))
     text = (
-        f"{len(dataset.train):,} train tokens of {dataset.manifest.tokenizer}, {dataset.manifest.train.bytes:,} bytes"
+        f"{len(dataset.train):,} train tokens of {dataset.manifest.tokenizer}, {dataset.manifest.train.bytes:,} bytes "
+        "in train"
     )
     pace = (
         f"{1000 * measured['step_seconds']:.3g} ms a step, {count_text(measured['tokens_per_second'])} tokens/s, "

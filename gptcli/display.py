@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import time
+from dataclasses import replace
 from types import TracebackType
 
 from rich import box
@@ -39,6 +40,8 @@ from gptcli.progress import Portion
 NO_GAIN = "the best checkpoint is the model as it came; finetuning did not lower val_loss. The last one: "
 # Share of the best val_loss above which a rise is one, however few windows there are.
 CLEARLY = 0.02
+# Before so many evaluations val_loss has no course yet.
+ENOUGH_EVALUATIONS = 3
 PLAIN_PROMPT = re.compile(r"[A-Za-z0-9 .,:;?'-]{1,40}")
 Facts = list[tuple[str, str]]
 
@@ -115,9 +118,13 @@ def header_facts(event: RunStarted) -> Facts:
     return facts
 
 
-def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: str = "") -> Facts:
+def summary_facts(
+    event: RunFinished, train_loss_at_best: float | None, prompt: str = "", eval_interval: int = 0
+) -> Facts:
     """Say what came of the run: best loss, promise, overfitting, and the command to type next."""
     facts: Facts = []
+    if not has_ended(event):
+        facts.append(("saved", f"at step {event.step:,} of {event.max_steps:,}"))
     if event.best_val_loss is None:
         facts.append(("val_loss", "not evaluated yet"))
     else:
@@ -135,7 +142,7 @@ def summary_facts(event: RunFinished, train_loss_at_best: float | None, prompt: 
         promise = promise_text(event.expected_val_loss, event.best_val_loss, ended=has_ended(event))
         facts.append(("promised", promise))
     if event.best_val_loss is not None:
-        facts.append(("overfits", overfit_text(event, train_loss_at_best)))
+        facts.append(("overfits", overfit_text(event, train_loss_at_best, eval_interval)))
     facts.append(("next", next_command(event, prompt)))
     return facts
 
@@ -146,7 +153,7 @@ def base_text(event: RunFinished, before: float) -> str:
     return f"val_loss {loss_text(before)} before any training" + (f": {gained:.4f} lower now" if gained > 0 else "")
 
 
-def overfit_text(event: RunFinished, train_loss_at_best: float | None) -> str:
+def overfit_text(event: RunFinished, train_loss_at_best: float | None, eval_interval: int = 0) -> str:
     """Say whether the last val_loss is clearly above the best while train_loss fell.
 
     That is by two standard errors or a fiftieth, whichever is less: the same windows are scored every time, so that
@@ -163,10 +170,26 @@ def overfit_text(event: RunFinished, train_loss_at_best: float | None) -> str:
         )
     if rose and fell:
         return (
-            f"yes, val_loss rose to {loss_text(last)} after step {event.best_step:,} while train_loss fell; "
-            "gptcli sample takes the best checkpoint. More text, more dropout or fewer steps help"
+            f"yes, val_loss rose to {loss_text(last)} after step {event.best_step:,} while train_loss fell; the "
+            f"checkpoint of step {event.best_step:,} is the best, and gptcli sample takes it. More text, more dropout "
+            "or fewer steps help"
         )
-    return "no" if not rose else "no, val_loss and train_loss both rose; a lower learning rate may help"
+    if rose:
+        return "no, val_loss and train_loss both rose; a lower learning rate may help"
+    if eval_interval and (count := _evaluations(event, eval_interval)) < ENOUGH_EVALUATIONS:
+        return f"too early to say after {count} evaluation{'' if count == 1 else 's'}"
+    if last == best:
+        return "not yet, val_loss was still falling at the end"
+    return f"no, val_loss stayed near its best of step {event.best_step:,}"
+
+
+def _evaluations(event: RunFinished, eval_interval: int) -> int:
+    """Count the evaluations of all parts of a run: one an interval, at the last step, and of a finetune's base.
+
+    There was one, whatever the intervals of earlier parts.
+    """
+    at_end = event.step == event.max_steps and event.step % eval_interval > 0
+    return max(1, event.step // eval_interval + at_end + (event.base_val_loss is not None))
 
 
 def has_ended(event: RunFinished) -> bool:
@@ -236,7 +259,7 @@ class TrainView:
         self._max_steps, self._eval_interval, self._prompt, self._stopping = 0, 0, "", ""
         self._held: Row | None = None
         self._has_heading = self._ended = False
-        self._latest, self._latest_at = Row(0, 0.0, None), time.monotonic()
+        self._latest, self._latest_at, self._before = Row(0, 0.0, None), time.monotonic(), 0.0
 
     def __enter__(self) -> TrainView:
         return self
@@ -249,7 +272,9 @@ class TrainView:
         self._end_live()
 
     def show(self, event: TrainEvent) -> None:
-        """Show one event; saved checkpoints are not worth a line."""
+        """Show one event, with the time of all parts of the run; saved checkpoints are not worth a line."""
+        if isinstance(event, StepLogged | Evaluated | RunFinished):
+            event = replace(event, elapsed=self._before + event.elapsed)
         if isinstance(event, Evaluated):
             self._held = None  # the row of the evaluation has its figures
             self._add(self._table.add_evaluation(event))
@@ -258,11 +283,7 @@ class TrainView:
         if isinstance(event, RunStarted):
             self._begin(event)
         elif isinstance(event, StepLogged):
-            row = self._table.add_report(event)
-            if self._is_evaluated_next(row):
-                self._held = row
-            else:
-                self._add(row)
+            self._report(self._table.add_report(event))
         elif isinstance(event, SampleDrawn):
             self._sample(event)
         elif isinstance(event, Notice):
@@ -278,17 +299,7 @@ class TrainView:
             self._end_live()
             self._print(Text.assemble(("failed: ", "bold red"), visible(event.text)))
         elif isinstance(event, RunFinished):
-            self._end_live()
-            train_loss = self._table.best.train_loss if self._table.best else None
-            word = {
-                "completed": "done",
-                "stopped_early": "stopped early",
-                "interrupted": "interrupted",
-                "terminated": "terminated",
-                "hung_up": "hung up",
-            }[event.reason]
-            title = f"{event.run}: {word} after {duration_text(event.elapsed)}"
-            self._panel(title, summary_facts(event, train_loss, self._prompt))
+            self._finish(event)
 
     def stopping(self, text: str) -> None:
         """Say that the run is about to stop; safe inside a signal handler."""
@@ -297,6 +308,12 @@ class TrainView:
             # Not through the console: the signal may have come in the middle of its own write.
             with contextlib.suppress(OSError):
                 os.write(2, f"{text}\n".encode())
+
+    def _report(self, row: Row) -> None:
+        if self._is_evaluated_next(row):
+            self._held = row
+        else:
+            self._add(row)
 
     def _is_evaluated_next(self, row: Row) -> bool:
         """Say whether a report off a terminal waits for the evaluation of its step, to be one line with it."""
@@ -312,6 +329,7 @@ class TrainView:
 
     def _begin(self, event: RunStarted) -> None:
         self._max_steps, self._eval_interval = event.max_steps, event.eval_interval
+        self._before = event.seconds_before
         self._latest = Row(event.step, 0.0, None)
         self._panel("gptcli train" if event.base is None else "gptcli finetune", header_facts(event))
         if self._interactive and event.step < event.max_steps and not event.stopped_early:
@@ -319,6 +337,19 @@ class TrainView:
                 get_renderable=self._frame, console=self._console, refresh_per_second=4, vertical_overflow="crop"
             )
             self._live.start()
+
+    def _finish(self, event: RunFinished) -> None:
+        self._end_live()
+        train_loss = self._table.best.train_loss if self._table.best else None
+        word = {
+            "completed": "done",
+            "stopped_early": "stopped early",
+            "interrupted": "interrupted",
+            "terminated": "terminated",
+            "hung_up": "hung up",
+        }[event.reason]
+        title = f"{event.run}: {word} after {duration_text(event.elapsed)}"
+        self._panel(title, summary_facts(event, train_loss, self._prompt, self._eval_interval))
 
     def _end_live(self) -> None:
         """Leave the last rows on the screen without the progress bar."""

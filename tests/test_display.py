@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -304,18 +305,52 @@ def test_promise_is_reached_or_missed_and_left_out_where_there_is_none() -> None
 
 
 def test_overfitting_is_two_standard_errors_or_a_fiftieth_above_the_best_while_train_loss_fell() -> None:
-    assert overfit_text(finished(), 2.2) == "no"
+    assert overfit_text(finished(), 2.2) == "no, val_loss stayed near its best of step 900"
     assert overfit_text(finished(final_val_loss=3.05), 2.2).startswith("yes, val_loss rose to 3.0500 after step 900")
+    assert "the checkpoint of step 900 is the best" in overfit_text(finished(final_val_loss=3.05), 2.2)
     assert overfit_text(finished(final_val_loss=3.05), None).startswith("yes")
     few_windows = finished(best_val_loss=4.0153, best_val_loss_stderr=0.4, final_val_loss=4.5983)
     assert overfit_text(few_windows, 2.2).startswith("yes, val_loss rose to 4.5983")
-    assert overfit_text(dataclasses.replace(few_windows, final_val_loss=4.05), 2.2) == "no"
+    assert overfit_text(dataclasses.replace(few_windows, final_val_loss=4.05), 2.2).startswith("no, ")
     assert overfit_text(finished(final_val_loss=3.05), 1.9).startswith("no, val_loss and train_loss both rose")
 
 
-def test_interrupted_run_says_how_to_go_on() -> None:
+def test_a_val_loss_that_still_fell_is_no_sign_that_more_steps_would_not_overfit() -> None:
+    falling = finished(best_step=1000, final_val_loss=3.0)
+    assert overfit_text(falling, 2.2) == "not yet, val_loss was still falling at the end"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"step": 400, "reason": "interrupted"}, "too early to say after 1 evaluation"),
+        ({"step": 799, "reason": "interrupted"}, "too early to say after 1 evaluation"),
+        ({"step": 1000, "max_steps": 1001, "reason": "interrupted"}, "too early to say after 2 evaluations"),
+        ({"step": 400, "max_steps": 400, "base_val_loss": 3.5}, "too early to say after 2 evaluations"),
+        ({"step": 1000}, "not yet, "),
+        ({"step": 400, "final_val_loss": 3.05}, "yes, val_loss rose"),
+    ],
+)
+def test_overfitting_is_too_early_to_tell_before_the_third_evaluation(changes: dict[str, Any], text: str) -> None:
+    event = finished(**{"best_step": 400, "final_val_loss": 3.0, **changes})
+    assert overfit_text(event, 2.2, 400).startswith(text)
+    assert text in shown([started(eval_interval=400), event])
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_time_of_a_resumed_run_is_that_of_all_its_parts(terminal: bool) -> None:
+    events: list[TrainEvent] = [started(step=500, seconds_before=100.0), logged(510), evaluated(520, 2.4), finished()]
+    left = screen(shown(events, terminal=terminal))
+    assert re.search(r"^ +520 .* 2m 32s", left, re.MULTILINE)
+    assert terminal or re.search(r"^ +510 .* 2m 31s", left, re.MULTILINE)
+    assert "r: done after 2m 45s" in left
+
+
+def test_interrupted_run_says_what_was_saved_and_how_to_go_on() -> None:
     output = shown([started(), finished(reason="interrupted", step=500)])
     assert "r: interrupted after 1m 05s" in output
+    assert "saved  at step 500 of 1,000\n" in output
+    assert "saved  " not in shown([started(), finished()])
     assert output.rstrip().endswith("next  gptcli train --resume --run r")
     assert "not evaluated yet" in shown([finished(best_val_loss=None, best_step=None)])
 

@@ -16,6 +16,7 @@ from gptcli.errors import ProfileError
 from gptcli.files import scratch_folder
 from gptcli.runs import RunDir, create_run
 from gptcli.shards import TokenDataset
+from gptcli.sizing import MOST_EPOCHS, times_text
 from gptcli.trainer import Trainer
 
 PROBE_SECONDS = 3.0
@@ -67,6 +68,10 @@ def fit_budget(
         f"{seconds:.0f} s allow {max_steps:,} steps: a step takes {pace.step * 1000:.0f} ms "
         f"and each of {evaluations} evaluations {pace.evaluation:.1f} s here."
     )
+    epochs = max_steps * profile.tokens_per_step / len(dataset.train)
+    if epochs > MOST_EPOCHS:
+        often = f"They read the text {times_text(epochs)}, and beyond {MOST_EPOCHS} it is only learned by heart"
+        sentence += f" {often}: less time would do, or more text."
     return _with_steps(profile, max_steps, -(-max_steps // evaluations), compiled=pace.compiled), sentence
 
 

@@ -85,6 +85,16 @@ def test_a_finetune_too_long_for_its_budget_is_told_what_can_be_smaller(
     assert "n_embd" not in caught.value.hint
 
 
+def test_a_budget_that_reads_the_text_all_too_often_is_told_so(
+    tiny_dataset: TokenDataset, tiny_profile: RunProfile
+) -> None:
+    profile = build_profile(tiny_profile.model_dump(mode="json"), ["compile=false", "batch_size=1"])
+    fitted, sentence = fit_budget(profile, tiny_dataset, 1e6)
+    epochs = fitted.train.max_steps * fitted.tokens_per_step / len(tiny_dataset.train)
+    assert epochs > 100
+    assert f"They read the text {epochs:,.0f} times, and beyond 100 it is only learned by heart: " in sentence
+
+
 def test_nothing_of_the_timed_run_stays_open(new_finetune: Callable[..., RunDir]) -> None:
     run = new_finetune("r", "lora_rank=2")
     weights = str(run.base_path / "model.safetensors")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gptcli.shards import DatasetManifest, TokenDataset
     from gptcli.train import StopRequest
 
+YEAR_SECONDS = 366 * 24 * 3600
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 STOPS: dict[str, tuple[Literal["interrupted", "terminated", "hung_up"], int]] = {
     "SIGINT": ("interrupted", EXIT_INTERRUPTED),
@@ -44,12 +45,17 @@ SAME_SECONDS = 0.3
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of ``90s``, ``10m``, ``1h30m`` or ``1.5h``; other words are a usage error."""
-    match = DURATION.fullmatch(text.strip())
+    """Return the seconds of ``90s``, ``10m``, ``1h30m`` or ``1.5h``, a year at most; other words are a usage error."""
+    word = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", word, re.ASCII):
+        raise typer.BadParameter(f"{text!r} has no unit; write {word}s, {word}m or {word}h.")
+    match = DURATION.fullmatch(word)
     hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
     total = 3600 * hours + 60 * minutes + seconds
     if not total:
         raise typer.BadParameter(f"{text!r} is not a duration; write 90s, 10m or 1h30m.")
+    if total > YEAR_SECONDS:
+        raise typer.BadParameter(f"{text!r} is more than a year; write 90s, 10m or 1h30m.")
     return total
 
 

@@ -66,10 +66,22 @@ def test_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "10", "0s", "10 minutes", "-5m", "5m1h", "m", "1e3s", "\u0661s"])
+@pytest.mark.parametrize("text", ["", "0s", "10 minutes", "-5m", "5m1h", "m", "1e3s", "\u0661s"])
 def test_duration_that_is_none_names_the_forms(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="90s, 10m or 1h30m"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "forms"), [("10", "10s, 10m or 10h"), ("1.5", r"1\.5s, 1\.5m or 1\.5h")])
+def test_duration_without_a_unit_names_it_with_each(text: str, forms: str) -> None:
+    with pytest.raises(typer.BadParameter, match=f"has no unit; write {forms}"):
+        parse_duration(text)
+
+
+def test_duration_of_more_than_a_year_is_none() -> None:
+    assert parse_duration("8760h") == 8760 * 3600
+    with pytest.raises(typer.BadParameter, match=r"99999h.* is more than a year"):
+        parse_duration("99999h")
 
 
 def test_stdout_has_the_run_and_stderr_the_story(cli: Cli, corpus: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -67,7 +68,7 @@ def prepare_command(
     data = _data(config, {"tokenizer": tokenizer, "split": split, "split_at": split_at, "val_fraction": val_fraction})
     result = _prepare(corpus, data, given, force=force, quiet=quiet)
     profile_name, chosen = (profile, config) if config else _suggest(result.manifest.corpus)
-    _finish(result, profile_name, chosen, run, as_json=as_json, quiet=quiet)
+    _finish(result, profile_name, chosen, run, is_named=config is not None, as_json=as_json, quiet=quiet)
 
 
 def _load(profile: str | None) -> tuple[RunProfile | None, None]:
@@ -105,17 +106,25 @@ def _finish(
     profile: RunProfile | None,
     run: str | None,
     *,
+    is_named: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Diagnose the tokens for the profile, or the run, and report."""
+    """Diagnose the tokens for the profile, or the run, and report; of a profile that nobody named only warnings."""
+    from gptcli.config import DataConfig
     from gptcli.diagnosis import diagnose
 
     findings = diagnose(result.manifest, profile)
     if not quiet:
         _show(result)
-        if findings:
-            _show_findings(findings, f"the run {run}" if run else f"the profile {profile_name}" if profile_name else "")
+        of_corpus = diagnose(result.manifest, None)
+        shown = [found for found in findings if is_named or found.level == "warning" or found in of_corpus]
+        if shown:
+            names_profile = any(found not in of_corpus for found in shown)
+            _show_findings(shown, f"the run {run}" if run else f"the profile {profile_name}" if names_profile else "")
+        if not is_named and (profile is None or profile.data.corpus != result.manifest.corpus):
+            tokens = _word(result, DataConfig())
+            note(f"A profile for this text, your machine and your time: gptcli profiles suggest {tokens}")
         note(f"Next: {_next_command(result, profile_name, profile, run)}")
     report = {
         "folder": result.folder,
@@ -130,11 +139,18 @@ def _finish(
     emit(report, str(result.folder), as_json=as_json)
 
 
+def _word(made: PrepareResult, data: DataConfig) -> str:
+    """Return what these very tokens are called in a command: the name of their corpus, else their folder."""
+    from gptcli.corpora import corpus_word
+    from gptcli.prepare import are_meant
+
+    return quote(corpus_word(made.folder.parents[1]) if are_meant(made, data) else str(made.folder))
+
+
 def _next_command(made: PrepareResult, profile_name: str | None, profile: RunProfile | None, run: str | None) -> str:
     """Return the command that uses these very tokens: by the name of their corpus, else by their folder."""
     from gptcli.config import DataConfig, FinetuneConfig
     from gptcli.corpora import corpus_word
-    from gptcli.prepare import are_meant
 
     corpus = quote(corpus_word(made.folder.parents[1]))
     if run is not None:
@@ -145,8 +161,7 @@ def _next_command(made: PrepareResult, profile_name: str | None, profile: RunPro
     if profile is not None and profile.finetune != FinetuneConfig():
         base = "" if profile.finetune.base else " --from gpt2"
         return f"gptcli finetune {corpus}{base}{chosen}"
-    meant = are_meant(made, profile.data if profile else DataConfig())
-    return f"gptcli train {corpus if meant else quote(str(made.folder))}{chosen}"
+    return f"gptcli train {_word(made, profile.data if profile else DataConfig())}{chosen}"
 
 
 def _data(config: RunProfile | None, given: dict[str, Any]) -> DataConfig:
@@ -251,7 +266,7 @@ def _show(result: PrepareResult) -> None:
     print_facts(stderr_console(), list(rows.items()))
 
 
-def _show_findings(findings: tuple[Finding, ...], what: str) -> None:
+def _show_findings(findings: Sequence[Finding], what: str) -> None:
     from gptcli.display import print_facts, stderr_console
 
     note(f"\nWith {what}:" if what else "\nOf this corpus:")

@@ -27,6 +27,7 @@ from gptcli.errors import DeviceError, GptcliError, ProfileError, SourceError, i
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
     from rich.text import Text
 
 P = ParamSpec("P")
@@ -380,12 +381,18 @@ def wrong_options(error: ValidationError, hint: str) -> ProfileError:
 
 def refused_values(error: ValidationError) -> list[tuple[str, str]]:
     """Return the name of every value that a section of the profile refused, and what is wrong with it."""
-    refused = []
-    for item in error.errors():
-        message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-        found = "" if item["type"] == "value_error" else f", found {shortened(repr(item['input']))}"
-        refused.append((str(item["loc"][0]), message + found))
-    return refused
+    return [(str(item["loc"][0]), _refusal(item)) for item in error.errors()]
+
+
+def refusals(error: ValidationError) -> str:
+    """Return what is wrong with a value that stands for itself, such as that of an option."""
+    return "; ".join(map(_refusal, error.errors()))
+
+
+def _refusal(item: ErrorDetails) -> str:
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    found = "" if item["type"] == "value_error" else f", found {shortened(repr(item['input']))}"
+    return message.partition(", unable to parse")[0] + found
 
 
 def shortened(text: str) -> str:

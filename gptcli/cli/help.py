@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
@@ -20,6 +21,19 @@ EXAMPLE = "Example: "
 
 class Documented(TyperCommand):
     """A command whose help says what a person has to type, and no types of Python's."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read what was typed; a value that is refused is told as everywhere here, whatever typer makes of it."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            if isinstance(error.__cause__, ValidationError):
+                from gptcli.cli.common import refusals
+
+                error.message = refusals(error.__cause__)
+            raise
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
         """Return what stands behind the command's name in its first line of help."""

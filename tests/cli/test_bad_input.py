@@ -144,6 +144,17 @@ def test_wrong_usage_is_code_2(cli: Cli, command: str) -> None:
     assert (done.code, done.stdout) == (2, "")
 
 
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [("sample --temperature hot", "hot"), ("sample --top-k 2.5", "2.5"), ("prepare --val-fraction much", "much")],
+)
+def test_option_that_is_no_number_is_told_with_what_was_found(cli: Cli, command: str, found: str) -> None:
+    said = " ".join(cli(*command.split()).stderr.split())
+    assert f"'{found}'" in said
+    assert "Input should be" not in said
+    assert "unable to parse" not in said
+
+
 def test_text_that_is_not_utf8_is_decoded_and_said_so(folder: Path, cli: Cli) -> None:
     make_latin(folder)
     done = cli("fetch", "latin.txt")

@@ -248,6 +248,8 @@ def _draw_all(order: _Order, prompts: list[tuple[SampleConfig, Draw]], *, many: 
         facts += [_finish(order, each, config, alone=len(samples) == 1) for each in samples]
         if stopped:
             break
+    if not many and not order.as_json and not order.until_stop and not order.chat:
+        _say_ended(order, facts, config.max_new_tokens)
     if order.as_json:
         rate = sum(fact["tokens"] for fact in facts) / max(1e-9, time.perf_counter() - begin)
         run = {"run": order.model.name, "step": order.model.step}
@@ -256,6 +258,15 @@ def _draw_all(order: _Order, prompts: list[tuple[SampleConfig, Draw]], *, many: 
         raise typer.Exit(EXIT_INTERRUPTED)
     if any(fact.get("file", "") is None for fact in facts):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _say_ended(order: _Order, facts: list[dict[str, Any]], limit: int) -> None:
+    """Say of a text that is shorter than was asked for that the model itself ended it."""
+    if len(facts) == 1 and facts[0]["finish_reason"] == "end_of_text":
+        drawn = facts[0]["tokens"] - 1  # without the one that ends it
+        order.say(
+            f"The model ended its text after {drawn:,} of {limit:,} tokens; another --seed may give a longer one."
+        )
 
 
 def _hand_on(

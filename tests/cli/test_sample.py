@@ -214,6 +214,20 @@ def test_stop_that_never_comes_is_said(trained: Path) -> None:
     assert "did not come" not in run_cli(trained, "sample", "tiny", "-p", "The ").stderr
 
 
+def test_text_that_ends_before_its_length_is_said_to_and_what_may_help(trained: Path) -> None:
+    args = ("sample", "tiny", "-p", "The ", "--temperature", "9", "--max-new-tokens", "4000")
+    done = run_cli(trained, *args)
+    drawn = run_cli(trained, *args, "--json")
+    (sample,) = drawn.json()["samples"]
+    assert sample["finish_reason"] == "end_of_text"
+    told = f"The model ended its text after {sample['tokens'] - 1:,} of 4,000 tokens; another --seed may give a longer"
+    assert told in done.stderr
+    assert "The model ended" not in done.stdout
+    for quiet in (drawn, run_cli(trained, *args, "--quiet"), run_cli(trained, *args, "--until-stop")):
+        assert "The model ended" not in quiet.stderr
+    assert "The model ended" not in run_cli(trained, "sample", "tiny", "-p", "The ").stderr, "all 12 were drawn"
+
+
 def test_prompt_longer_than_the_context_is_said_to_be_trimmed(trained: Path) -> None:
     done = run_cli(trained, "sample", "tiny", "-p", "The forest and the sea " * 10)
     assert done.code == 0

@@ -89,7 +89,7 @@ def test_a_model_is_trained_on_answers_alone_and_evaluated_on_them(folder: Path,
 
 
 def test_a_profile_that_nobody_chose_is_only_warned_of(folder: Path, cli: Cli) -> None:
-    # Too little for each parameter of quickstart, as any text of its size is.
+    # Too little for each parameter of macbook, as any text of its size is.
     story = "".join(
         f"On day {number} it was a dark and stormy night, number {number % 77}.\n\n" for number in range(3000)
     )
@@ -97,10 +97,10 @@ def test_a_profile_that_nobody_chose_is_only_warned_of(folder: Path, cli: Cli) -
     cli("fetch", "notes.txt")
     free = cli("prepare", "notes")
     assert "parameters" not in free.stderr
-    assert "quickstart" not in free.stderr
+    assert "With the profile" not in free.stderr
     fitting, then = free.stderr.splitlines()[-2:]
     assert fitting == "A profile for this text, your machine and your time: gptcli profiles suggest notes"
-    assert then == "Next: gptcli train notes"
+    assert then == "Next: gptcli train notes --profile macbook"
     named = cli("prepare", "notes", "--profile", "quickstart")
     assert "With the profile quickstart:" in named.stderr
     assert "model's" in named.stderr
@@ -111,7 +111,7 @@ def test_a_text_too_short_for_the_profile_it_would_be_trained_with_is_still_warn
     (folder / "short.txt").write_text("It was a dark and stormy night.\n\n" * 20, "utf-8")
     cli("fetch", "short.txt")
     done = cli("prepare", "short", "--tokenizer", "char")
-    assert "With the profile quickstart:" in done.stderr
+    assert "With the profile macbook:" in done.stderr
     assert "not one window of model.block_size 128" in done.stderr
 
 

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gptcli.comparison import Scoring, in_bits, scored_apart, scoring
 from gptcli.curve import Points, in_the_middle, loss_range
@@ -156,8 +156,10 @@ def _style() -> Iterator[None]:
     _load()
     import matplotlib as mpl
 
+    # Setting the backend, even to the one it is, would import pyplot: a quarter of a second.
+    plain: dict[Any, Any] = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
     wanted = mpl.rc_context({"svg.hashsalt": "gptcli", "svg.fonttype": "none", "text.parse_math": False})
-    with mpl.rc_context(mpl.rcParamsDefault), wanted, warnings.catch_warnings():
+    with mpl.rc_context(plain), wanted, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a letter of a name that its font lacks is a box
         yield
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -237,6 +239,19 @@ def test_settings_that_matplotlib_cannot_read_are_an_error_that_names_them(
     assert code == 1
     assert stderr.startswith("Error: matplotlib")
     assert "Mend or remove the file matplotlibrc" in stderr
+
+
+def test_drawing_imports_no_pyplot_which_takes_longer_than_the_drawing(done: RunDir) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from gptcli.plot import curve_of, save_plot
+from gptcli.runs import RunDir
+save_plot([curve_of(RunDir(Path({str(done.path)!r})))], Path({str(done.path / "drawn.png")!r}))
+print("matplotlib.figure" in sys.modules, "matplotlib.pyplot" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8", timeout=120)
+    assert told.stdout == "True False\n"
 
 
 def luminance(colour: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 import re
 import shutil
@@ -305,8 +306,8 @@ def test_list_leaves_out_what_is_removed_beside_it_and_makes_nothing_anew(tmp_pa
     ended = threading.Event()
 
     def make_and_remove() -> None:
-        copy = RunDir(tmp_path / "runs" / "copy")
-        while not ended.is_set():
+        for number in itertools.takewhile(lambda _: not ended.is_set(), itertools.count()):
+            copy = RunDir(tmp_path / "runs" / f"copy-{number}")  # of one name, another would be there when it is gone
             shutil.copytree(source.path, tmp_path / "runs" / ".new")
             (tmp_path / "runs" / ".new").rename(copy.path)
             remove_run(copy)

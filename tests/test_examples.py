@@ -11,10 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from tests.fetch.conftest import Page, Site, site
 from tests.fetch.datasette_server import datasette_site
 from tests.fetch.gutenberg_samples import ebook
 from tests.fetch.hub_server import parquet, serve
+from tests.loopback import serving
 
 __all__ = ["site"]
 # A script is a dozen processes that import torch.
@@ -153,16 +153,9 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
-    made = Workshop(tmp_path, f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(Refuses) as proxy:
+        made = Workshop(tmp_path, proxy)
         yield made
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,8 @@ import gzip
 import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from tests.fetch.gutenberg.test_catalog import ROWS, catalog
 from tests.fetch.gutenberg_samples import ebook
 from tests.fetch.hub_server import parquet
 from tests.fetch.hub_server import serve as serve_data_set
+from tests.loopback import serving
 from tests.shell import Shell, open_shell
 
 SMALL_TRAIN = {
@@ -96,17 +95,8 @@ def real_text(begin: int, end: int) -> str:
 @contextlib.contextmanager
 def _serve_site() -> Iterator[Site]:
     site = Site({}, "", [])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(site))
-    server.daemon_threads = True
-    site.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(handler(site)) as site.url:
         yield site
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _fill_site(site: Site) -> None:

@@ -115,8 +115,8 @@ class BatchStream:
         other._index = self._index * other.windows_per_epoch // max(1, self.windows_per_epoch)
         return other
 
-    def next_batch(self) -> Batch:
-        """Return the next ``batch_size`` windows and move on."""
+    def next_batch(self, rank: int = 0, world_size: int = 1) -> Batch:
+        """Return the next ``batch_size`` windows and move on; of several processes, each its own part of them."""
         starts: list[Int64] = []
         missing = self._batch_size
         while missing:
@@ -126,7 +126,8 @@ class BatchStream:
             self._index += taken.size
             missing -= taken.size
             starts.append(taken.astype(np.int64) * self._block_size + self._offset)
-        chosen = np.concatenate(starts)
+        each = self._batch_size // world_size
+        chosen = np.concatenate(starts)[rank * each : (rank + 1) * each]
         rows = self._gather(chosen)
         targets = rows[:, 1:].copy()
         for row, start in zip(targets, chosen, strict=True):

@@ -237,6 +237,8 @@ class TrainConfig(_Section):
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the matrix products; weights stay float32."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes hold the model: `ddp` a whole copy each, `fsdp` a part each, for what does not fit."""
     compile: Literal["auto"] | bool = "auto"
     """Compile the model with torch: `auto` does on CUDA."""
     gradient_checkpointing: bool = False
@@ -395,6 +397,11 @@ class RunProfile(_Section):
     def tokens_per_step(self) -> int:
         """Tokens that one step learns from."""
         return self.train.batch_size * self.train.grad_accum_steps * self.model.block_size
+
+    @property
+    def draws_while_training(self) -> bool:
+        """Whether a step draws from torch's generator, as dropout does."""
+        return self.model.dropout > 0 or self.finetune.lora_dropout > 0
 
     def windows(self, step: int) -> tuple[int, int]:
         """Return how many windows of how many tokens a micro-batch has at update number ``step``, from 0."""

@@ -26,6 +26,7 @@ from gptcli.restore import load_model
 from gptcli.runs import RunDir
 from gptcli.shards import ArrayTokens
 from gptcli.tokenizer import byte_lengths, encode_pieces
+from gptcli.world import ALONE, World
 
 # Tokens a forward pass may hold, and their logits: 64 Mi float32 are 256 MB.
 BATCH_TOKENS = 16_384
@@ -57,17 +58,18 @@ def evaluate(
     *,
     limit: int | None = None,
     before_batch: Callable[[], None] = lambda: None,
+    world: World = ALONE,
 ) -> Evaluation:
     """Score every token of ``tokens`` but the first (or the first ``limit`` of them) exactly once.
 
     Of conversations, those are the tokens of the answers; the others are read and count in no figure. ``lengths`` holds
     the bytes behind each token id. The model is put into evaluation mode and back; what ``before_batch`` raises ends it
-    early.
+    early. Several processes score a part of the batches each, and all return the figures of one that scores them all.
     """
     training = model.training
     model.eval()
     try:
-        return _score(model, tokens, lengths, setup, limit, before_batch)
+        return _score(model, tokens, lengths, setup, limit, before_batch, world)
     finally:
         model.train(training)
 
@@ -79,22 +81,34 @@ def _score(
     setup: Setup,
     limit: int | None,
     before_batch: Callable[[], None],
+    world: World,
 ) -> Evaluation:
     block_size, batch_size = model.config.block_size, _batch_size(model)
-    sums, squares, counts, n_bytes = [], [], [], 0
-    for inputs, targets in eval_batches(tokens, block_size=block_size, batch_size=batch_size, limit=limit):
+    windows: list[torch.Tensor] = []
+    batches = eval_batches(tokens, block_size=block_size, batch_size=batch_size, limit=limit)
+    while together := list(itertools.islice(batches, world.size)):
         before_batch()
+        # Who has none left scores one for nothing: where each has a part of the weights, all have to take part.
+        inputs, targets = together[min(world.rank, len(together) - 1)]
         with setup.autocast():
             losses = model(
                 torch.from_numpy(inputs).to(setup.device), torch.from_numpy(targets).to(setup.device), reduction="none"
             )
-        exact = losses.float().cpu().double()
-        sums.append(exact.sum(dim=1))
-        squares.append(exact.square().sum(dim=1))
-        scored = targets >= 0
-        counts.append(torch.from_numpy(scored.sum(axis=1)))
-        n_bytes += int(lengths[targets[scored]].sum())
-    return _summarise(torch.cat(sums), torch.cat(squares), torch.cat(counts).double(), n_bytes)
+        own = _window_figures(losses.float().cpu().double(), targets, lengths)
+        for rank, batch in enumerate(together):
+            figures = own if rank == world.rank else torch.zeros(len(batch.inputs), own.size(1), dtype=own.dtype)
+            windows.append(world.add_up(figures))
+    return _summarise(torch.cat(windows))
+
+
+def _window_figures(
+    losses: torch.Tensor, targets: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> torch.Tensor:
+    """Return loss sum, sum of squares, scored tokens and bytes of each window: (B, 4) float64."""
+    scored = targets >= 0
+    counts = torch.from_numpy(scored.sum(axis=1))
+    n_bytes = torch.from_numpy(np.where(scored, lengths[np.where(scored, targets, 0)], 0).sum(axis=1))
+    return torch.stack((losses.sum(dim=1), losses.square().sum(dim=1), counts.double(), n_bytes.double()), dim=1)
 
 
 def _batch_size(model: GPT) -> int:
@@ -103,8 +117,9 @@ def _batch_size(model: GPT) -> int:
     return max(1, tokens // model.config.block_size)
 
 
-def _summarise(sums: torch.Tensor, squares: torch.Tensor, counts: torch.Tensor, n_bytes: int) -> Evaluation:
-    """Turn loss sum, sum of squares and token count of each window into the figures; cluster-robust standard error."""
+def _summarise(windows: torch.Tensor) -> Evaluation:
+    """Turn the figures of each window, (N, 4), into those of the text; cluster-robust standard error."""
+    sums, squares, counts, n_bytes = windows.unbind(dim=1)
     n_tokens, n_windows = counts.sum(), len(sums)
     mean = sums.sum() / n_tokens
     if n_windows > 1:
@@ -117,7 +132,7 @@ def _summarise(sums: torch.Tensor, squares: torch.Tensor, counts: torch.Tensor, 
         val_loss=loss,
         val_loss_stderr=float(stderr),
         perplexity=math.exp(min(loss, 700.0)),
-        bits_per_byte=float(sums.sum()) / math.log(2) / max(1, n_bytes),
+        bits_per_byte=float(sums.sum()) / math.log(2) / max(1, int(n_bytes.sum())),
         n_tokens=int(n_tokens),
     )
 

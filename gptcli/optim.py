@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from gptcli.config import ModelConfig, TrainConfig
+from gptcli.parallel import collect, hand_out, is_sharded, own_part, part_of, whole
+from gptcli.world import ALONE, World
 
 ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")
+MOMENTUM = "muon.momentum."
 # Quintic whose repeated application pushes all singular values towards 1 (Jordan et al. 2024, "Muon").
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -85,12 +88,7 @@ class Muon:
 
     def __init__(self, parameters: dict[str, nn.Parameter], model: ModelConfig, config: TrainConfig) -> None:
         self.config = config
-        self.groups: dict[tuple[int, int], list[_Piece]] = {}
-        for name, p in parameters.items():
-            for start, stop in matrix_rows(name, p.size(0), model):
-                rows, columns = stop - start, p.size(1)
-                shape = (min(rows, columns), max(rows, columns))
-                self.groups.setdefault(shape, []).append(_Piece(p, start, stop, tall=rows > columns))
+        self.groups = _pieces(parameters, model)
         self.momentum = {
             shape: torch.zeros(len(pieces), *shape, device=pieces[0].parameter.device)
             for shape, pieces in self.groups.items()
@@ -110,6 +108,87 @@ class Muon:
                 if self.config.weight_decay:
                     weight.mul_(1 - lr * self.config.weight_decay)
                 weight.add_(change, alpha=-lr * scale)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the momentum of all matrices of a shape as one tensor (N, R, C) with R <= C."""
+        return {_momentum_name(shape): momentum for shape, momentum in self.momentum.items()}
+
+
+class ShardedMuon:
+    """What ``Muon`` does where each process holds a part of every weight, and of its momentum.
+
+    A matrix is put together when its turn comes, in every process, and all compute its update.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], model: ModelConfig, config: TrainConfig) -> None:
+        self.config, self.parameters = config, parameters
+        self.rows = {name: matrix_rows(name, p.size(0), model) for name, p in parameters.items()}
+        self.momentum = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self._groups = _pieces(parameters, model)
+
+    @torch.no_grad()
+    def step(self, lr: float, dtype: torch.dtype) -> None:
+        """Update the weights from their ``.grad``; ``dtype`` is the format of the Newton-Schulz products."""
+        for name, p in self.parameters.items():
+            grad = _gradient(p)
+            momentum = own_part(self.momentum[name]).lerp_(own_part(grad), 1 - self.config.muon_momentum)
+            own_part(grad).lerp_(momentum, self.config.muon_momentum)
+            change = torch.cat([self._change(rows, dtype) for rows in self._matrices(name, whole(grad))])
+            weight = own_part(p)
+            if self.config.weight_decay:
+                weight.mul_(1 - lr * self.config.weight_decay)
+            weight.add_(part_of(change, p), alpha=-lr)
+
+    def _matrices(self, name: str, full: Tensor) -> list[Tensor]:
+        return [full[start:stop] for start, stop in self.rows[name]]
+
+    def _change(self, matrix: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the orthogonal matrix that a weight's rows (R, C) are moved along."""
+        tall = matrix.size(0) > matrix.size(1)
+        wide = matrix.mT if tall else matrix
+        change = orthogonalize(wide[None], self.config.muon_iterations, dtype)[0]
+        return change.mT * math.sqrt(wide.size(1) / wide.size(0)) if tall else change
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the momentum of each weight, by name; ``stacked`` makes of them what ``Muon`` saves."""
+        return {MOMENTUM + name: momentum for name, momentum in self.momentum.items()}
+
+    def stacked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Replace the whole momentum of each weight by that of all matrices of a shape."""
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(MOMENTUM)}
+        names = {id(p): name for name, p in self.parameters.items()}
+        for shape, pieces in self._groups.items():
+            rows = [_oriented(piece, tensors[MOMENTUM + names[id(piece.parameter)]]) for piece in pieces]
+            kept[_momentum_name(shape)] = torch.stack(rows)
+        return kept
+
+    def unstacked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Undo ``stacked``."""
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(MOMENTUM)}
+        names = {id(p): name for name, p in self.parameters.items()}
+        kept |= {MOMENTUM + name: torch.empty(p.shape) for name, p in self.parameters.items()}
+        for shape, pieces in self._groups.items():
+            stack = tensors.get(_momentum_name(shape))
+            if stack is None or stack.shape != (len(pieces), *shape):
+                raise ValueError(f"{_momentum_name(shape)} is missing, or not of {len(pieces)} matrices")
+            for piece, momentum in zip(pieces, stack.unbind(), strict=True):
+                _oriented(piece, kept[MOMENTUM + names[id(piece.parameter)]]).copy_(momentum)
+        return kept
+
+
+def _pieces(parameters: dict[str, nn.Parameter], model: ModelConfig) -> dict[tuple[int, int], list[_Piece]]:
+    """Return the matrices of the weights by shape, the shorter side first."""
+    groups: dict[tuple[int, int], list[_Piece]] = {}
+    for name, p in parameters.items():
+        for start, stop in matrix_rows(name, p.size(0), model):
+            rows, columns = stop - start, p.size(1)
+            shape = (min(rows, columns), max(rows, columns))
+            groups.setdefault(shape, []).append(_Piece(p, start, stop, tall=rows > columns))
+    return groups
+
+
+def _momentum_name(shape: tuple[int, int]) -> str:
+    return f"{MOMENTUM}{shape[0]}x{shape[1]}"
 
 
 def _oriented(piece: _Piece, tensor: Tensor | None) -> Tensor:
@@ -142,10 +221,10 @@ class AdamW:
                 continue
             steps, means, squares = zip(*(self.state[name] for name in names), strict=True)
             adamw(
-                [self.parameters[name] for name in names],
-                [_gradient(self.parameters[name]) for name in names],
-                list(means),
-                list(squares),
+                [own_part(self.parameters[name]) for name in names],
+                [own_part(_gradient(self.parameters[name])) for name in names],
+                [own_part(mean) for mean in means],
+                [own_part(square) for square in squares],
                 [],
                 list(steps),
                 fused=True,
@@ -178,7 +257,8 @@ class Optimizer:
             for name, p in self.parameters.items()
             if config.optimizer == "muon" and name.startswith("blocks.") and p.dim() == 2
         }
-        self.muon = Muon(matrices, model_config, config) if matrices else None
+        muon = ShardedMuon if is_sharded(model) else Muon
+        self.muon: Muon | ShardedMuon | None = muon(matrices, model_config, config) if matrices else None
         rest = {name: p for name, p in self.parameters.items() if name not in matrices}
         self.adamw = AdamW(rest, config) if rest else None
 
@@ -206,13 +286,20 @@ class Optimizer:
             for name, state in states.items()
             for key, value in zip(ADAMW_STATE, state, strict=True)
         }
-        if self.muon is not None:
-            for (rows, columns), momentum in self.muon.momentum.items():
-                tensors[f"muon.momentum.{rows}x{columns}"] = momentum
-        return tensors
+        return tensors | (self.muon.state_tensors() if self.muon is not None else {})
 
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what ``state_tensors`` gave; raises ``ValueError`` when it is not of this model and optimizer."""
+    def collected(self, world: World) -> dict[str, Tensor]:
+        """Return what a checkpoint holds of ``state_tensors``, on rank 0; all processes have to ask."""
+        tensors = collect(self.state_tensors(), world)
+        return self.muon.stacked(tensors) if isinstance(self.muon, ShardedMuon) and world.leads else tensors
+
+    def checked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what ``collected`` gave by the names of ``state_tensors``.
+
+        Raises ``ValueError`` when it is not of this model and optimizer.
+        """
+        if isinstance(self.muon, ShardedMuon):
+            tensors = self.muon.unstacked(tensors)
         expected = self.state_tensors()
         if not any(name.startswith("adamw.") for name in tensors):
             # As an earlier version saved it before the first update.
@@ -222,4 +309,9 @@ class Optimizer:
         for name, tensor in expected.items():
             if tensors[name].shape != tensor.shape:
                 raise ValueError(f"{name} is {tuple(tensors[name].shape)}, expected {tuple(tensor.shape)}")
-            tensor.copy_(tensors[name])
+        return tensors
+
+    def load_state_tensors(self, tensors: dict[str, Tensor], world: World = ALONE) -> None:
+        """Take back what ``checked`` gave on rank 0, in every process; the others' ``tensors`` are not looked at."""
+        own = self.state_tensors()
+        hand_out(tensors, {name: own[name] for name in world.told(list(tensors))}, world)

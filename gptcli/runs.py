@@ -27,7 +27,8 @@ from gptcli.errors import CorpusError, FormatError, ProfileError, RunError, Vers
 from gptcli.files import atomic_folder, atomic_write, read_json, write_json
 from gptcli.metrics import parse_event
 from gptcli.profiles import build_profile, load_profile, override_path, write_profile
-from gptcli.shards import DatasetManifest, TokenDataset, can_be_named, given_folder, open_dataset, remake_hint
+from gptcli.run_tokens import RunTokens
+from gptcli.shards import DatasetManifest, TokenDataset, remake_hint
 from gptcli.tokenizer import DAMAGED_HINT, Tokenizer, load_tokenizer, save_tokenizer
 
 RUN_VERSION = 1
@@ -162,30 +163,12 @@ class RunDir:
 
     def dataset(self) -> TokenDataset:
         """Open the tokens the run is trained on; raises ``CorpusError`` when they are gone or are not the same."""
+        return self.tokens().open()
+
+    def tokens(self) -> RunTokens:
+        """Return what is known of the tokens that the run is trained on."""
         folder, recorded = self._recorded()
-        # The working directory comes first, so that a copied workspace uses its own tokens.
-        # `gptcli prepare --run` makes them in a folder that is called after the very tokenizer.
-        here = Path("corpora") / recorded.corpus / "tokens"
-        again = given_folder(recorded.tokenizer, recorded.fingerprint)
-        places = [here / folder.name, here / again, folder, folder.parent / again]
-        # os.path says no to what cannot be a path at all, where pathlib raises.
-        found = [open_dataset(place) for place in places if os.path.isdir(place)]  # noqa: PTH112
-        for dataset in found:
-            if not list(_differences(dataset.manifest, recorded)):
-                return dataset
-        for dataset in found:
-            what, now, then = next(_differences(dataset.manifest, recorded))
-            raise CorpusError(
-                f"{dataset.folder}: the tokens are not those the run {self.name!r} began with "
-                f"({what} {now}, the run has {then}).",
-                f"If the text is the same, type: {self._prepare_command(recorded)}   "
-                f"Else start a new run: {begin_command(self.profile())}",
-            )
-        raise CorpusError(
-            f"The tokens of the run {self.name!r} are gone: {folder} does not exist.",
-            f"Fetch the text again (gptcli fetch SOURCE --name {quote(recorded.corpus)}) and type: "
-            f"{self._prepare_command(recorded)}   Without the corpus: gptcli eval {quote(self.name)} --text FILE",
-        )
+        return RunTokens(self.name, folder, recorded, begin_command(self.profile()))
 
     def documents_path(self) -> Path | None:
         """Return the documents of the very text the run is trained on; None where they are gone or have changed."""
@@ -198,13 +181,6 @@ class RunDir:
                 if corpus.sha256 == recorded.corpus_sha256:
                     return corpus.documents
         return None
-
-    def _prepare_command(self, manifest: DatasetManifest) -> str:
-        """Return the command that makes these tokens again from the same text."""
-        if not can_be_named(manifest):
-            return f"gptcli prepare {quote(manifest.corpus)} --run {quote(self.name)}"
-        how = f"--split-at {manifest.split_at}" if manifest.split_at is not None else f"--split {manifest.split}"
-        return f"gptcli prepare {quote(manifest.corpus)} --tokenizer {quote(manifest.tokenizer)} {how}"
 
     def _recorded(self) -> tuple[Path, DatasetManifest]:
         with _restorable():
@@ -408,19 +384,6 @@ def default_settings(run: RunDir | None) -> SampleConfig:
     if run is None:
         return SampleConfig()
     return run.profile().sample.model_copy(update={"prompt": ""})
-
-
-def _differences(now: DatasetManifest, then: DatasetManifest) -> Iterator[tuple[str, str, str]]:
-    """Yield what differs between two manifests of what should be the same tokens."""
-    for what in ("fingerprint", "corpus_sha256"):
-        if getattr(now, what) != getattr(then, what):
-            yield what, getattr(now, what), getattr(then, what)
-    for split in ("train", "val"):
-        found, expected = (
-            tuple((shard.sha256, shard.mask_sha256) for shard in getattr(m, split).shards) for m in (now, then)
-        )
-        if found != expected:
-            yield f"{split} split, cut by", now.split_reason, then.split_reason
 
 
 def _free_name(wanted: str, runs_dir: Path) -> str:

@@ -7,9 +7,10 @@ look like to a person ``display``'s, and where files lie ``runs``'.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from gptcli.config import RunProfile
 from gptcli.dry_run import check_memory
@@ -19,14 +20,19 @@ from gptcli.metrics import Metrics, truncate_metrics
 from gptcli.profiles import write_profile
 from gptcli.run_lock import sole_writer
 from gptcli.runs import RunDir
+from gptcli.shards import TokenDataset
 from gptcli.trainer import Trainer
+from gptcli.world import ALONE, World
+
+StopReason = Literal["interrupted", "terminated", "hung_up"]
+STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
 
 @dataclass(slots=True)
 class StopRequest:
     """Set ``reason`` (from a signal handler) and the loop finishes its step, saves and ends."""
 
-    reason: Literal["interrupted", "terminated", "hung_up"] | None = None
+    reason: StopReason | None = None
 
 
 def train(
@@ -35,6 +41,8 @@ def train(
     profile: RunProfile | None = None,
     device: str | None = None,
     stop: StopRequest | None = None,
+    world: World = ALONE,
+    dataset: TokenDataset | None = None,
 ) -> Generator[TrainEvent, None, None]:
     """Train a run to its last step, from its newest checkpoint if there is one, and yield what happens.
 
@@ -50,22 +58,57 @@ def train(
     ``contextlib.closing``, so that an error in the consumer ends the run too. Raises ``RunError`` when another process
     trains the run, when it cannot fit into this machine's memory, when the val_loss of what a finetune began from is
     not finite, and when a run diverges that has gone back to an earlier step before.
+
+    In a ``world`` of several processes all of them call this, those that do not lead with ``profile`` and ``dataset``,
+    as they neither read nor write the run; a stop that one is asked for stops all after the step.
     """
     stop = stop or StopRequest()
+    if not world.leads:
+        assert profile is not None, "only rank 0 reads the run"
+        heeded = _Heeded(stop, world)
+        yield from _events(Trainer(run, device, profile, is_stopped=heeded.ask, world=world, dataset=dataset), heeded)
+        return
     with sole_writer(run) as still_sole:
         memory_warning = check_memory(profile or run.profile(), device)
-        trainer = Trainer(run, device, profile, is_stopped=lambda: stop.reason is not None, before_save=still_sole)
+        heeded = _Heeded(stop, world)
+        trainer = Trainer(
+            *(run, device, profile), is_stopped=heeded.ask, before_save=still_sole, world=world, dataset=dataset
+        )
         if memory_warning:
             trainer.say(f"warning: {memory_warning}")
         if profile is not None and profile != run.profile():
             write_profile(run.profile_path, profile)
         truncate_metrics(run.metrics_path, trainer.state.step, trainer.done)
         with contextlib.closing(Metrics(run.metrics_path)) as metrics, _noting_failure(trainer, metrics):
-            for event in _events(trainer, stop):
+            for event in _events(trainer, heeded):
                 if isinstance(event, WentBack):
                     metrics.cut_back(event.step, trainer.done)
                 metrics.append(to_record(event), durable=isinstance(event, CheckpointSaved | RunFinished))
                 yield event
+
+
+class _Heeded:
+    """The stop that all processes of a run know of; alone, whatever was asked for."""
+
+    def __init__(self, asked: StopRequest, world: World) -> None:
+        self._asked, self._world, self._agreed = asked, world, 0
+        self._parent = os.getppid()
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why the run stops; several processes have asked each other."""
+        if self._world.is_alone:
+            return self._asked.reason
+        return STOP_REASONS[self._agreed - 1] if self._agreed else None
+
+    def ask(self) -> bool:
+        """Say whether a stop was asked for; of several processes, all ask at the same point."""
+        if not self._world.is_alone and not self._agreed:
+            if os.getppid() != self._parent:  # who started us was killed
+                self._asked.reason = self._asked.reason or "hung_up"
+            own = STOP_REASONS.index(self._asked.reason) + 1 if self._asked.reason else 0
+            self._agreed = self._world.largest(own)
+        return self.reason is not None
 
 
 @contextlib.contextmanager
@@ -80,7 +123,7 @@ def _noting_failure(trainer: Trainer, metrics: Metrics) -> Iterator[None]:
         raise
 
 
-def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:
+def _events(trainer: Trainer, stop: _Heeded | StopRequest) -> Generator[TrainEvent, None, None]:
     """The loop itself."""
     yield trainer.started()
     yield from trainer.notices()
@@ -104,7 +147,9 @@ def _events(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, 
 def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
     """Draw ``loss.png`` at the end of a run, and at a Ctrl-C; other stops are in a hurry, and nothing hangs on it."""
     run = trainer.run
-    if reason in ("terminated", "hung_up") or (trainer.resumed_at_end and run.picture_path.exists()):
+    if not trainer.world.leads or reason in ("terminated", "hung_up"):
+        return
+    if trainer.resumed_at_end and run.picture_path.exists():
         return
     from gptcli.plot import curve_of, save_plot
 
@@ -116,7 +161,7 @@ def _picture(trainer: Trainer, reason: Reason) -> Iterator[Notice]:
         yield Notice(trainer.state.step, f"No {run.picture_path.name} could be drawn: {error}")
 
 
-def _reason(trainer: Trainer, stop: StopRequest) -> Reason:
+def _reason(trainer: Trainer, stop: _Heeded | StopRequest) -> Reason:
     """Say why the run ends here; what is done needs no going on, whoever asked for a stop meanwhile."""
     state = trainer.state
     if state.step >= trainer.profile.train.max_steps and state.evaluated_step == state.step:
@@ -124,7 +169,7 @@ def _reason(trainer: Trainer, stop: StopRequest) -> Reason:
     return "stopped_early" if trainer.is_worn_out() else stop.reason or "completed"
 
 
-def _due(trainer: Trainer, stop: StopRequest) -> Generator[TrainEvent, None, None]:
+def _due(trainer: Trainer, stop: _Heeded | StopRequest) -> Generator[TrainEvent, None, None]:
     """Do what is due after this step and not done yet; a stop puts off all that takes time."""
     config, state = trainer.profile.train, trainer.state
     last, best = state.step == config.max_steps, False

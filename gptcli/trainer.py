@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from gptcli.batches import BatchStream
-from gptcli.building import build
+from gptcli.building import build, outline
 from gptcli.checkpoint_folders import checkpoint_folders, step_of
 from gptcli.checkpoints import TrainState, owes_evaluation, point_best_at, rng_tensors, save_checkpoint
 from gptcli.config import RunProfile, TrainConfig
@@ -34,14 +34,17 @@ from gptcli.events import (
 )
 from gptcli.history import read_history
 from gptcli.metrics import base_val_loss
+from gptcli.model import GPT
 from gptcli.optim import learning_rate
 from gptcli.pace import Clock
+from gptcli.parallel import collect, is_sharded, own_share
 from gptcli.plan import count_parameters, flops_per_token
 from gptcli.runs import RunDir
 from gptcli.sample import generate
 from gptcli.shards import TokenDataset
 from gptcli.tokenizer import byte_lengths
 from gptcli.updates import Updates, free_memory
+from gptcli.world import ALONE, World
 
 # So many steps in a row without a finite loss and gradient end the way that a run has taken.
 DIVERGED_STEPS = 10
@@ -64,10 +67,14 @@ class Trainer:
         *,
         is_stopped: Callable[[], bool] = lambda: False,
         before_save: Callable[[], None] = lambda: None,
+        world: World = ALONE,
+        dataset: TokenDataset | None = None,
     ) -> None:
-        self.run, self.profile = run, profile or run.profile()
+        self.run, self.profile, self.world = run, profile or run.profile(), world
         self._is_stopped, self._before_save = is_stopped, before_save
-        self.dataset, self.tokenizer = run.dataset(), run.tokenizer()
+        self.dataset = dataset or run.dataset()
+        self.tokenizer = run.tokenizer() if world.leads else self.dataset.tokenizer()
+        self._own = own_share(self.profile, world.size)
         self.setup = make_setup(self.profile, device)
         if self.setup.device.type == "cpu" and count_parameters(self.profile.model) <= SMALL_PARAMETERS:
             keep_freed_memory()
@@ -75,40 +82,56 @@ class Trainer:
         self._pending: list[str] = []
         self._open()
         self.resumed_at_end = not self.has_steps_left
-        base = run.base()
-        self.base: str | None = base["name"] if base else None
-        self.base_val_loss = base_val_loss(run.metrics_path) if base and self.state.evaluated_step >= 0 else None
-        self._seconds_before = read_history(run, brief=True).seconds
+        self.base: str | None
+        nothing = (None, None, 0.0)
+        self.base, self.base_val_loss, self._seconds_before = world.told(self._past() if world.leads else nothing)
         self._clock = Clock()
         self._lengths = byte_lengths(self.tokenizer)
 
+    def _past(self) -> tuple[str | None, float | None, float]:
+        """Return what the run began from, the val_loss that had, and the seconds it was trained before."""
+        base = self.run.base()
+        loss = base_val_loss(self.run.metrics_path) if base and self.state.evaluated_step >= 0 else None
+        return base["name"] if base else None, loss, read_history(self.run, brief=True).seconds
+
     def _open(self, *, before: int | None = None, parts: int = 1) -> None:
         """Build what a run goes on with from its newest whole checkpoint, or from the beginning."""
-        self.model, optimizer, saved = build(self.run, self.profile, self.setup, self.say, before=before)
+        world = self.world
+        self.model, optimizer, saved = build(self.run, self.profile, self.setup, self.say, before=before, world=world)
         self.state, self.saved_step = saved or TrainState(), saved.step if saved else -1
         self._follows = self.saved_step
-        self.owes_evaluation = saved is not None and owes_evaluation(self.run, saved)
+        self.owes_evaluation = saved is not None and world.told(world.leads and owes_evaluation(self.run, saved))
         self.updates = Updates(
-            *(self.model, optimizer, self.profile, self.setup, self.state, self.say),
-            is_stopped=self._is_stopped,
+            *(self.model, optimizer, self._own, self.setup, self.state, self.say),
+            # Several processes can stop between steps only, where all of them hear of it.
+            is_stopped=self._is_stopped if world.is_alone else lambda: False,
             parts=parts,
+            world=world,
         )
-        self.batches = open_batches(self.profile, self.dataset, self.state)
+        self.batches = self._open_batches()
+
+    def _open_batches(self) -> BatchStream:
+        return open_batches(self._own, self.dataset, self.state, self.world.size)
 
     def update(self) -> bool:
         """Make one step: micro-batches without a single scored target leave weights and optimizer as they are.
 
         False where a stop was asked for and the step, which would take long, is left for the next time.
         """
-        config, state = self.profile.train, self.state
+        state, world = self.state, self.world
+        if not world.is_alone and self._is_stopped():
+            return False
         begin = time.perf_counter()
         if self.batches.block_size < self.profile.windows(state.step)[1]:
-            self.batches = open_batches(self.profile, self.dataset, state)
-        micro_batches = [self.batches.next_batch() for _ in range(config.grad_accum_steps)]
-        n_tokens = sum(int((batch.targets >= 0).sum()) for batch in micro_batches)
+            self.batches = self._open_batches()
+        parts = range(self._own.train.grad_accum_steps)
+        micro_batches = [self.batches.next_batch(world.rank, world.size) for _ in parts]
+        n_tokens = world.total(sum(int((batch.targets >= 0).sum()) for batch in micro_batches))
+        if not world.leads and self.profile.draws_while_training:
+            torch.manual_seed(hash((self.profile.train.seed, state.step, world.rank)))
         mean = self.updates.update(micro_batches, n_tokens) if n_tokens else math.nan
         if mean is None:
-            self.batches = open_batches(self.profile, self.dataset, state)
+            self.batches = self._open_batches()
             return False
         state.step += 1
         state.tokens_seen += n_tokens
@@ -145,7 +168,7 @@ class Trainer:
         assert state.stuck_since is not None, "a run that has diverged is stuck"
         if not state.stuck_since:
             raise _never_finite(self.run, self.setup)
-        kept = any(step_of(path) < state.stuck_since for path in checkpoint_folders(self.run))
+        kept = self.world.told(any(step_of(path) < state.stuck_since for path in checkpoint_folders(self.run)))
         if self.updates.rate_factor < 1 or (self.base is not None and not kept):
             raise _diverged(self.run, self.profile, state.step)
         del self.model, self.updates  # no device has to hold two of them
@@ -181,7 +204,7 @@ class Trainer:
             learning_rate=learning_rate(state.step - 1, config) * self.updates.rate_factor,
             grad_norm=self.updates.grad_norm,
             tokens_per_second=rate,
-            mfu=rate * flops_per_token(self.profile.model) / peak if peak else None,
+            mfu=rate * flops_per_token(self.profile.model) / (peak * self.world.size) if peak else None,
             skipped_steps=state.skipped_steps,
             elapsed=self._elapsed(),
             remaining=self._remaining(),
@@ -196,7 +219,10 @@ class Trainer:
         try:
             with self._clock.evaluating():
                 result = evaluate(
-                    self.model, self.dataset.val, self._lengths, self.setup, limit=limit, before_batch=self._give_up
+                    *(self.model, self.dataset.val, self._lengths, self.setup),
+                    limit=limit,
+                    before_batch=self._give_up,
+                    world=self.world,
                 )
         except _StoppedError:
             return None
@@ -234,12 +260,17 @@ class Trainer:
         Its draws do not touch the random state, and a failure ends no run.
         """
         config, text = self.profile.sample.model_copy(update={"num_samples": 1}), ""
+        model = self._whole_model()
+        if model is None:
+            self.state.sampled_step = self.state.step
+            return None
         # Matrices in bfloat16 meet a float32 residual stream: only autocast lets them multiply.
-        wide = all(p.dtype == torch.float32 for p in self.model.parameters())
+        wide = all(p.dtype == torch.float32 for p in model.parameters())
         try:
             with contextlib.nullcontext() if wide else self.setup.autocast():
-                for piece in generate(self.model, self.tokenizer, config.prompt, config):
-                    self._give_up()
+                for piece in generate(model, self.tokenizer, config.prompt, config):
+                    if self.world.is_alone:
+                        self._give_up()
                     text += piece.text
         except _StoppedError:
             return None
@@ -249,19 +280,33 @@ class Trainer:
         self.state.sampled_step = self.state.step
         return SampleDrawn(self.state.step, config.prompt, text)
 
+    def _whole_model(self) -> GPT | None:
+        """Return the model for rank 0 to write with, on the processor where each process holds a part of it."""
+        if not is_sharded(self.model):
+            return self.model if self.world.leads else None
+        weights = collect(dict(self.model.named_parameters()), self.world)
+        if not weights:
+            return None
+        model = outline(self.profile)
+        model.load_state_dict(weights, assign=True)
+        return model
+
     def save(self, *, best: bool) -> CheckpointSaved:
         """Write a checkpoint of this moment; where there is one it is never written anew, only found to be the best."""
         self._before_save()
         # While no update is applied, the weights may be broken, and any older checkpoint the one to go back to.
         keep = self.profile.train.keep_checkpoints if self.state.stuck_since is None else None
-        if self.saved_step == self.state.step:
-            return CheckpointSaved(self.state.step, str(point_best_at(self.run, self.saved_step, keep)), best)
-        tensors = {**self.updates.optimizer.state_tensors(), **rng_tensors(self.setup.device)}
-        trained = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
-        path = save_checkpoint(self.run, trained, tensors, self.state, best=best, keep=keep, follows=self._follows)
-        self.saved_step = self.state.step
-        self._follows = self.saved_step
-        return CheckpointSaved(self.state.step, str(path), best)
+        step, path = self.state.step, self.run.path
+        if self.saved_step == step:
+            if self.world.leads:
+                path = point_best_at(self.run, step, keep)
+            return CheckpointSaved(step, str(path), best)
+        tensors = {**self.updates.optimizer.collected(self.world), **rng_tensors(self.setup.device)}
+        trained = collect({name: p for name, p in self.model.named_parameters() if p.requires_grad}, self.world)
+        if self.world.leads:
+            path = save_checkpoint(self.run, trained, tensors, self.state, best=best, keep=keep, follows=self._follows)
+        self.saved_step = self._follows = step
+        return CheckpointSaved(step, str(path), best)
 
     def is_worn_out(self) -> bool:
         """Say whether the last ``patience`` evaluations brought no better val_loss."""
@@ -291,7 +336,7 @@ class Trainer:
             max_steps=self.profile.train.max_steps,
             step=self.state.step,
             device=str(self.setup.device),
-            device_reason=self.setup.reason,
+            device_reason="; ".join(part for part in (self.setup.reason, self._company()) if part),
             expected_val_loss=expects.val_loss,
             expected_minutes=expects.minutes,
             best_val_loss=self.state.best_val_loss,
@@ -302,6 +347,9 @@ class Trainer:
             seconds_before=self._seconds_before,
             owes_evaluation=not self.has_steps_left and self.state.evaluated_step < self.state.step,
         )
+
+    def _company(self) -> str:
+        return "" if self.world.is_alone else f"{self.world.size} processes, {self.profile.train.parallel}"
 
     def finished(self, reason: Reason) -> RunFinished:
         """Sum the run up."""
@@ -373,19 +421,20 @@ def _broken_base(run: RunDir, base: str, val_loss: float, setup: Setup) -> RunEr
     )
 
 
-def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState) -> BatchStream:
+def open_batches(profile: RunProfile, dataset: TokenDataset, state: TrainState, world_size: int = 1) -> BatchStream:
     """Open the stream of training batches for the next step, at the position that the last one left.
 
-    Windows that are long stay long, however many steps the run is now to have.
+    ``profile`` is one process's share; a batch has the windows of all. Windows that are long stay long, however many
+    steps the run is now to have.
     """
     rows, block_size = profile.windows(state.step)
     before = state.block_size or block_size
     stream = BatchStream(
         dataset.train,
         block_size=before,
-        batch_size=profile.train.batch_size * profile.model.block_size // before,
+        batch_size=world_size * profile.train.batch_size * profile.model.block_size // before,
         seed=profile.train.seed,
         epoch=state.epoch,
         index=state.index,
     )
-    return stream.recut(block_size, rows) if before < block_size else stream
+    return stream.recut(block_size, world_size * rows) if before < block_size else stream

@@ -13,15 +13,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gptcli.batches import Batch
 from gptcli.checkpoints import TrainState, restore_rng, rng_tensors
 from gptcli.config import RunProfile
 from gptcli.device import Setup
-from gptcli.errors import is_out_of_memory
+from gptcli.errors import RunError, is_out_of_memory
 from gptcli.model import GPT
 from gptcli.optim import Optimizer
+from gptcli.parallel import Forward, whole
+from gptcli.world import ALONE, World
 
 # float16 gradients are scaled so that small ones survive: halved on overflow, doubled after this many good steps.
 LOSS_SCALE_START = 65_536.0
@@ -35,10 +37,17 @@ LOWERED = 0.5
 PATIENCE_SECONDS = 2.0
 Say = Callable[[str], None]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+NO_MEMORY_FOR_ALL = (
+    "One of the processes has too little memory for its share of a step.",
+    "Take fewer sequences at a time and more of them, or --set gradient_checkpointing=true, or --set parallel=fsdp.",
+)
 
 
 class Updates:
-    """Makes the updates of a model and counts in ``state`` what came of them; what a person should know is said."""
+    """Makes the updates of a model and counts in ``state`` what came of them; what a person should know is said.
+
+    In a ``world`` of several processes each has its own micro-batches of the update, and all end with the same weights.
+    """
 
     def __init__(
         self,
@@ -51,7 +60,9 @@ class Updates:
         *,
         is_stopped: Callable[[], bool] = lambda: False,
         parts: int = 1,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.model, self.optimizer, self.profile, self.setup, self.state = model, optimizer, profile, setup, state
         self.grad_norm = 0.0
         # The system ends a process that asks a CPU for too much; other devices say no.
@@ -61,6 +72,7 @@ class Updates:
         self.patience = PATIENCE_SECONDS
         self._applying_seconds = 0.0
         self._is_stopped, self._say = is_stopped, say
+        self._forward = Forward(model, world, setup.device)
         self._loss = self._loss_function()
         self._fit_loss_scale()
 
@@ -79,11 +91,11 @@ class Updates:
 
     def _loss_function(self) -> LossFunction:
         """Return the loss, compiled if that is wanted and works here."""
-        eager = loss_function(self.model, self.setup)
+        eager = loss_function(self._forward.module, self.setup)
         if not self.setup.compile:
             return eager
         try:
-            compiled = loss_function(self.model, self.setup, compiled=True)
+            compiled = loss_function(self._forward.module, self.setup, compiled=True)
             while not self._warm_up(compiled):
                 pass
         except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and training can do without
@@ -95,10 +107,9 @@ class Updates:
 
     def _warm_up(self, compiled: LossFunction) -> bool:
         """Compile for the windows of this step and of the last one; False where they were halved for want of memory."""
-        drops = self.profile.model.dropout > 0 or self.profile.finetune.lora_dropout > 0
         last = self.profile.train.max_steps - 1
         try:
-            with torch.random.fork_rng(enabled=drops):
+            with torch.random.fork_rng(enabled=self.profile.draws_while_training):
                 for rows, block_size in {self.profile.windows(self.state.step), self.profile.windows(last)}:
                     tokens = np.zeros((-(-rows // self.parts), block_size), np.int64)
                     compiled(*self._to_device(Batch(tokens, tokens))).backward()  # type: ignore[no-untyped-call]
@@ -145,6 +156,8 @@ class Updates:
             self._halve(rows)
 
     def _may_halve(self, error: RuntimeError, rows: int) -> bool:
+        if not self.world.is_alone and is_out_of_memory(error):
+            raise RunError(*NO_MEMORY_FOR_ALL) from error  # the others have begun to exchange their gradients
         return self.can_halve and is_out_of_memory(error) and self.parts < rows
 
     def _halve(self, rows: int) -> None:
@@ -161,6 +174,7 @@ class Updates:
     def _backward(self, micro_batches: Sequence[Batch], n_tokens: int) -> float | None:
         """Leave the gradients of the mean loss in the parameters; returns that loss, None where the step is left."""
         total, begin = torch.zeros((), device=self.setup.device), time.perf_counter()
+        scale = self.state.loss_scale * self._forward.factor
         for number, batch in enumerate(micro_batches):
             if number and self._is_stopped():
                 if self.setup.device.type == "cuda":
@@ -168,11 +182,13 @@ class Updates:
                 if self._is_left((time.perf_counter() - begin) / number * (len(micro_batches) - number)):
                     return None
             parts = min(self.parts, len(batch.inputs))
-            for inputs, targets in zip(*(np.array_split(tokens, parts) for tokens in batch), strict=True):
-                loss = self._loss(*self._to_device(Batch(inputs, targets))) / n_tokens
-                (loss * self.state.loss_scale).backward()  # type: ignore[no-untyped-call]
+            pieces = list(zip(*(np.array_split(tokens, parts) for tokens in batch), strict=True))
+            for left, (inputs, targets) in zip(reversed(range(len(pieces))), pieces, strict=True):
+                with self._forward.adding(last=not left and number == len(micro_batches) - 1):
+                    loss = self._loss(*self._to_device(Batch(inputs, targets))) / n_tokens
+                    (loss * scale).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
-        return float(total)
+        return float(self.world.add_up(total))
 
     def _is_left(self, rest: float) -> bool:
         """Say whether a stop was asked for, and the step would take long: ``rest`` seconds, and the optimizer's."""
@@ -185,7 +201,7 @@ class Updates:
             for gradient in gradients:
                 gradient.div_(state.loss_scale)
         norm = torch.nn.utils.get_total_norm(gradients)
-        self.grad_norm = float(norm)
+        self.grad_norm = float(whole(norm))
         if not math.isfinite(self.grad_norm) or not math.isfinite(mean):
             return False
         if self.profile.train.grad_clip:
@@ -232,7 +248,10 @@ class Updates:
         state.loss_level += share * (mean - state.loss_level)
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        inputs, targets = (torch.from_numpy(part).to(self.setup.device, non_blocking=True) for part in batch)
+        tensors = [torch.from_numpy(part) for part in batch]
+        if self.setup.device.type == "cuda":  # only from pinned memory does a copy not wait
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        inputs, targets = (tensor.to(self.setup.device, non_blocking=True) for tensor in tensors)
         return inputs, targets
 
 
@@ -245,7 +264,7 @@ def free_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def loss_function(model: GPT, setup: Setup, *, compiled: bool = False) -> LossFunction:
+def loss_function(model: nn.Module, setup: Setup, *, compiled: bool = False) -> LossFunction:
     """Return the summed loss of a batch as a function of its inputs and targets."""
     forward = torch.compile(model) if compiled else model
 

@@ -317,8 +317,8 @@ def test_a_batch_in_which_nothing_is_scored_leaves_the_weights_alone(new_finetun
     trainer.update()
     take = trainer.batches.next_batch
 
-    def unscored() -> Batch:
-        batch = take()
+    def unscored(rank: int = 0, world_size: int = 1) -> Batch:
+        batch = take(rank, world_size)
         return Batch(batch.inputs, batch.targets * 0 - 1)
 
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}

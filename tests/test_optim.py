@@ -106,7 +106,7 @@ def test_an_optimizer_with_its_state_loaded_goes_on_bitwise(kind: str) -> None:
     second = GPT(MODEL)
     second.load_state_dict(first.state_dict())
     resumed = Optimizer(second, MODEL, config)
-    resumed.load_state_tensors({name: t.clone() for name, t in optimizer.state_tensors().items()})
+    resumed.load_state_tensors(resumed.checked({name: t.clone() for name, t in optimizer.state_tensors().items()}))
     steps(second, resumed, range(3, 6))
     for a, b in zip(whole.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -129,6 +129,6 @@ def test_frozen_weights_have_no_state_and_never_move(name: str) -> None:
     state = optimizer.state_tensors()
     assert len(state) == (1 if name == "muon" else 3)
     other = Optimizer(model, MODEL, config)
-    other.load_state_tensors(state)
+    other.load_state_tensors(other.checked(state))
     assert all(torch.equal(tensor, state[key]) for key, tensor in other.state_tensors().items())
     assert all(tensor.data_ptr() != state[key].data_ptr() for key, tensor in other.state_tensors().items()), "copies"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +23,7 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.completion import complete_profiles, complete_runs
+from gptcli.cli.processes import NprocOption, RestartsOption, device_here, find_together, is_worker, joined, start
 from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, check_name, fit, follow, show_facts, warn_about
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ def train_command(
             "--dry-run", help="Say what the run would be, and stop. What it needs is still fetched and prepared."
         ),
     ] = False,
+    nproc: NprocOption = 1,
+    max_restarts: RestartsOption = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -71,25 +76,85 @@ def train_command(
     """
     check_device(device)
     say = silent if quiet else note
+    order = _Order(corpus, profile, run, overrides or [], device, budget)
+    several = nproc > 1 or max_restarts > 0
+    if several and (budget is not None or dry_run):
+        raise typer.BadParameter("--budget and --dry-run look at one process; leave out --nproc and --max-restarts.")
     if resume:
         _refuse_with_resume(corpus, profile, budget, dry_run)
-        found, changed = _find_resumed(run, overrides or [], say)
-    else:
-        config, name, dataset = _settle(corpus, profile, run, overrides or [], quiet=quiet)
+    if is_worker():
+        _train_as_worker(order, resume=resume, quiet=quiet, as_json=as_json)
+        return
+    if dry_run:
+        from gptcli.dry_run import plan_training
+
+        config, _, dataset = _fitted(order, quiet=quiet)
+        show_facts(plan_training(config, dataset, device=device), as_json=as_json)
+        return
+    found, changed = _find_resumed(order, say) if resume else _create(order, nproc, quiet=quiet)
+    if not several:
+        follow(found, changed, device, quiet=quiet, as_json=as_json)
+        return
+    options = [*(["--json"] if as_json else []), *(["--quiet"] if quiet else [])]
+    options += [word for override in order.overrides if resume for word in ("--set", override)]
+    start(found, options, nproc=nproc, max_restarts=max_restarts, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is to be trained."""
+
+    corpus: str | None
+    profile: str | None
+    run: str | None
+    overrides: list[str]
+    device: str | None
+    budget: float | None
+
+
+def _create(order: _Order, processes: int, *, quiet: bool) -> tuple[RunDir, None]:
+    """Create the run, whatever is wrong with it being found before."""
+    config, name, dataset = _fitted(order, quiet=quiet)
+    from gptcli.dry_run import check_memory
+    from gptcli.parallel import check_world_size
+    from gptcli.runs import create_run, resolve_profile
+
+    check_world_size(config, processes)
+    check_memory(resolve_profile(config, dataset), order.device)  # before a run is there that cannot be trained
+    return create_run(config, profile_name=name, dataset=dataset, name=order.run), None
+
+
+def _fitted(order: _Order, *, quiet: bool) -> tuple[RunProfile, str, TokenDataset]:
+    """Do what ``_settle`` does, and let the run be as long as its budget."""
+    config, name, dataset = _settle(order, quiet=quiet)
+    if order.budget is not None:
         from gptcli.dry_run import check_memory
-        from gptcli.runs import create_run, resolve_profile
+        from gptcli.runs import resolve_profile
 
-        if budget is not None or not dry_run:
-            check_memory(resolve_profile(config, dataset), device)  # before a run is there that cannot be trained
-        if budget is not None:
-            config = fit(config, dataset, budget, device, say)
-        if dry_run:
-            from gptcli.dry_run import plan_training
+        check_memory(resolve_profile(config, dataset), order.device)
+        config = fit(config, dataset, order.budget, order.device, silent if quiet else note)
+    return config, name, dataset
 
-            show_facts(plan_training(config, dataset, device=device), as_json=as_json)
-            return
-        found, changed = create_run(config, profile_name=name, dataset=dataset, name=run), None
-    follow(found, changed, device, quiet=quiet, as_json=as_json)
+
+def _train_as_worker(order: _Order, *, resume: bool, quiet: bool, as_json: bool) -> None:
+    """Train as one of several processes that torchrun, or ``--nproc``, has started."""
+    with joined() as world:
+        quiet = quiet or not world.leads
+        as_found = replace(order, overrides=order.overrides if resume else [])
+        found = find_together(
+            *(world, order.run),
+            begin=None if resume else partial(_create, order, world.size, quiet=quiet),
+            go_on=partial(_find_resumed, as_found, silent if quiet else note),
+            prepare=partial(_settle, order, quiet=True),
+        )
+        device = device_here(world, found, order.device)
+        follow(
+            *(found.run, found.profile, device),
+            quiet=quiet,
+            as_json=as_json,
+            world=world,
+            dataset=found.dataset,
+        )
 
 
 def _refuse_with_resume(corpus: str | None, profile: str | None, budget: float | None, dry_run: bool) -> None:
@@ -106,33 +171,32 @@ def _refuse_with_resume(corpus: str | None, profile: str | None, budget: float |
         )
 
 
-def _find_resumed(run: str | None, overrides: list[str], say: Say) -> tuple[RunDir, RunProfile | None]:
+def _find_resumed(order: _Order, say: Say) -> tuple[RunDir, RunProfile | None]:
     """Return the run, and its profile where it is to be changed."""
     from gptcli.runs import change_run, find_run
 
-    found = find_run(run)
-    if run is None:
+    found = find_run(order.run)
+    if order.run is None:
         say(f"The newest run is {found.name}.")
-    changed = change_run(found, overrides) if overrides else None
+    changed = change_run(found, order.overrides) if order.overrides else None
     import_torch()
     return found, changed
 
 
-def _settle(
-    corpus: str | None, profile: str | None, run: str | None, overrides: list[str], *, quiet: bool
-) -> tuple[RunProfile, str, TokenDataset]:
+def _settle(order: _Order, *, quiet: bool) -> tuple[RunProfile, str, TokenDataset]:
     """Read the profile, then have its tokens: whatever is wrong with the command is found before any work is done."""
     from gptcli.profiles import find_profile, load_profile
 
+    corpus, profile = order.corpus, order.profile
     file = find_profile(profile or DEFAULT_PROFILE)
-    config = load_profile(file.path, overrides)
+    config = load_profile(file.path, order.overrides)
     _refuse_finetune(config, file.name, corpus)
     from gptcli.corpora import choose_corpus
     from gptcli.prepare import ensure_tokens
     from gptcli.shards import open_dataset
 
-    if run is not None:
-        check_name(run)
+    if order.run is not None:
+        check_name(order.run)
     if corpus is not None and (Path(corpus) / "manifest.json").is_file():
         folder = Path(corpus)  # what gptcli prepare prints
     else:
@@ -146,7 +210,7 @@ def _settle(
     dataset = open_dataset(folder)
     if not quiet:
         warn_about(dataset.manifest, config)
-    if overrides or not _keeps_promise(config, dataset.manifest):
+    if order.overrides or not _keeps_promise(config, dataset.manifest):
         config = config.without_promise()
     import_torch()
     return config, file.name, dataset

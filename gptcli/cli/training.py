@@ -11,14 +11,15 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, Say, emit, forget, note
+from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, Say, emit, forget, note, silent
 from gptcli.cli.completion import complete_keys, complete_sources
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gptcli.runs import RunDir
     from gptcli.shards import DatasetManifest, TokenDataset
     from gptcli.train import StopRequest
+    from gptcli.world import World
 
 YEAR_SECONDS = 366 * 24 * 3600
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
@@ -110,11 +112,26 @@ def fit(
     return config
 
 
-def follow(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet: bool, as_json: bool) -> None:
-    """Train a run to its end and print its folder; a run that was stopped ends with the exit code of its signal."""
-    finished = _consume(run, changed, device, quiet=quiet)
+def follow(
+    run: RunDir,
+    changed: RunProfile | None,
+    device: str | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+    world: World | None = None,
+    dataset: TokenDataset | None = None,
+) -> None:
+    """Train a run to its end and print its folder; a run that was stopped ends with the exit code of its signal.
+
+    Of several processes rank 0 alone prints.
+    """
+    leads = world is None or world.leads
+    events = partial(_train, run, changed, device, world, dataset)
+    finished = _consume(run, events, quiet=quiet or not leads, leads=leads)
     try:
-        emit({**asdict(finished), "folder": run.path}, str(run.path), as_json=as_json)
+        if leads:
+            emit({**asdict(finished), "folder": run.path}, str(run.path), as_json=as_json)
     except OSError as error:
         if finished.reason not in EXIT_CODES or error.errno not in GONE:
             raise
@@ -151,18 +168,35 @@ def _figure(key: str, value: object) -> str:
     return str(value)
 
 
-def _consume(run: RunDir, changed: RunProfile | None, device: str | None, *, quiet: bool) -> RunFinished:
+def _train(
+    run: RunDir,
+    changed: RunProfile | None,
+    device: str | None,
+    world: World | None,
+    dataset: TokenDataset | None,
+    stop: StopRequest,
+) -> Generator[TrainEvent, None, None]:
+    from gptcli.train import train
+    from gptcli.world import ALONE
+
+    return train(run, profile=changed, device=device, stop=stop, world=world or ALONE, dataset=dataset)
+
+
+def _consume(
+    run: RunDir, train: Callable[[StopRequest], Generator[TrainEvent, None, None]], *, quiet: bool, leads: bool
+) -> RunFinished:
     """Train and show what happens; returns the last event. A second signal stops at once, saying how to go on."""
     from gptcli.display import TrainView, next_command, stderr_console
     from gptcli.events import RunFinished
-    from gptcli.train import StopRequest, train
+    from gptcli.train import StopRequest
 
     stop, finished = StopRequest(), None
+    say = note if leads else silent
     try:
         with (
             TrainView(stderr_console()) as view,
-            _stop_on_signals(stop, view),
-            contextlib.closing(train(run, profile=changed, device=device, stop=stop)) as events,
+            _stop_on_signals(stop, view.stopping if leads else silent),
+            contextlib.closing(train(stop)) as events,
         ):
             for event in events:
                 if not quiet:
@@ -171,15 +205,15 @@ def _consume(run: RunDir, changed: RunProfile | None, device: str | None, *, qui
                     finished = event
     except (KeyboardInterrupt, SystemExit) as end:
         with contextlib.suppress(OSError):
-            note("Stopped at once. To go on from the last checkpoint:")
-            note(f"gptcli train --resume --run {run.name}")
+            say("Stopped at once. To go on from the last checkpoint:")
+            say(f"gptcli train --resume --run {run.name}")
         if isinstance(end, KeyboardInterrupt):
             raise typer.Exit(EXIT_INTERRUPTED) from None
         raise
     assert finished is not None, "RunFinished is the last event of every run"
     if quiet and finished.reason in EXIT_CODES and finished.reason != "hung_up":
         with contextlib.suppress(OSError):
-            note(f"Stopped after step {finished.step}. To go on: {next_command(finished)}")
+            say(f"Stopped after step {finished.step}. To go on: {next_command(finished)}")
     return finished
 
 
@@ -195,7 +229,7 @@ def _show(view: TrainView, event: TrainEvent, stop: StopRequest) -> None:
 
 
 @contextlib.contextmanager
-def _stop_on_signals(stop: StopRequest, view: TrainView) -> Iterator[None]:
+def _stop_on_signals(stop: StopRequest, say: Say) -> Iterator[None]:
     """Let the first SIGINT, SIGTERM or SIGHUP ask for an end after the step, the second end it at once.
 
     SIGHUP never is a second one: shells send it to their jobs, and the kernel again when the terminal goes. One that is
@@ -208,7 +242,7 @@ def _stop_on_signals(stop: StopRequest, view: TrainView) -> Iterator[None]:
         reason, code = STOPS[signal.Signals(number).name]
         if stop.reason is None:
             stop.reason, asked_at = reason, time.monotonic()
-            view.stopping("Finishing the step, then saving. Once more stops at once.")
+            say("Finishing the step, then saving. Once more stops at once.")
         elif reason == "hung_up" or time.monotonic() - asked_at < SAME_SECONDS:
             return
         elif number == signal.SIGINT:

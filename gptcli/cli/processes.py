@@ -1,0 +1,146 @@
+"""How a run is trained in several processes: ``--nproc`` starts them here, and torchrun may have started this one.
+
+Each process runs the same command; rank 0 alone prints. What they do together is ``train``'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptcli.cli.common import import_torch, note, show_error
+from gptcli.errors import GptcliError, RunError
+
+if TYPE_CHECKING:
+    from gptcli.config import RunProfile
+    from gptcli.runs import RunDir
+    from gptcli.shards import TokenDataset
+    from gptcli.world import World
+
+NprocOption = Annotated[
+    int, typer.Option("--nproc", min=1, metavar="N", help="Train in N processes of this machine, one a GPU.")
+]
+RestartsOption = Annotated[
+    int,
+    typer.Option("--max-restarts", min=0, metavar="N", help="Where a process fails, go on from the last checkpoint."),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The run that all processes train, on the tokens of this machine."""
+
+    run: RunDir
+    profile: RunProfile | None
+    """On rank 0 None where it is the run's own."""
+    dataset: TokenDataset
+
+
+def is_worker() -> bool:
+    """Say whether torchrun, or ``--nproc``, has started this process."""
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
+
+
+def start(run: RunDir, options: list[str], *, nproc: int, max_restarts: int, device: str | None) -> None:
+    """Train a run that is there in ``nproc`` processes of this machine; ends with their exit code."""
+    from gptcli.encode_processes import usable_cores
+    from gptcli.launch import launch
+    from gptcli.runs import find_run
+    from gptcli.trainer import make_setup
+
+    cores = usable_cores()
+    if nproc > cores and make_setup(run.profile(), device).device.type == "cpu":
+        note(f"warning: {nproc} processes share {cores} cores; more than one a core are slower, not faster.")
+    with contextlib.suppress(GptcliError):
+        if find_run(run.name) == run:
+            options = ["--run", run.name, *options]
+    if "--run" not in options:
+        options = ["--run", str(run.path), *options]
+    options += ["--device", device] if device is not None else []
+    if code := launch(["train", "--resume", *options], nproc=nproc, max_restarts=max_restarts, say=note):
+        raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[World]:
+    """Find the other processes; an error is said once, by rank 0 or by the one that alone has it."""
+    import_torch()
+    from gptcli import world
+
+    rank = int(os.environ["RANK"])
+    try:
+        with world.joined() as found:
+            yield found
+    except world.PeerError:
+        raise typer.Exit(world.EXIT_REFUSED) from None
+    except GptcliError as error:
+        show_error(f"rank {rank}: {error.message}" if rank else error.message, error.hint)
+        raise typer.Exit(world.EXIT_REFUSED) from None
+    except RuntimeError as error:
+        if not world.has_lost_another(error):
+            raise
+        raise typer.Exit(world.EXIT_LOST) from None
+
+
+def device_here(world: World, found: Found, device: str | None) -> str | None:
+    """Return the device of this process, of those that ``--device`` or the profile asks for."""
+    from gptcli.trainer import make_setup
+    from gptcli.world import own_device
+
+    if world.is_alone:
+        return device
+    profile = found.profile or found.run.profile()
+    return str(own_device(world, world.together(lambda: make_setup(profile, device).device)))
+
+
+def find_together(
+    world: World,
+    run: str | None,
+    *,
+    begin: Callable[[], tuple[RunDir, RunProfile | None]] | None,
+    go_on: Callable[[], tuple[RunDir, RunProfile | None]],
+    prepare: Callable[[], object],
+) -> Found:
+    """Return the run: rank 0 creates it (``begin``), or finds it where there is one (``go_on``), and tells the others.
+
+    The first process of every other machine makes the tokens of a new run there, where they are missing (``prepare``).
+    """
+    from gptcli.config import RunProfile
+    from gptcli.parallel import check_world_size
+    from gptcli.run_tokens import RunTokens
+    from gptcli.runs import RunDir, run_names
+
+    found, changed = None, None
+    facts: dict[str, Any] | None = None
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    has_run = world.gathered(begin is not None and restarted and run in run_names())
+    if world.leads:
+        if begin is not None and run is None and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+            raise RunError("A run that may be restarted needs a name, to be found again by.", "Add one: --run NAME")
+        if any(has_run) and not has_run[0]:
+            raise RunError(
+                f"The run {run!r} lies where rank {has_run.index(True)} is now, and not on the machine of rank 0.",
+                "Put the folder runs/ on a disk that all machines share, or copy it to this one and use --resume.",
+            )
+        found, changed = go_on() if begin is None or has_run[0] else begin()
+        profile = (changed or found.profile()).model_dump(mode="json")
+        facts = {"path": str(found.path), "profile": profile, "tokens": found.tokens().to_json()}
+    told = world.told(facts)
+    assert told is not None, "rank 0 has found it"
+
+    def open_here() -> TokenDataset:
+        check_world_size(RunProfile.model_validate(told["profile"]), world.size)
+        if begin is not None and not world.leads and world.local_rank == 0:
+            prepare()
+        return RunTokens.from_json(told["tokens"]).open()
+
+    dataset = world.together(open_here)
+    if found is not None:
+        return Found(found, changed, dataset)
+    return Found(RunDir(Path(told["path"])), RunProfile.model_validate(told["profile"]), dataset)

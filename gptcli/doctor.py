@@ -28,7 +28,14 @@ PACKAGES = (
     *("pydantic", "httpx", "pyarrow", "matplotlib"),
 )
 MODULES = {"pyyaml": "yaml"}
-EXTRAS = {"audio": "recordings", "export": "llama.cpp and Ollama", "pdf": "PDF files"}
+EXTRAS = {
+    "audio": "recordings",
+    "export": "llama.cpp and Ollama",
+    "pdf": "PDF files",
+    "tensorboard": "--log tensorboard",
+    "trackio": "--log trackio",
+    "wandb": "--log wandb",
+}
 # What tiktoken names its two files by: the SHA-1 of the addresses it would fetch them from.
 GPT2_FILES = ("6d1cbeee0f20b3d9449abfede4726ed8212e3aee", "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")
 FEW_BYTES = 2_000_000_000
@@ -116,11 +123,14 @@ def _version(package: str) -> str | None:
 
 def _devices() -> Iterator[Finding]:
     from gptcli.config import TrainConfig
-    from gptcli.device import choose_setup, detect
+    from gptcli.device import choose_setup, detect, features
 
     have = detect()
     setup = choose_setup(TrainConfig(), have)
-    yield Finding("device", "ok", f"{setup.device} ({setup.reason})")
+    several = f", the first of {len(have.cuda)} CUDA devices" if len(have.cuda) > 1 else ""
+    yield Finding("device", "ok", f"{setup.device} ({setup.reason}){several}")
+    for feature in features(setup, have):
+        yield Finding(feature.name, "ok", f"{'on' if feature.on else 'off'}: {feature.reason}")
     cores = os.cpu_count() or 1
     text = f"{have.threads} of {cores} core{'' if cores == 1 else 's'}"
     few = have.threads < cores // 2

@@ -9,10 +9,22 @@ GptcliError
 ├── FormatError       a file is damaged
 │   └── VersionError  a file has a format version this gptcli does not know
 ├── ExportError       a model cannot be written for another program, or does not read back as it is
-└── DeviceError       a device or number format is not to be had on this machine
+└── DeviceError       a device or number format is not to be had on this machine, or no longer
 """
 
 from __future__ import annotations
+
+# What CUDA calls the end of a device, behind torch's "CUDA error: "; the words of Metal for the same.
+DEVICE_LOST = (
+    *(
+        "unspecified launch failure",
+        "an illegal memory access was encountered",
+        "an illegal instruction was encountered",
+    ),
+    *("the launch timed out and was terminated", "hardware stack error", "unknown error", "uncorrectable NVLink error"),
+    *("uncorrectable ECC error encountered", "busy or unavailable", "no CUDA-capable device is detected"),
+)
+METAL_LOST = ("command buffer was aborted", "command buffer exited with error status")
 
 
 class GptcliError(Exception):
@@ -65,7 +77,7 @@ class ExportError(GptcliError):
 
 
 class DeviceError(GptcliError):
-    """A device or a number format that was asked for is not on this machine."""
+    """A device or a number format that was asked for is not on this machine, or no longer."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -75,4 +87,27 @@ def is_out_of_memory(error: Exception) -> bool:
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or any(word in str(error) for word in words)
+    )
+
+
+def is_device_lost(error: Exception) -> bool:
+    """Tell by torch's words that a GPU went away or broke, after which the process can compute nothing more on it.
+
+    A device-side assert is none of these: that is a bug, which a second try meets again.
+    """
+    if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    said = str(error)
+    return ("CUDA" in said and any(words in said for words in DEVICE_LOST)) or any(
+        words in said for words in METAL_LOST
+    )
+
+
+def device_lost(run: str, error: Exception) -> DeviceError:
+    """Make the error for a run whose device is lost, saying what is left and how to go on."""
+    said = next(iter(str(error).splitlines()), "").strip().rstrip(".")
+    return DeviceError(
+        f"The device was lost in the middle of the run: {said}.",
+        f"Its checkpoints are whole: gptcli train --resume --run {run} goes on from the last one, on another device "
+        "with --device. If this one does not come back, its driver or the machine has to be started again.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from gptcli.config import TrainConfig
+from gptcli.device import choose_setup, detect, features
 from gptcli.doctor import GPT2_FILES
 from tests.cli.conftest import ROOT, Cli
 
@@ -40,13 +43,20 @@ def test_doctor_looks_at_the_machine_and_says_each_thing_on_a_line(cli: Cli) -> 
     assert [line.split("  ")[0].strip() or line.strip().split("  ")[0] for line in lines] == list(found)
 
 
+def test_doctor_says_whole_what_is_on_here_and_why(cli: Cli) -> None:
+    have = detect()
+    found = findings(cli)
+    for feature in features(choose_setup(TrainConfig(), have), have):
+        assert found[feature.name]["text"] == f"{'on' if feature.on else 'off'}: {feature.reason}"
+
+
 def test_gpt2_tokens_are_there_or_how_to_get_them_is_said(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(folder / "cache"))
     found = findings(cli)["gpt2 tokens"]
     assert (found["level"], str(folder / "cache") in found["text"]) == ("note", True)
-    assert "gpt2 tokens  note: not in " in cli("doctor").stdout
+    assert re.search("gpt2 tokens +note: not in ", cli("doctor").stdout)
     (folder / "cache").mkdir()
     for name in GPT2_FILES:
         (folder / "cache" / name).touch()

@@ -81,6 +81,7 @@ ROOMS = {
     "gptcli.pace": "procedures",
     "gptcli.metrics": "procedures",
     "gptcli.run_lock": "procedures",
+    "gptcli.sinks": "procedures",
     "gptcli.budget": "procedures",
     "gptcli.suggest": "procedures",
     "gptcli.evaluate": "procedures",
@@ -125,6 +126,10 @@ ONLY_IN = {
     "prompt_toolkit": ("gptcli.cli.desk",),
     "httpx": ("gptcli.fetch.web.http",),
     "matplotlib": ("gptcli.plot",),
+    "tensorboard": ("gptcli.sinks",),
+    "torch.utils.tensorboard": ("gptcli.sinks",),
+    "trackio": ("gptcli.sinks",),
+    "wandb": ("gptcli.sinks",),
     "click": (),
     "pickle": (),
     "dill": (),
@@ -138,7 +143,7 @@ TORCH_ROOMS = {"model", "procedures"}
 SLOW_TO_IMPORT = {
     *("torch", "transformers", "tiktoken", "tokenizers", "httpx", "charset_normalizer", "huggingface_hub"),
     *("trafilatura", "lxml", "feedparser", "protego", "pyarrow", "faster_whisper", "pypdf", "gguf"),
-    *("prompt_toolkit", "matplotlib"),
+    *("prompt_toolkit", "matplotlib", "tensorboard", "trackio", "wandb"),
 }
 
 MAX_FILE_LINES = 450
@@ -244,7 +249,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 @pytest.mark.parametrize("package", ONLY_IN)
 def test_package_is_imported_only_where_it_belongs(package: str) -> None:
-    found = [item for item in IMPORTS if item.target.split(".")[0] == package]
+    found = [item for item in IMPORTS if f"{item.target}.".startswith(f"{package}.")]
     assert not [str(item) for item in found if not any(within(item.module, entry) for entry in ONLY_IN[package])]
 
 

@@ -21,7 +21,18 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.completion import complete_models, complete_profiles
-from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, check_name, fit, follow, show_facts, warn_about
+from gptcli.cli.training import (
+    BudgetOption,
+    CorpusArgument,
+    LogOption,
+    SetOption,
+    check_log,
+    check_name,
+    fit,
+    follow,
+    show_facts,
+    warn_about,
+)
 from gptcli.errors import ProfileError, RunError, TokenizerError
 
 if TYPE_CHECKING:
@@ -74,6 +85,7 @@ def finetune_command(
     overrides: SetOption = None,
     device: DeviceOption = None,
     budget: BudgetOption = None,
+    log: LogOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run would need, and stop; no weights are downloaded.")
     ] = False,
@@ -91,6 +103,7 @@ def finetune_command(
     if dry_run and budget is not None:
         raise typer.BadParameter("--budget times real steps, which --dry-run does not do; leave one out.")
     check_device(device)
+    check_log(log)
     order = _read_order(corpus, base, profile, overrides or [], quiet=quiet)
     if run is not None:
         check_name(run)
@@ -102,7 +115,7 @@ def finetune_command(
         show_facts(plan_finetune(order.profile, order.facts, order.corpus, device=device), as_json=as_json)
         return
     found = _create(order, run, budget, device, quiet=quiet)
-    follow(found, None, device, quiet=quiet, as_json=as_json)
+    follow(found, None, device, quiet=quiet, as_json=as_json, log=log)
 
 
 def _read_order(

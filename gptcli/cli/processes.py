@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptcli.cli.common import import_torch, note, show_error
+from gptcli.cli.training import Following, follow
 from gptcli.errors import GptcliError, RunError
 
 if TYPE_CHECKING:
@@ -47,23 +48,41 @@ def is_worker() -> bool:
     return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys()
 
 
-def start(run: RunDir, options: list[str], *, nproc: int, max_restarts: int, device: str | None) -> None:
-    """Train a run that is there in ``nproc`` processes of this machine; ends with their exit code."""
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """In how many processes of this machine a run is trained, and how often they may begin again."""
+
+    nproc: int
+    max_restarts: int
+
+    @property
+    def several(self) -> bool:
+        """Whether they are started apart from this one."""
+        return self.nproc > 1 or self.max_restarts > 0
+
+
+def train_in(
+    processes: Processes, run: RunDir, changed: RunProfile | None, how: Following, overrides: list[str]
+) -> None:
+    """Train a run that is there, here or in processes of their own; ``overrides`` are those that made ``changed``."""
+    if not processes.several:
+        follow(run, changed, how)
+        return
     from gptcli.encode_processes import usable_cores
     from gptcli.launch import launch
-    from gptcli.runs import find_run
+    from gptcli.runs import run_names
     from gptcli.trainer import make_setup
 
     cores = usable_cores()
-    if nproc > cores and make_setup(run.profile(), device).device.type == "cpu":
-        note(f"warning: {nproc} processes share {cores} cores; more than one a core are slower, not faster.")
-    with contextlib.suppress(GptcliError):
-        if find_run(run.name) == run:
-            options = ["--run", run.name, *options]
-    if "--run" not in options:
-        options = ["--run", str(run.path), *options]
-    options += ["--device", device] if device is not None else []
-    if code := launch(["train", "--resume", *options], nproc=nproc, max_restarts=max_restarts, say=note):
+    if processes.nproc > cores and make_setup(run.profile(), how.device).device.type == "cpu":
+        note(f"warning: {processes.nproc} processes share {cores} cores; more than one a core are slower, not faster.")
+    named = run.path.parent == Path("runs") and run.name in run_names()
+    command = ["train", "--resume", "--run", run.name if named else str(run.path)]
+    command += [] if how.device is None else ["--device", how.device]
+    command += [word for override in overrides for word in ("--set", override)]
+    command += [word for name in how.log for word in ("--log", name)]
+    command += [*(["--json"] if how.as_json else []), *(["--quiet"] if how.quiet else [])]
+    if code := launch(command, nproc=processes.nproc, max_restarts=processes.max_restarts, say=note):
         raise typer.Exit(code)
 
 

@@ -23,8 +23,29 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.completion import complete_profiles, complete_runs
-from gptcli.cli.processes import NprocOption, RestartsOption, device_here, find_together, is_worker, joined, start
-from gptcli.cli.training import BudgetOption, CorpusArgument, SetOption, check_name, fit, follow, show_facts, warn_about
+from gptcli.cli.processes import (
+    NprocOption,
+    Processes,
+    RestartsOption,
+    device_here,
+    find_together,
+    is_worker,
+    joined,
+    train_in,
+)
+from gptcli.cli.training import (
+    BudgetOption,
+    CorpusArgument,
+    Following,
+    LogOption,
+    SetOption,
+    check_log,
+    check_name,
+    fit,
+    follow,
+    show_facts,
+    warn_about,
+)
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
@@ -57,6 +78,7 @@ def train_command(
     overrides: SetOption = None,
     device: DeviceOption = None,
     budget: BudgetOption = None,
+    log: LogOption = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -75,29 +97,29 @@ def train_command(
     Example: gptcli train book --profile macbook
     """
     check_device(device)
-    say = silent if quiet else note
+    check_log(log)
+    processes = Processes(nproc, max_restarts)
     order = _Order(corpus, profile, run, overrides or [], device, budget)
-    several = nproc > 1 or max_restarts > 0
-    if several and (budget is not None or dry_run):
-        raise typer.BadParameter("--budget and --dry-run look at one process; leave out --nproc and --max-restarts.")
+    how = Following(device, tuple(log or ()), quiet, as_json)
     if resume:
         _refuse_with_resume(corpus, profile, budget, dry_run)
+    if (budget is not None or dry_run) and (processes.several or is_worker()):
+        raise typer.BadParameter("--budget and --dry-run look at one process; leave out --nproc and --max-restarts.")
     if is_worker():
-        _train_as_worker(order, resume=resume, quiet=quiet, as_json=as_json)
-        return
-    if dry_run:
-        from gptcli.dry_run import plan_training
+        _train_as_worker(order, how, resume=resume)
+    elif dry_run:
+        _show_plan(order, how)
+    else:
+        say = silent if quiet else note
+        found, changed = _find_resumed(order, say) if resume else _create(order, nproc, quiet=quiet)
+        train_in(processes, found, changed, how, order.overrides if resume else [])
 
-        config, _, dataset = _fitted(order, quiet=quiet)
-        show_facts(plan_training(config, dataset, device=device), as_json=as_json)
-        return
-    found, changed = _find_resumed(order, say) if resume else _create(order, nproc, quiet=quiet)
-    if not several:
-        follow(found, changed, device, quiet=quiet, as_json=as_json)
-        return
-    options = [*(["--json"] if as_json else []), *(["--quiet"] if quiet else [])]
-    options += [word for override in order.overrides if resume for word in ("--set", override)]
-    start(found, options, nproc=nproc, max_restarts=max_restarts, device=device)
+
+def _show_plan(order: _Order, how: Following) -> None:
+    from gptcli.dry_run import plan_training
+
+    config, _, dataset = _fitted(order, quiet=how.quiet)
+    show_facts(plan_training(config, dataset, device=order.device), as_json=how.as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +158,10 @@ def _fitted(order: _Order, *, quiet: bool) -> tuple[RunProfile, str, TokenDatase
     return config, name, dataset
 
 
-def _train_as_worker(order: _Order, *, resume: bool, quiet: bool, as_json: bool) -> None:
+def _train_as_worker(order: _Order, how: Following, *, resume: bool) -> None:
     """Train as one of several processes that torchrun, or ``--nproc``, has started."""
     with joined() as world:
-        quiet = quiet or not world.leads
+        quiet = how.quiet or not world.leads
         as_found = replace(order, overrides=order.overrides if resume else [])
         found = find_together(
             *(world, order.run),
@@ -147,14 +169,8 @@ def _train_as_worker(order: _Order, *, resume: bool, quiet: bool, as_json: bool)
             go_on=partial(_find_resumed, as_found, silent if quiet else note),
             prepare=partial(_settle, order, quiet=True),
         )
-        device = device_here(world, found, order.device)
-        follow(
-            *(found.run, found.profile, device),
-            quiet=quiet,
-            as_json=as_json,
-            world=world,
-            dataset=found.dataset,
-        )
+        how = replace(how, device=device_here(world, found, order.device))
+        follow(found.run, found.profile, how, world, found.dataset)
 
 
 def _refuse_with_resume(corpus: str | None, profile: str | None, budget: float | None, dry_run: bool) -> None:

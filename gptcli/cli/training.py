@@ -11,8 +11,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +21,7 @@ import typer
 
 from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, Say, emit, forget, note, silent
 from gptcli.cli.completion import complete_keys, complete_sources
+from gptcli.errors import device_lost, is_device_lost
 
 if TYPE_CHECKING:
     from gptcli.budget import Create
@@ -42,6 +43,7 @@ STOPS: dict[str, tuple[Literal["interrupted", "terminated", "hung_up"], int]] = 
 EXIT_CODES = dict(STOPS.values())
 # What writing to a terminal that was closed, or to a pipe that nobody reads any more, ends with.
 GONE = (errno.EIO, errno.EPIPE)
+LOGS = ("tensorboard", "wandb", "trackio")
 # timeout and others send a signal to the process and to its group; nobody asks twice that fast.
 SAME_SECONDS = 0.3
 
@@ -82,6 +84,15 @@ BudgetOption = Annotated[
     float | None,
     typer.Option(parser=parse_duration, metavar="TIME", help="Fit the number of steps to 90s, 10m or 1h30m."),
 ]
+LogOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--log",
+        metavar="|".join(LOGS),
+        autocompletion=lambda: list(LOGS),
+        help="Write the figures of metrics.jsonl for that too. May be repeated.",
+    ),
+]
 
 
 def check_name(run: str) -> None:
@@ -112,26 +123,54 @@ def fit(
     return config
 
 
+def check_log(log: Sequence[str] | None) -> None:
+    """Refuse a ``--log`` that there is none of, or whose package is missing, before any work is done."""
+    if wrong := [name for name in log or () if name not in LOGS]:
+        raise typer.BadParameter(f"--log {wrong[0]}: choose {', '.join(LOGS)}.")
+    if log:
+        from gptcli.sinks import check_sinks
+
+        check_sinks(log)
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How a run is followed: where it computes, who gets its figures, and what is printed of it."""
+
+    device: str | None
+    log: tuple[str, ...]
+    """Sinks that get its figures too."""
+    quiet: bool
+    as_json: bool
+
+
 def follow(
     run: RunDir,
     changed: RunProfile | None,
-    device: str | None,
-    *,
-    quiet: bool,
-    as_json: bool,
+    how: Following,
     world: World | None = None,
     dataset: TokenDataset | None = None,
 ) -> None:
     """Train a run to its end and print its folder; a run that was stopped ends with the exit code of its signal.
 
-    Of several processes rank 0 alone prints.
+    Of several processes rank 0 alone prints and logs.
     """
-    leads = world is None or world.leads
-    events = partial(_train, run, changed, device, world, dataset)
-    finished = _consume(run, events, quiet=quiet or not leads, leads=leads)
+    from gptcli.train import train
+    from gptcli.world import ALONE
+
+    world = world or ALONE
+    if not world.leads:
+        how = replace(how, quiet=True, log=())
+    events = partial(train, run, profile=changed, device=how.device, world=world, dataset=dataset)
     try:
-        if leads:
-            emit({**asdict(finished), "folder": run.path}, str(run.path), as_json=as_json)
+        finished = _consume(run, events, how, say=note if world.leads else silent)
+    except RuntimeError as error:
+        if not is_device_lost(error):
+            raise
+        raise device_lost(run.name, error) from error
+    try:
+        if world.leads:
+            emit({**asdict(finished), "folder": run.path}, str(run.path), as_json=how.as_json)
     except OSError as error:
         if finished.reason not in EXIT_CODES or error.errno not in GONE:
             raise
@@ -168,39 +207,25 @@ def _figure(key: str, value: object) -> str:
     return str(value)
 
 
-def _train(
-    run: RunDir,
-    changed: RunProfile | None,
-    device: str | None,
-    world: World | None,
-    dataset: TokenDataset | None,
-    stop: StopRequest,
-) -> Generator[TrainEvent, None, None]:
-    from gptcli.train import train
-    from gptcli.world import ALONE
-
-    return train(run, profile=changed, device=device, stop=stop, world=world or ALONE, dataset=dataset)
-
-
-def _consume(
-    run: RunDir, train: Callable[[StopRequest], Generator[TrainEvent, None, None]], *, quiet: bool, leads: bool
-) -> RunFinished:
+def _consume(run: RunDir, train: Callable[..., Generator[TrainEvent]], how: Following, say: Say) -> RunFinished:
     """Train and show what happens; returns the last event. A second signal stops at once, saying how to go on."""
     from gptcli.display import TrainView, next_command, stderr_console
     from gptcli.events import RunFinished
+    from gptcli.sinks import Sinks
     from gptcli.train import StopRequest
 
     stop, finished = StopRequest(), None
-    say = note if leads else silent
     try:
         with (
             TrainView(stderr_console()) as view,
-            _stop_on_signals(stop, view.stopping if leads else silent),
-            contextlib.closing(train(stop)) as events,
+            _stop_on_signals(stop, view.stopping if say is note else silent),
+            Sinks(run, how.log, say=lambda notice: None if how.quiet else _show(view, notice, stop)) as sinks,
+            contextlib.closing(train(stop=stop)) as events,
         ):
             for event in events:
-                if not quiet:
+                if not how.quiet:
                     _show(view, event, stop)
+                sinks.take(event)
                 if isinstance(event, RunFinished):
                     finished = event
     except (KeyboardInterrupt, SystemExit) as end:
@@ -211,7 +236,7 @@ def _consume(
             raise typer.Exit(EXIT_INTERRUPTED) from None
         raise
     assert finished is not None, "RunFinished is the last event of every run"
-    if quiet and finished.reason in EXIT_CODES and finished.reason != "hung_up":
+    if how.quiet and finished.reason in EXIT_CODES and finished.reason != "hung_up":
         with contextlib.suppress(OSError):
             say(f"Stopped after step {finished.step}. To go on: {next_command(finished)}")
     return finished

@@ -20,6 +20,7 @@ from gptcli.runs import RunDir, find_run
 
 TENSORS = r"(model|optimizer)\.safetensors|(state|manifest)\.json"
 TEMPORARY = rf"\.[^/]+\.{RANDOM}\.(tmp|old)"
+WANDB_RUN = r"(offline-)?run-\d{8}_\d{6}-\w+"
 OWN = re.compile(
     "|".join(
         (
@@ -30,10 +31,18 @@ OWN = re.compile(
             rf"checkpoints/{TEMPORARY}/(.+/)?({TENSORS})",
             r"base/(base\.json|model\.safetensors)",
             r"chats/(history|\d{8}T\d{6}Z(-\d+)?\.jsonl)",
+            r"tensorboard/events\.out\.tfevents\.\d+",
+            r"trackio/(gptcli\.(lock|db(-wal|-shm)?)|media/.+)",
+            rf"wandb/{WANDB_RUN}/.+",
         )
     )
 )
-FOLDERS = re.compile(rf"checkpoints(/((damaged_)?step_[0-9]+[^/]*|{TEMPORARY}(/.+)?))?|base|chats")
+# Those that wandb makes, to its newest run and to its log of itself.
+OWN_LINKS = re.compile(rf"wandb/(latest-run|debug(-internal)?\.log|{WANDB_RUN}/logs/debug-core\.log)")
+FOLDERS = re.compile(
+    rf"checkpoints(/((damaged_)?step_[0-9]+[^/]*|{TEMPORARY}(/.+)?))?|base|chats|"
+    rf"tensorboard|trackio(/media(/.+)?)?|wandb(/{WANDB_RUN}(/.+)?)?"
+)
 # What only a run has: other programs too call a file tokenizer.json.
 MARKS = {"environment.json", "dataset.json", "metrics.jsonl", LOCK, WRITER, "checkpoints"}
 
@@ -81,7 +90,7 @@ def _is_left_of_run(run: RunDir) -> bool:
 
 
 def run_contents(run: RunDir) -> Contents:
-    """Return what lies in a run's folder; links are somebody else's."""
+    """Return what lies in a run's folder; links are somebody else's, but for those of wandb."""
     own, foreign, n_bytes = list[Path](), list[Path](), 0
     for path in _leaves(run.path):
         within = path.relative_to(run.path).as_posix()
@@ -89,7 +98,8 @@ def run_contents(run: RunDir) -> Contents:
             found = path.lstat()
             if stat.S_ISDIR(found.st_mode) and FOLDERS.fullmatch(within):
                 continue
-            if stat.S_ISREG(found.st_mode) and OWN.fullmatch(within):
+            names = OWN if stat.S_ISREG(found.st_mode) else OWN_LINKS if stat.S_ISLNK(found.st_mode) else None
+            if names is not None and names.fullmatch(within):
                 own.append(path)
                 n_bytes += found.st_size
             else:

@@ -29,6 +29,7 @@ from gptcli.events import (
     from_record,
     to_record,
 )
+from gptcli.files import refuse_links_out
 from gptcli.metrics import read_events
 from gptcli.runs import RunDir
 
@@ -240,6 +241,7 @@ class Sinks:
     def _open(self, name: str, step: int) -> None:
         """Open a sink; one that comes to the run later, on a resume, is told what was before."""
         with self._surviving(name):
+            refuse_links_out(self._run.path, name)
             sink = KINDS[name](self._run, step)
             self._sinks.append(sink)
             if sink.is_new:

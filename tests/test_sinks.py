@@ -18,6 +18,7 @@ import pytest
 from gptcli.errors import GptcliError
 from gptcli.events import Evaluated, Notice, StepLogged, TrainEvent, WentBack
 from gptcli.metrics import read_events
+from gptcli.removal import remove_run, run_contents
 from gptcli.runs import RunDir
 from gptcli.sinks import FIGURES, Sinks, check_sinks
 from gptcli.train import StopRequest, train
@@ -137,6 +138,28 @@ def test_run_that_went_back_shows_the_steps_that_count(new_run: NewRun) -> None:
     assert shown_figures(run)["val_loss"] == [(2, pytest.approx(2.6)), (3, pytest.approx(2.5))]
 
 
+def test_log_is_removed_with_its_run_and_what_lies_beside_it_stays(new_run: NewRun) -> None:
+    pytest.importorskip("tensorboard")
+    run = new_run("removed")
+    train_into(run, ["tensorboard"])
+    assert run_contents(run).foreign == ()
+    notes = run.path / "tensorboard" / "notes.txt"
+    notes.write_text("mine", "utf-8")
+    remove_run(run)
+    assert [path for path in run.path.rglob("*") if path.is_file()] == [notes]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need rights on Windows")
+def test_link_that_leads_out_of_the_run_is_not_followed(new_run: NewRun, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run, outside = new_run("linked"), tmp_path / "outside"
+    outside.mkdir()
+    (run.path / "tensorboard").symlink_to(outside)
+    (notice,) = train_into(run, ["tensorboard"])
+    assert "this is a symbolic link that leads out of" in notice.text
+    assert list(outside.iterdir()) == []
+
+
 def test_figures_that_are_no_numbers_are_left_out(new_run: NewRun) -> None:
     pytest.importorskip("tensorboard")
     run = new_run("nan")
@@ -187,6 +210,7 @@ FEED = """
 import sys
 from pathlib import Path
 from gptcli.events import SampleDrawn
+from gptcli.removal import remove_run, run_contents
 from gptcli.runs import RunDir
 from gptcli.sinks import Sinks
 from tests.test_display import evaluated, finished, logged, started
@@ -220,6 +244,8 @@ def test_wandb_keeps_the_log_in_the_run_where_nobody_is_logged_in(new_run: NewRu
     assert json.loads(table.read_text("utf-8"))["data"] == [[2, "The ", "<b>cat</b>"]]
     feed("wandb", run, tmp_path)
     assert len({path.name.rpartition("-")[2] for path in (run.path / "wandb").glob("offline-run-*")}) == 1
+    remove_run(run)
+    assert not run.path.exists()
 
 
 def test_trackio_keeps_the_log_in_the_run(new_run: NewRun, tmp_path: Path) -> None:
@@ -233,3 +259,5 @@ def test_trackio_keeps_the_log_in_the_run(new_run: NewRun, tmp_path: Path) -> No
     assert b'"train_loss":2.5' in rows[1][1]
     assert b'"val_loss":2.6' in rows[2][1]
     assert b"<b>cat</b>" in rows[3][1]
+    remove_run(run)
+    assert not run.path.exists()

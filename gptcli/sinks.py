@@ -113,6 +113,7 @@ class Wandb:
     name = "wandb"
 
     def __init__(self, run: RunDir, step: int) -> None:  # noqa: ARG002 - it has no way to go back
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it reports to its makers, offline too
         import wandb
 
         folder = run.path / self.name

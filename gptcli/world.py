@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gptcli import __version__
+from gptcli.device import choose_backend, detect
 from gptcli.errors import DeviceError, GptcliError, RunError
 
 T = TypeVar("T")
@@ -163,21 +164,13 @@ def own_device(world: World, device: torch.device) -> torch.device:
         return device
 
     def choose() -> torch.device:
-        if device.type == "mps":
-            raise DeviceError(
-                "Several processes cannot share an Apple GPU.", "Leave --nproc out, or type --device cpu."
-            )
-        if device.type != "cuda":
+        have = detect()
+        if choose_backend(device, have) == "gloo":
             return device
-        if not dist.is_nccl_available():
+        if world.local_size > len(have.cuda):
             raise DeviceError(
-                "Several processes on CUDA devices need NCCL, and this torch was built without it.",
-                "Install torch's build for CUDA on Linux, or train on the processor: --device cpu",
-            )
-        if world.local_size > torch.cuda.device_count():
-            raise DeviceError(
-                f"There are {world.local_size} processes on this machine, and {torch.cuda.device_count()} GPUs.",
-                f"A GPU is one process's: --nproc {torch.cuda.device_count()}",
+                f"There are {world.local_size} processes on this machine, and {len(have.cuda)} GPUs.",
+                f"A GPU is one process's: --nproc {len(have.cuda)}",
             )
         return torch.device("cuda", world.local_rank)
 

@@ -21,15 +21,16 @@ from gptcli.cli.common import (
     silent,
 )
 from gptcli.cli.completion import complete_models, complete_profiles
+from gptcli.cli.processes import NprocOption, Processes, RestartsOption, check_alone, check_share, train_in
 from gptcli.cli.training import (
     BudgetOption,
     CorpusArgument,
+    Following,
     LogOption,
     SetOption,
     check_log,
     check_name,
     fit,
-    follow,
     show_facts,
     warn_about,
 )
@@ -86,6 +87,8 @@ def finetune_command(
     device: DeviceOption = None,
     budget: BudgetOption = None,
     log: LogOption = None,
+    nproc: NprocOption = 1,
+    max_restarts: RestartsOption = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run would need, and stop; no weights are downloaded.")
     ] = False,
@@ -100,6 +103,8 @@ def finetune_command(
     """
     if resume:
         raise typer.BadParameter(f"a finetuned run goes on as any other: gptcli train --resume --run {run or 'NAME'}")
+    processes = Processes(nproc, max_restarts)
+    check_alone(processes, "finetune", budget=budget, dry_run=dry_run)
     if dry_run and budget is not None:
         raise typer.BadParameter("--budget times real steps, which --dry-run does not do; leave one out.")
     check_device(device)
@@ -108,14 +113,19 @@ def finetune_command(
     if run is not None:
         check_name(run)
     if dry_run:
-        from gptcli.dry_run import memory_warning, plan_finetune
-
-        if warning := memory_warning(order.profile, device):
-            note(f"warning: {warning}")
-        show_facts(plan_finetune(order.profile, order.facts, order.corpus, device=device), as_json=as_json)
+        _show_plan(order, device, as_json=as_json)
         return
+    check_share(order.profile, nproc)
     found = _create(order, run, budget, device, quiet=quiet)
-    follow(found, None, device, quiet=quiet, as_json=as_json, log=log)
+    train_in(processes, found, None, Following(device, tuple(log or ()), quiet, as_json), [])
+
+
+def _show_plan(order: _Order, device: str | None, *, as_json: bool) -> None:
+    from gptcli.dry_run import memory_warning, plan_finetune
+
+    if warning := memory_warning(order.profile, device):
+        note(f"warning: {warning}")
+    show_facts(plan_finetune(order.profile, order.facts, order.corpus, device=device), as_json=as_json)
 
 
 def _read_order(

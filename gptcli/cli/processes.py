@@ -61,6 +61,23 @@ class Processes:
         return self.nproc > 1 or self.max_restarts > 0
 
 
+def check_alone(processes: Processes, command: str, *, budget: float | None, dry_run: bool) -> None:
+    """Refuse what looks at one process where there are several, and what torchrun cannot start."""
+    if (budget is not None or dry_run) and (processes.several or is_worker()):
+        raise typer.BadParameter("--budget and --dry-run look at one process; leave out --nproc and --max-restarts.")
+    if is_worker() and (processes.several or command != "train"):
+        raise typer.BadParameter(
+            "torchrun starts gptcli train, and says in how many processes; leave out --nproc and --max-restarts."
+        )
+
+
+def check_share(profile: RunProfile, nproc: int) -> None:
+    """Raise ``ProfileError`` where so many processes cannot share a step evenly."""
+    from gptcli.parallel import check_world_size
+
+    check_world_size(profile, nproc)
+
+
 def train_in(
     processes: Processes, run: RunDir, changed: RunProfile | None, how: Following, overrides: list[str]
 ) -> None:

@@ -27,6 +27,8 @@ from gptcli.cli.processes import (
     NprocOption,
     Processes,
     RestartsOption,
+    check_alone,
+    check_share,
     device_here,
     find_together,
     is_worker,
@@ -103,8 +105,7 @@ def train_command(
     how = Following(device, tuple(log or ()), quiet, as_json)
     if resume:
         _refuse_with_resume(corpus, profile, budget, dry_run)
-    if (budget is not None or dry_run) and (processes.several or is_worker()):
-        raise typer.BadParameter("--budget and --dry-run look at one process; leave out --nproc and --max-restarts.")
+    check_alone(processes, "train", budget=budget, dry_run=dry_run)
     if is_worker():
         _train_as_worker(order, how, resume=resume)
     elif dry_run:
@@ -138,10 +139,9 @@ def _create(order: _Order, processes: int, *, quiet: bool) -> tuple[RunDir, None
     """Create the run, whatever is wrong with it being found before."""
     config, name, dataset = _fitted(order, quiet=quiet)
     from gptcli.dry_run import check_memory
-    from gptcli.parallel import check_world_size
     from gptcli.runs import create_run, resolve_profile
 
-    check_world_size(config, processes)
+    check_share(config, processes)
     check_memory(resolve_profile(config, dataset), order.device)  # before a run is there that cannot be trained
     return create_run(config, profile_name=name, dataset=dataset, name=order.run), None
 

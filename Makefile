@@ -26,8 +26,8 @@ demo: $(VENV)/.installed ## train a small GPT on the Python documentation and le
 	  '  gptcli fetch YOUR-TEXT.txt --name mine && gptcli train mine --budget 2m' \
 	  '  gptcli --help'
 
-test: $(VENV)/.installed-dev ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-dev ## run the tests, with a process for each core
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: lint test ## what CI runs: lint, then test
 

@@ -15,7 +15,6 @@ from gptcli.model import GPT
 from gptcli.stepping import MANY_KEYS
 from tests.random_models import counted, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2": {"family": "gpt2"},
     "gpt2 with biases, exact gelu": {"family": "gpt2", "bias": True, "gelu": "exact"},

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gptcli.fused import MATRIX_ATTENTION, attend, dropout, position_heads, rms_norm, rotate, swiglu
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 Formula = Callable[..., Tensor]
 # What rounding results and gradients to a format may cost, relative to the largest of them.
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 0.015}

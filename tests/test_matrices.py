@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -21,12 +23,22 @@ from gptcli.matrices import (
     stored,
 )
 
+pytestmark = pytest.mark.usefixtures("two_threads")
 CPU = torch.device("cpu")
 # Odd, prime and single numbers of rows and columns; small enough for numpy, and large enough for the threads of torch.
 SHAPES = pytest.mark.parametrize("shape", [(7, 3), (1, 1), (65, 16), (384, 128), (509, 40), (1031, 130), (600, 256)])
 # What rounding may cost, as a share of the largest result.
 TOLERANCES: dict[WeightFormat, float] = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 1e-2, "int8": 2e-2}
 FORMATS = pytest.mark.parametrize("weight_format", list(TOLERANCES))
+
+
+@pytest.fixture(scope="module")
+def two_threads() -> Iterator[None]:
+    """What a row gives must not hang on the thread that multiplies it, which one thread alone cannot show."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:

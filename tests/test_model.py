@@ -12,7 +12,6 @@ from gptcli.interchange import from_transformers, to_transformers, to_transforme
 from gptcli.model import GPT, empty_model
 from tests.random_models import random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MODERN = ModelConfig(n_layer=3, n_head=4, n_kv_head=2, n_embd=32, block_size=24, vocab_size=61)
 GPT2 = ModelConfig(family="gpt2", n_layer=3, n_head=4, n_embd=32, block_size=24, vocab_size=61, bias=True)
 FAMILIES = pytest.mark.parametrize("config", [GPT2, MODERN], ids=["gpt2", "modern"])

@@ -28,7 +28,6 @@ from gptcli.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer, train_bp
 from tests.bases.saved import QWEN_SPECIAL, qwen_tokenizer
 from tests.random_models import Counting, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = (
     "The truth value of an object is true unless its class defines a __bool__() method that returns False.\n"
     "Naïve café: 日本語のテキスト, 한국어, emoji 👩‍👩‍👧 🏳️‍🌈, Ελληνικά, e\u0301.\n"

@@ -19,7 +19,6 @@ from gptcli.sample import Piece, chat_ids, context_window, generate, next_tokens
 from gptcli.tokenizer import Tokenizer, char_tokenizer, train_bpe
 from tests.random_models import Counting, counted, random_model
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = "The truth value of an object is true unless its class defines a method that returns False.\n"
 FAMILIES = pytest.mark.parametrize("family", ["gpt2", "modern"])
 FORMATS = pytest.mark.parametrize("weight_format", ["float32", "float16", "bfloat16", "int8"])

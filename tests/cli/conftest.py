@@ -77,14 +77,6 @@ def start_cli(folder: Path, *args: str, **options: Any) -> subprocess.Popen[str]
     )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """Models this small lose time to a second thread, a great deal of it when the machine has other work."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def real_text() -> str:
     """About 60 kB of the Python documentation."""

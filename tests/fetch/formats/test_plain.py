@@ -82,7 +82,7 @@ def test_text_can_be_taken_for_a_page(read: Read) -> None:
         ("a.txt", b"", "a.txt is empty"),
         ("a.html", b"", "a.html is empty"),
         ("a.txt.gz", b"\x1f\x8b\x08\0", "a.txt.gz is damaged: it cannot be unpacked"),
-        ("a.epub.gz", gzip.compress(b"PK\x03\x04"), "a.epub.gz looks binary: it is a ZIP archive"),
+        ("a.epub.gz", gzip.compress(b"PK\x03\x04", mtime=0), "a.epub.gz looks binary: it is a ZIP archive"),
         ("a.docx", b"PK\x03\x04word/document.xml", "a.docx looks binary: it is a ZIP archive"),
         ("a.csv", b"PK\x03\x04\x00\x00", "a.csv looks binary: it is a ZIP archive"),
         ("a.html", b"<html>\0\0", "a.html looks binary"),

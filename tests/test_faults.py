@@ -90,11 +90,15 @@ def test_prepare_leaves_the_tokens_that_were_there(tmp_path: Path, ready: Path, 
     assert outcome.code == 0, outcome.stderr
 
 
-def test_train_keeps_its_checkpoints_and_goes_on_to_the_same_end(tmp_path: Path, ready: Path, faults: Faults) -> None:
+# Every third write in each: the three can be run side by side.
+@pytest.mark.parametrize("first", range(3))
+def test_train_keeps_its_checkpoints_and_goes_on_to_the_same_end(
+    tmp_path: Path, ready: Path, faults: Faults, first: int
+) -> None:
     whole = weights(ready / "runs" / "done")
-    failed = number = 0
+    failed, number = 0, first
     while True:
-        folder, error = tmp_path / f"work-{number}", ERRORS[number % len(ERRORS)]
+        folder, error = tmp_path / f"work-{number}", ERRORS[number // 3 % len(ERRORS)]
         shutil.copytree(ready, folder, ignore=shutil.ignore_patterns("runs"))
         outcome = faults.run(folder, *TRAIN, fault=number, error=error)
         if outcome.writes <= number:
@@ -107,8 +111,8 @@ def test_train_keeps_its_checkpoints_and_goes_on_to_the_same_end(tmp_path: Path,
             assert done.code == 0, done.stderr
         assert weights(run) == whole, f"after write {number}"
         shutil.rmtree(folder)
-        number += 1
-    assert failed > 20
+        number += 3
+    assert failed > 6
     assert outcome.code == 0, outcome.stderr
 
 

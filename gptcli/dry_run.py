@@ -5,51 +5,82 @@ Knows shapes, tokens and this machine; writes nothing, and touches no weights.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+from gptcli.bases.folder_tokenizer import GPT2_VOCAB_SIZE
 from gptcli.bases.opening import BaseFacts
 from gptcli.config import RunProfile
-from gptcli.device import Setup, device_memory
 from gptcli.errors import RunError
 from gptcli.finetune import choose_frozen_dtype
-from gptcli.memory import FORMAT_BYTES, machine_memory, machine_swap, plan_memory, trained_parameters
+from gptcli.memory import FORMAT_BYTES, MemoryPlan, machine_swap, plan_memory, trained_parameters
+from gptcli.places import Place, place_here
 from gptcli.plan import count_parameters, flops_per_token
 from gptcli.runs import check_dataset_fits, resolve_profile
 from gptcli.shards import TokenDataset
-from gptcli.trainer import make_setup
+from gptcli.tokenizer import parse_name
 
 # The latest and the best, and another while it is being written; weights and AdamW's two moments, all in float32.
 CHECKPOINTS, CHECKPOINT_BYTES = 3, 12
 # A plan is at most a fifth too high; what takes more than this many times the memory, and all swap, cannot be run.
 IMPOSSIBLE = 1.5
+# What tokenizers have whose name does not say how many tokens they know: the largest that ``auto`` chooses, a guess.
+VOCABULARIES = {"gpt2": GPT2_VOCAB_SIZE, "auto": 8192, "pretrained": GPT2_VOCAB_SIZE, "char": 256}
 HELD = ("weights", "gradients", "optimizer")
 
 
-def plan_training(profile: RunProfile, dataset: TokenDataset, *, device: str | None = None) -> dict[str, Any]:
-    """Return what training ``profile`` on ``dataset`` would be, as JSON-ready facts; nothing is written.
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A corpus whose tokens are not here: the tokenizer that they would have, and the command that makes them."""
 
-    ``training_flops`` is the whole run's; ``profile`` is the resolved profile. Raises what ``create_run`` and
-    choosing a device would.
+    corpus: str
+    tokenizer: str
+    command: str
+
+
+def plan_training(profile: RunProfile, tokens: TokenDataset | Missing, place: Place) -> dict[str, Any]:
+    """Return what training ``profile`` on ``tokens`` would be, as JSON-ready facts; nothing is written.
+
+    ``training_flops`` is the whole run's; ``profile`` is the resolved one; ``unknown`` holds a sentence for each thing
+    that only the tokens decide, where they are missing. Raises what ``create_run`` would.
     """
-    check_dataset_fits(profile, dataset)
-    profile = resolve_profile(profile, dataset)
-    tokens = profile.tokens_per_step * profile.train.max_steps
-    n_params = count_parameters(profile.model)
+    profile, unknown = settle(profile, tokens)
+    model, seen = profile.model, profile.tokens_per_step * profile.train.max_steps
+    n_params, per_token = count_parameters(model), flops_per_token(model)
+    train_tokens, val_tokens = (None, None) if isinstance(tokens, Missing) else (len(tokens.train), len(tokens.val))
     return {
-        "corpus": dataset.manifest.corpus,
-        "tokenizer": dataset.manifest.tokenizer,
-        "train_tokens": len(dataset.train),
-        "val_tokens": len(dataset.val),
+        "corpus": profile.data.corpus,
+        "tokenizer": profile.data.tokenizer,
+        "vocab_size": model.vocab_size,
+        "train_tokens": train_tokens,
+        "val_tokens": val_tokens,
         "n_params": n_params,
+        "flops_per_token": per_token,
         "tokens_per_step": profile.tokens_per_step,
         "max_steps": profile.train.max_steps,
-        "tokens_seen": tokens,
-        "epochs": tokens / len(dataset.train),
-        "tokens_per_parameter": len(dataset.train) / n_params,
-        "training_flops": flops_per_token(profile.model) * tokens,
-        **memory_facts(profile, device),
+        "tokens_seen": seen,
+        "epochs": seen / train_tokens if train_tokens else None,
+        "tokens_per_parameter": seen / n_params,
+        "training_flops": per_token * seen,
+        **memory_facts(profile, place),
+        "unknown": unknown,
         "profile": profile.model_dump(mode="json"),
     }
+
+
+def settle(profile: RunProfile, tokens: TokenDataset | Missing) -> tuple[RunProfile, list[str]]:
+    """Return the profile as a run on ``tokens`` would have it, and what of it is not known before there are any."""
+    if not isinstance(tokens, Missing):
+        check_dataset_fits(profile, tokens)
+        return resolve_profile(profile, tokens), []
+    unknown = [f"train_tokens and epochs, before {tokens.corpus} is prepared: {tokens.command}"]
+    kind, size = parse_name(tokens.tokenizer)
+    vocab_size = profile.model.vocab_size or size or VOCABULARIES[kind]
+    if kind not in ("gpt2", "bpe"):
+        unknown.append(f"vocab_size, before there are tokens by {kind}; {vocab_size:,} is taken, and most have fewer")
+    data = profile.data.model_copy(update={"corpus": tokens.corpus, "tokenizer": tokens.tokenizer})
+    model = profile.model.model_copy(update={"vocab_size": vocab_size})
+    return profile.model_copy(update={"data": data, "model": model}), unknown
 
 
 def plan_finetune(profile: RunProfile, base: BaseFacts, corpus: str, *, device: str | None = None) -> dict[str, Any]:
@@ -59,7 +90,7 @@ def plan_finetune(profile: RunProfile, base: BaseFacts, corpus: str, *, device: 
     choosing a device would.
     """
     n_params, n_trained = count_parameters(profile.model), trained_parameters(profile)
-    facts = memory_facts(profile, device)
+    facts = memory_facts(profile, place_here(profile.train, device))
     frozen = FORMAT_BYTES[facts["frozen_dtype"]] * (n_params - n_trained) if n_trained < n_params else 0
     return {
         "base": base.name,
@@ -78,31 +109,34 @@ def plan_finetune(profile: RunProfile, base: BaseFacts, corpus: str, *, device: 
     }
 
 
-def memory_facts(profile: RunProfile, device: str | None = None) -> dict[str, Any]:
-    """Return where a resolved profile would be trained here, the memory that takes by part, and what there is."""
-    setup = make_setup(profile, device)
-    frozen = choose_frozen_dtype(profile, setup)
-    dtype = str(setup.dtype).removeprefix("torch.")
-    plan = plan_memory(profile, compute_dtype=dtype, frozen_dtype=frozen, device=setup.device.type)
+def memory_facts(profile: RunProfile, place: Place) -> dict[str, Any]:
+    """Return where a resolved profile is trained, the memory that takes by part, and what there is."""
+    plan, on_cpu = memory_at(profile, place), place.setup.device.type == "cpu"
     parts = ("weights", "gradients", "optimizer", "activations", "logits", "other", "peak")
     return {
-        "device": str(setup.device),
-        "device_reason": setup.reason,
-        "frozen_dtype": frozen,
+        "device": place.name,
+        "device_reason": place.setup.reason,
+        "frozen_dtype": choose_frozen_dtype(profile, place.setup),
         **{f"memory_{part}": getattr(plan, part) for part in parts},
-        "machine_memory": available_memory(setup) if setup.device.type == "cpu" else None,
-        "device_memory": device_memory(setup.device),
+        "machine_memory": place.memory if on_cpu else None,
+        "device_memory": None if on_cpu else place.memory,
     }
 
 
-def available_memory(setup: Setup) -> int | None:
-    """Return the bytes of memory that training can use: the machine's on a CPU, else the device's own."""
-    return machine_memory() if setup.device.type == "cpu" else device_memory(setup.device)
+def memory_at(profile: RunProfile, place: Place) -> MemoryPlan:
+    """Return the memory that a resolved profile takes where it is trained."""
+    setup = place.setup
+    return plan_memory(
+        profile,
+        compute_dtype=str(setup.dtype).removeprefix("torch."),
+        frozen_dtype=choose_frozen_dtype(profile, setup),
+        device=setup.device.type,
+    )
 
 
 def memory_warning(profile: RunProfile, device: str | None = None) -> str | None:
     """Return the sentence for a run that will hardly fit into this machine's memory, and what would; else None."""
-    return _warning(profile, memory_facts(profile, device))
+    return shortage(profile, memory_facts(profile, place_here(profile.train, device)))
 
 
 def check_memory(profile: RunProfile, device: str | None = None) -> str | None:
@@ -111,18 +145,19 @@ def check_memory(profile: RunProfile, device: str | None = None) -> str | None:
     Where the system does not say how much it can swap to a disk, nothing is refused; nor is it on a GPU, which says so
     at the first step.
     """
-    facts, swap = memory_facts(profile, device), machine_swap()
+    facts, swap = memory_facts(profile, place_here(profile.train, device)), machine_swap()
     have, peak = facts["machine_memory"], facts["memory_peak"]
     if have is not None and swap is not None and peak > IMPOSSIBLE * have + swap:
         message = _needs(facts)
         raise RunError(
             f"{message[0].upper()}{message[1:]}",
-            f"Less of it: {_ways_to_less(profile, facts)}. --dry-run shows the parts.",
+            f"Less of it: {_ways_to_less(profile, facts)}. gptcli plan shows the parts.",
         )
-    return _warning(profile, facts)
+    return shortage(profile, facts)
 
 
-def _warning(profile: RunProfile, facts: dict[str, Any]) -> str | None:
+def shortage(profile: RunProfile, facts: dict[str, Any]) -> str | None:
+    """Return the sentence for a run whose ``memory_facts`` want more than there is, and what would fit; else None."""
     have = _have(facts)
     if have is None or facts["memory_peak"] <= have:
         return None

@@ -60,7 +60,10 @@ def plan_memory(profile: RunProfile, *, compute_dtype: str, frozen_dtype: str, d
     process = PROCESS_BYTES if forms.on_cpu else CONTEXT_BYTES
     held = forms.weights + forms.moments
     live = {"backward": held + forms.backward, "update": held + forms.gradients + forms.muon_work}
-    between = {"backward": forms.gaps(live["backward"]), "update": forms.gaps(live["update"] - forms.mapped_stacks())}
+    between = {
+        "backward": forms.gaps(live["backward"]),
+        "update": forms.gaps(live["update"] - forms.mapped_stacks(), updating=True),
+    }
     phases = {name: process + size + between[name] for name, size in live.items()}
     phases["evaluate"] = process + held + forms.left_over(max(live.values()), held) + forms.evaluation
     if profile.finetune.base is not None and forms.on_cpu:

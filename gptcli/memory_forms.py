@@ -24,6 +24,7 @@ GAPS_OF_ACCUMULATION = 0.18
 # They do not grow with the model: all of gpt2-medium, 6.5 GB live, had a peak of 6.9 GB (2026-11-21).
 MOST_GAPS = 400_000_000
 MAPPED_BYTES = 32 * 1024 * 1024
+DYNAMO_BYTES = 85_000_000  # what torch imports for gradient checkpointing (2026-11-22)
 # Of what training took from the heap, the share that stays, and that an evaluation finds room in, with its own gaps.
 STAYS, REUSED, GAPS_OF_EVALUATION = 0.85, 0.25, 0.65
 # As in evaluate.py, which needs torch.
@@ -377,10 +378,14 @@ class Forms:
     def _mapped_momentum(self) -> int:
         return sum(_if_mapped(count * rows * columns * FLOAT32) for count, rows, columns in self._muon_groups())
 
-    def gaps(self, live: int) -> int:
-        """Bytes of the heap between ``live`` ones."""
+    def gaps(self, live: int, *, updating: bool = False) -> int:
+        """Bytes of the heap between ``live`` ones, in the backward pass or while the weights are updated."""
         if not self.on_cpu:
             return 0
+        if self.train.gradient_checkpointing and not self.lora:
+            # Gradients stay where a block was that is computed again: the next one finds no room there.
+            holes = 0 if updating else (self.model.n_layer - 1) * self.block - self.gradients
+            return max(0, holes) + DYNAMO_BYTES
         share = HEAP_GAPS[self.train.optimizer] + (GAPS_OF_ACCUMULATION if self.train.grad_accum_steps > 1 else 0)
         return min(MOST_GAPS, round(share * max(0, live - self._mapped())))
 
@@ -389,23 +394,31 @@ class Forms:
         if not self.on_cpu:
             return 0
         stays = STAYS * (self.gaps(live) + max(0, live - held - self._mapped_transients()))
-        return round((1 - REUSED) * stays)
+        return round(stays if self._maps_evaluation else (1 - REUSED) * stays)
+
+    @property
+    def _maps_evaluation(self) -> bool:
+        """Whether the pieces of an evaluation are too large for the heap, and leave it as it is."""
+        return self._evaluated_tokens * self.model.n_embd * FLOAT32 >= MAPPED_BYTES
+
+    @property
+    def _evaluated_tokens(self) -> int:
+        size, limit = self.model.block_size, self.train.eval_tokens
+        fits = max(1, min(EVALUATION_TOKENS, EVALUATION_LOGITS // self.vocab_size) // size)
+        return size * (fits if limit is None else min(fits, -(-limit // size)))
 
     @property
     def evaluation(self) -> int:
         """One batch of ``evaluate``: its widest layer, or its logits and their log-probabilities."""
-        model = self.model
-        fits = max(1, min(EVALUATION_TOKENS, EVALUATION_LOGITS // self.vocab_size) // model.block_size)
-        n = fits * model.block_size
-        if self.train.eval_tokens is not None:
-            n = min(n, -(-self.train.eval_tokens // model.block_size) * model.block_size)
+        model, n = self.model, self._evaluated_tokens
         stream = model.n_embd * (FLOAT32 + self._norm_output)
         mask = model.block_size**2 * model.n_head // model.kv_heads * self.product if self._by_matrices(False) else 0
         block = n * (stream + max(self._evaluated_attention, self._evaluated_mlp)) + mask
         logits = 2 * n * self.vocab_size * FLOAT32
         head = self._copied(self.head, trained=self.head_trained)
         copies = 0 if self.lora else self.model.n_layer * self._block_copies + head
-        return copies + max(round(block * (1 + (GAPS_OF_EVALUATION if self.on_cpu else 0))), logits)
+        gaps = GAPS_OF_EVALUATION if self.on_cpu and not self._maps_evaluation else 0
+        return copies + max(round(block * (1 + gaps)), logits)
 
     @property
     def _evaluated_attention(self) -> int:

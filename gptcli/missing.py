@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gptcli.corpora import CORPORA, is_fetched, is_recipe, locate_corpus, text_here, unknown_corpus
 from gptcli.fetch.fetching import fetch
+from gptcli.fetch.recipes import find_recipe
 
 
 def check_corpus(corpus: str, corpora_dir: Path = CORPORA) -> bool:
@@ -19,6 +20,14 @@ def check_corpus(corpus: str, corpora_dir: Path = CORPORA) -> bool:
     if not is_recipe(corpus, corpora_dir) and text_here(corpus, corpora_dir) is None:
         raise unknown_corpus(corpus, corpora_dir)
     return False
+
+
+def is_vast(corpus: str, corpora_dir: Path = CORPORA) -> bool:
+    """Say whether a corpus that is not here would be fetched as a whole data set of a hub, which is gigabytes."""
+    if is_fetched(corpus, corpora_dir) or not is_recipe(corpus, corpora_dir):
+        return False
+    recipe = find_recipe(locate_corpus(corpus, corpora_dir)[0], corpora_dir)
+    return recipe is not None and recipe.source.startswith("hf:") and recipe.limit_bytes is None
 
 
 def fetch_missing(

@@ -22,6 +22,7 @@ from gptcli.documents import read_documents
 from gptcli.encode import SplitTotals, encode_documents
 from gptcli.encode_processes import EncodeProcesses, encode_processes
 from gptcli.errors import CorpusError, FormatError, TokenizerError
+from gptcli.fetch.recipes import find_recipe
 from gptcli.files import atomic_folder, refuse_links_out, write_json
 from gptcli.missing import check_corpus, fetch_missing
 from gptcli.progress import Portion
@@ -125,6 +126,19 @@ def ensure_tokens(
     if order.manifest is None:
         on_notice(f"Preparing {order.corpus.name} with {order.label}: {order.stale}.")
     return _fill(order, force=False, on_progress=on_progress)
+
+
+def find_tokens(corpus: str, data: DataConfig, *, corpora_dir: Path = CORPORA) -> tuple[Path | None, str]:
+    """Return the folder of the tokens that ``ensure_tokens`` would use as they are, and their tokenizer's name.
+
+    None where it would make some; the name may be ``auto`` then. Nothing is fetched or made. Raises ``CorpusError`` for
+    a name that is no corpus and could not be fetched.
+    """
+    if check_corpus(corpus, corpora_dir):
+        order = _plan_order(corpus, data, None, corpora_dir)
+        return (None if order.manifest is None else order.folder), order.tokenizer
+    recipe = find_recipe(corpus, corpora_dir) if data.tokenizer == "auto" else None
+    return None, (recipe.tokenizer if recipe else None) or data.tokenizer
 
 
 def _plan_order(corpus: str, data: DataConfig, given: Tokenizer | None, corpora_dir: Path) -> _Order:

@@ -15,9 +15,9 @@ import torch
 from gptcli.budget import Pace, measure_pace, meeting_intervals
 from gptcli.config import ModelConfig, RunProfile, TrainConfig
 from gptcli.device import Setup
-from gptcli.dry_run import available_memory
 from gptcli.errors import ProfileError
 from gptcli.memory import plan_memory
+from gptcli.places import place_here
 from gptcli.plan import count_parameters, flops_per_token
 from gptcli.shards import TokenDataset
 from gptcli.sizing import (
@@ -37,7 +37,6 @@ from gptcli.sizing import (
     why_this_size,
 )
 from gptcli.strict_yaml import KeyPath
-from gptcli.trainer import make_setup
 
 # What a first shape is chosen by; then what was timed counts. Too high rather than too low: a larger shape makes
 # better use of a machine, so from a small one nothing can be said about it.
@@ -80,9 +79,10 @@ def suggest(
     """
     manifest = dataset.manifest
     text = TextFacts(manifest.vocab_size, len(dataset.train), len(dataset.val), manifest.train.bytes)
-    setup = make_setup(RunProfile(), device)
+    place = place_here(RunProfile().train, device)
+    setup = place.setup
     on_progress("Timing some steps to find the size that fits the time.")
-    room = Room(available_memory(setup), setup.device.type, str(setup.dtype).removeprefix("torch."))
+    room = Room(place.memory, setup.device.type, str(setup.dtype).removeprefix("torch."))
     shape, flops = _look(dataset, text, seconds, room, device)
     choices = _chosen(dataset, shape, flops, text, room)
     if tokenizer_reason and not manifest.given_tokenizer:

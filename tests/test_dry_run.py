@@ -10,6 +10,7 @@ from gptcli.config import FinetuneConfig, ModelConfig, RunProfile, TrainConfig
 from gptcli.dry_run import memory_facts, memory_warning, plan_finetune, plan_training
 from gptcli.finetune import settle_profile
 from gptcli.memory import machine_memory
+from gptcli.places import place_here
 from gptcli.shards import TokenDataset
 
 XL = ModelConfig(family="gpt2", n_layer=48, n_head=25, n_embd=1600, block_size=1024, vocab_size=50_257, bias=True)
@@ -20,7 +21,7 @@ def test_a_dry_run_tells_the_facts_and_writes_nothing(
     tiny_dataset: TokenDataset, tiny_profile: RunProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    facts = plan_training(tiny_profile, tiny_dataset)
+    facts = plan_training(tiny_profile, tiny_dataset, place_here(tiny_profile.train))
     assert facts["tokens_seen"] == 12 * 4 * 16
     assert facts["epochs"] == pytest.approx(12 * 4 * 16 / len(tiny_dataset.train))
     assert facts["device"] == "cpu"
@@ -55,5 +56,5 @@ def test_a_run_larger_than_the_machine_is_warned_of_with_what_would_help() -> No
         assert f"--set {way}" in warning
     tiny = RunProfile(model=ModelConfig(vocab_size=65), train=CPU)
     assert memory_warning(tiny) is None
-    assert memory_facts(tiny)["machine_memory"] == have
-    assert memory_facts(tiny)["device_memory"] is None
+    facts = memory_facts(tiny, place_here(CPU))
+    assert (facts["machine_memory"], facts["device_memory"]) == (have, None)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
@@ -314,6 +318,22 @@ def test_a_gpu_keeps_no_matrices_of_a_long_context() -> None:
         on_gpu = plan(config, "bfloat16", device="cuda:0")
         assert on_gpu.activations < plan(config, "bfloat16").activations
         assert on_gpu.weights == plan(config).weights
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the gaps of the heap are those of glibc")
+@pytest.mark.parametrize("case", ["gpt2-char-small", "modern-bpe-deep", "gpt2-bpe-adamw"])
+def test_a_run_takes_the_memory_that_is_planned(case: str, tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "memory.py"
+    done = subprocess.run(
+        [sys.executable, script, "--case", case, "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(script.parents[1]), "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert abs(json.loads(done.stdout)["difference"]) <= 0.15
 
 
 def test_machine_memory_is_what_the_system_has() -> None:

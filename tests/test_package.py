@@ -99,6 +99,4 @@ def test_installed_command_lists_profiles_in_an_empty_folder(environment: Path, 
 
 
 def test_installed_command_finds_profile_and_recipe(environment: Path, tmp_path: Path) -> None:
-    assert "corpus: python-docs" in run(
-        [environment / "gptcli", "train", "--profile", "quickstart", "--dry-run"], tmp_path
-    )
+    assert "  python-docs, " in run([environment / "gptcli", "train", "--profile", "quickstart", "--dry-run"], tmp_path)

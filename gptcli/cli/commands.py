@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SUMMARIES = {
     "fetch": "Fetch a text and keep it as a corpus in corpora/; prints its folder.",
     "prepare": "Turn a corpus into tokens for training; prints their folder.",
+    "plan": "Say what a run would be and need, and how long it would take; prints the plan.",
     "train": "Train a GPT on a corpus; prints the run's folder.",
     "finetune": "Finetune a model that exists on a corpus; prints the run's folder.",
     "sample": "Let a model write; prints the prompt and what follows it.",
@@ -32,6 +33,7 @@ SUMMARIES = {
     "profiles": "Run profiles: list, show, copy, check, compare, suggest one, import nanoGPT's.",
     "corpora": "Corpora: list them and the recipes, show one.",
     "runs": "Runs: list, show, compare, plot, report, remove.",
+    "bench": "Measure how fast this machine trains a profile, and where the time goes; prints the figures.",
     "doctor": "Say what gptcli finds on this machine, and how to get what is missing.",
 }
 

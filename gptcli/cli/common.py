@@ -47,6 +47,7 @@ WRITE_IN_LESS = "Try --quantize int8 or --dtype bfloat16, or a smaller model."
 MEMORY_HINTS = {
     "train_command": LEARN_IN_LESS,
     "finetune_command": LEARN_IN_LESS,
+    "bench_command": LEARN_IN_LESS,
     "sample_command": WRITE_IN_LESS,
     "chat_command": WRITE_IN_LESS,
     "suggest_command": "Other programs may hold it; on a GPU that is full, --device cpu suggests for the CPU.",

@@ -45,12 +45,12 @@ from gptcli.cli.training import (
     check_name,
     fit,
     follow,
-    show_facts,
     warn_about,
 )
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
+    from gptcli.dry_run import Missing
     from gptcli.runs import RunDir
     from gptcli.shards import DatasetManifest, TokenDataset
 
@@ -84,7 +84,8 @@ def train_command(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Say what the run would be, and stop. What it needs is still fetched and prepared."
+            "--dry-run",
+            help="Say what the run would be, and stop. Fetches and prepares what is missing, but no gigabytes.",
         ),
     ] = False,
     nproc: NprocOption = 1,
@@ -117,10 +118,31 @@ def train_command(
 
 
 def _show_plan(order: _Order, how: Following) -> None:
+    """Print the plan; for a data set of gigabytes that is not here without its tokens."""
+    from gptcli.cli.plan import settle
+    from gptcli.cli.plan_view import show_plan
     from gptcli.dry_run import plan_training
+    from gptcli.places import place_here
 
-    config, _, dataset = _fitted(order, quiet=how.quiet)
-    show_facts(plan_training(config, dataset, device=order.device), as_json=how.as_json)
+    config: RunProfile
+    tokens: TokenDataset | Missing
+    if order.budget is None and _is_far(order):
+        if not how.quiet:
+            note("The corpus is not here, and gigabytes are not fetched for a dry run. gptcli plan says the time too.")
+        config, tokens = settle(order.corpus, order.profile, order.overrides)
+    else:
+        config, _, tokens = _fitted(order, quiet=how.quiet)
+    show_plan(plan_training(config, tokens, place_here(config.train, order.device)), as_json=how.as_json)
+
+
+def _is_far(order: _Order) -> bool:
+    """Say whether what would be read is a data set of gigabytes that is not here."""
+    from gptcli.corpora import choose_corpus
+    from gptcli.missing import is_vast
+    from gptcli.profiles import find_profile, load_profile
+
+    config = load_profile(find_profile(order.profile or DEFAULT_PROFILE).path, order.overrides)
+    return is_vast(choose_corpus(order.corpus, config.data.corpus if order.profile is not None else None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def test_dry_run_tells_and_makes_nothing(folder: Path, cli: Cli, corpus: None) -
     facts = cli(*ARGS, "--dry-run", "--json").json()
     assert facts["max_steps"] == 12
     assert facts["tokens_per_step"] == 128
-    assert "n_params: " in cli(*ARGS, "--dry-run").stdout
+    assert f"  {facts['n_params']:,}\n" in cli(*ARGS, "--dry-run").stdout
     assert not (folder / "runs").exists()
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from gptcli import __version__
 from gptcli.device import choose_backend, detect
 from gptcli.errors import DeviceError, GptcliError, RunError
+from gptcli.meeting import meet
 
 T = TypeVar("T")
 # One process may save, sample or prepare while the others wait for it.
@@ -146,7 +147,8 @@ def joined() -> Iterator[World]:
     if torch.cuda.is_available() and dist.is_nccl_available() and world.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(world.local_rank)
         backend += ",cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    store, rank, size = meet(PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         world.alike("gptcli", __version__, "Install the same version on every machine.")
         world.alike("torch", torch.__version__, "Install the same version on every machine.")

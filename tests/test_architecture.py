@@ -61,6 +61,7 @@ ROOMS = {
     "gptcli.head": "model",
     "gptcli.optim": "model",
     "gptcli.world": "model",
+    "gptcli.meeting": "model",
     "gptcli.parallel": "model",
     "gptcli.launch": "procedures",
     "gptcli.lora": "model",

@@ -5,13 +5,14 @@ Knows nothing of where texts come from, of tokens, or which side of a split a do
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import IO, Any, Protocol, TypedDict
+from typing import IO, Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 from typing_extensions import Unpack
@@ -20,6 +21,7 @@ from gptcli.errors import FormatError
 
 PART_CHARS = 4 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
+SPAN_BYTES = 2 * 1024 * 1024
 _ASCII = bytes(range(128))
 _TO_SPACES = bytes(32 if byte < 128 and chr(byte).isspace() else byte for byte in range(256))
 FETCH_HINT = "gptcli fetch SOURCE writes the documents again."
@@ -202,25 +204,74 @@ class Digest(Protocol):
         """Add bytes."""
 
 
-def read_documents(path: Path, digest: Digest | None = None) -> Iterator[Document]:
-    """Yield the documents of a ``documents.jsonl``, a line in memory at a time; the bytes go into ``digest`` too.
+class Span(NamedTuple):
+    """Some whole lines of a file: from which byte to which, and the number of the first, from 1."""
+
+    start: int
+    end: int
+    line: int
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    """Yield the documents of a ``documents.jsonl``, a line in memory at a time.
 
     Raises ``FormatError`` that names the file and the line of the first one that is damaged.
     """
-    number = 0
+    return (item for _, item in placed_documents(path))
+
+
+def placed_documents(path: Path, span: Span | None = None) -> Iterator[tuple[Span, Document]]:
+    """Yield the documents of a file, or of some lines of it, each with its line; raises as ``read_documents`` does."""
+    at, end, number = span or (0, None, 1)
+    try:
+        with _opened(path) as file:
+            file.seek(at)
+            while (end is None or at < end) and (line := file.readline(MAX_LINE_BYTES + 1)):
+                yield Span(at, at + len(line), number), _parse_line(line)
+                at, number = at + len(line), number + 1
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}:{number}: this line is damaged: {error}.", FETCH_HINT) from error
+
+
+def document_spans(path: Path, digest: Digest) -> Iterator[Span]:
+    """Yield spans of about ``SPAN_BYTES``, each of whole documents; all bytes of the file go into ``digest``.
+
+    Lines are not looked into, but for the one behind each span. Raises ``FormatError`` for what cannot be read.
+    """
+    with _opened(path) as file:
+        start, number, first = 0, 1, b""
+        while data := first + file.read(SPAN_BYTES):
+            if not data.endswith(b"\n"):
+                data += file.readline(MAX_LINE_BYTES + 1)
+            digest.update(data)
+            end, lines = start + len(data), data.count(b"\n")
+            del data
+            while (first := file.readline(MAX_LINE_BYTES + 1)) and _goes_on(first):
+                digest.update(first)
+                end, lines = end + len(first), lines + 1
+            yield Span(start, end, number)
+            start, number = end, number + lines
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open documents; ``FormatError`` where they are no file or cannot be read."""
     if path.exists() and not path.is_file():  # a device has no end, and a pipe no beginning
         raise FormatError(f"{path}: the documents of a corpus should be a file, and this is none.", FETCH_HINT)
     try:
         with path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                if digest is not None:
-                    digest.update(line)
-                yield _parse_line(line)
+            yield file
     except OSError as error:
         raise FormatError(f"{path}: the documents cannot be read ({error.strerror}).", FETCH_HINT) from error
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}:{number}: this line is damaged: {error}.", FETCH_HINT) from error
+
+
+def _goes_on(line: bytes) -> bool:
+    """Say whether a line goes on with the document of the line before; a damaged one is whoever reads it to tell."""
+    if b'"part"' not in line:
+        return False
+    with contextlib.suppress(ValueError, RecursionError):
+        return _parse_line(line).part > 0
+    return False
 
 
 def _parse_line(line: bytes) -> Document:

@@ -1,4 +1,4 @@
-"""Jobs and their tokens as bytes between two of our own processes: JSON, and behind it texts and arrays as they are.
+"""Stretches and their tokens as bytes between two of our own processes: JSON, behind it texts and arrays as they are.
 
 Nothing is pickled. Knows neither processes nor files.
 """
@@ -12,9 +12,11 @@ import numpy as np
 
 from gptcli import errors
 from gptcli.copies.index import JobGrams
-from gptcli.encode_job import Encoded, Piece
+from gptcli.documents import Span
+from gptcli.encode_job import Encoded, Stretch
 from gptcli.errors import GptcliError
 from gptcli.shards import SplitName
+from gptcli.split import Before
 
 # Shorter texts stay in the JSON.
 LONG_TEXT = 64
@@ -38,17 +40,17 @@ def read_message(pipe: IO[bytes]) -> Any:  # noqa: ANN401 - what was written
     return _full(head, [_read(pipe, size) for size in sizes])
 
 
-def job_from(value: list[list[Any]]) -> list[Piece]:
-    """Return the job that was written."""
-    return [Piece(*piece) for piece in value]
+def stretch_from(value: list[Any]) -> Stretch:
+    """Return the stretch that was written."""
+    span, before, sides, lengths = value
+    return Stretch(Span(*span), Before(*before), sides, [(ordinal, length) for ordinal, length in lengths])
 
 
 def encoded_from(value: dict[SplitName, list[Any]]) -> dict[SplitName, Encoded]:
     """Return the tokens that were written."""
     found: dict[SplitName, Encoded] = {}
-    for split, (ids, n_bytes, scored, lengths, grams) in value.items():
-        pairs = [(number, length) for number, length in lengths]
-        found[split] = Encoded(ids, n_bytes, scored, pairs, None if grams is None else JobGrams(*grams))
+    for split, (*rest, grams) in value.items():
+        found[split] = Encoded._make((*rest, None if grams is None else JobGrams(*grams)))
     return found
 
 

@@ -1,7 +1,6 @@
-"""Processes that encode jobs, because Python's lock lets the threads of one process do little at the same time.
+"""Processes that survey and encode, because Python's lock lets the threads of one process do little at the same time.
 
-Each takes jobs from its stdin and ends with it, however the process that began it ended. Knows neither documents nor
-files.
+Each takes jobs from its stdin and ends with it, however the process that began it ended.
 """
 
 from __future__ import annotations
@@ -10,21 +9,33 @@ import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from gptcli.encode_job import Encoded, Piece, encode_job
-from gptcli.encode_messages import encoded_from, error_from, error_to, job_from, read_message, write_message
+from gptcli.documents import Span, placed_documents
+from gptcli.encode_job import Encoded, Stretch, Task, encode_stretch
+from gptcli.encode_messages import encoded_from, error_from, error_to, read_message, stretch_from, write_message
 from gptcli.errors import CorpusError, GptcliError
 from gptcli.shards import SplitName
+from gptcli.survey import Found, survey_documents
 from gptcli.tokenizer import Tokenizer, from_json
 
-# Below, starting them takes longer than they save.
-SMALLEST_TEXT = 20_000_000
-# The one reader of documents keeps about three busy.
-MOST = 4
 SECONDS_TO_END = 10
+
+
+class SurveyTask(NamedTuple):
+    """What all spans of a survey have in common; see ``survey_documents``."""
+
+    path: str
+    val_fraction: float
+    stretch_chars: int
+
+
+def survey_span(task: SurveyTask, span: Span) -> Found:
+    """Read a span of whole documents once; raises ``FormatError`` for damaged ones."""
+    return survey_documents(placed_documents(Path(task.path), span), task.val_fraction, task.stretch_chars)
 
 
 class EncodeProcesses:
@@ -39,19 +50,25 @@ class EncodeProcesses:
         try:
             for _ in range(count):
                 self._all.append(_begin(code))
+                self._free.put(self._all[-1])
         except OSError:
             self._end()
             raise
 
-    def open(self, tokenizer: Tokenizer, *, indexed: bool) -> None:
-        """Give all of them the tokenizer, and say whether the n-grams of train are wanted."""
-        wanted = {"tokenizer": tokenizer.to_json(), "indexed": indexed}
-        for process in self._all:
-            _send(process, wanted)
-            self._free.put(process)
+    def survey(self, task: SurveyTask, span: Span) -> Found:
+        """Have a free process do what ``survey_span`` does, and raise what it raises; from up to ``count`` threads."""
+        return Found(*self._ask({"survey": task, "span": span}))
 
-    def encode(self, job: list[Piece]) -> dict[SplitName, Encoded]:
-        """Have a free process do what ``encode_job`` does, and raise what it raises; from up to ``count`` threads."""
+    def open(self, task: Task, tokenizer: Tokenizer) -> None:
+        """Tell all of them, while they are free, what is to be encoded and how."""
+        for process in self._all:
+            _send(process, {"task": task, "tokenizer": tokenizer.to_json()})
+
+    def encode(self, stretch: Stretch) -> dict[SplitName, Encoded]:
+        """Have a free process do what ``encode_stretch`` does, as ``survey`` has."""
+        return encoded_from(self._ask({"stretch": stretch}))
+
+    def _ask(self, job: dict[str, Any]) -> Any:  # noqa: ANN401 - each job has an answer of its own
         process = self._free.get()
         try:
             _send(process, job)
@@ -60,7 +77,7 @@ class EncodeProcesses:
             self._free.put(process)
         if "error" in answer:
             raise error_from(answer["error"])
-        return encoded_from(answer["encoded"])
+        return answer["done"]
 
     def __enter__(self) -> EncodeProcesses:
         return self
@@ -80,33 +97,31 @@ class EncodeProcesses:
             _wait_or_kill(process)
 
 
-def encode_processes(n_bytes: int) -> contextlib.AbstractContextManager[EncodeProcesses | None]:
-    """Return processes for a text of so many bytes; None where threads are as good, or no process can be begun."""
-    count = min(MOST, usable_cores())
-    if n_bytes >= SMALLEST_TEXT and count > 1 and sys.executable:
-        with contextlib.suppress(OSError):
-            return EncodeProcesses(count)
-    return contextlib.nullcontext()
-
-
 def usable_cores() -> int:
     """Return how many cores this process may use, in a container often fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def serve() -> None:
-    """Answer jobs from stdin with their tokens, or with the user's error in them, until it is closed."""
+    """Answer jobs from stdin with what comes of them, or with the user's error in them, until it is closed."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     # What a library prints is no answer.
     sys.stdout = sys.stderr
+    task, tokenizer = None, None
     with contextlib.suppress(EOFError, BrokenPipeError):
-        wanted = read_message(source)
-        tokenizer = from_json(wanted["tokenizer"], "the tokenizer in use")
         while True:
-            job = job_from(read_message(source))
+            job = read_message(source)
+            if "tokenizer" in job:
+                task, tokenizer = Task(*job["task"]), from_json(job["tokenizer"], "the tokenizer in use")
+                continue
             answer: dict[str, Any]
             try:
-                answer = {"encoded": encode_job(job, tokenizer, indexed=wanted["indexed"])}
+                if "survey" in job:
+                    answer = {"done": survey_span(SurveyTask(*job["survey"]), Span(*job["span"]))}
+                else:
+                    assert task is not None
+                    assert tokenizer is not None
+                    answer = {"done": encode_stretch(stretch_from(job["stretch"]), task, tokenizer)}
             except GptcliError as error:
                 answer = {"error": error_to(error)}
             write_message(sink, answer)
@@ -155,6 +170,6 @@ def _ended(process: subprocess.Popen[bytes]) -> CorpusError:
     code = process.wait(SECONDS_TO_END)
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return CorpusError(
-        f"A process that encodes the text {how}; nothing was changed.",
+        f"A process that reads the text {how}; the tokens that were there are as they were.",
         "Where the system does so, there is mostly too little memory: close other programs, then run it again.",
     )

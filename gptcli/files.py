@@ -17,7 +17,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,12 +43,13 @@ def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[IO[bytes]]:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            _sync(file.fileno())
-        temporary.chmod(0o666 & ~_umask() if mode is None else mode)
-        temporary.replace(path)
+        with held(temporary):
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                _sync(file.fileno())
+            temporary.chmod(0o666 & ~_umask() if mode is None else mode)
+            temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         _name_file(error, path)
@@ -64,13 +65,16 @@ def check_writable(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+def atomic_folder(
+    path: Path, *, replace: bool = True, goes_on: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Path]:
     """Yield a temporary sibling folder of ``path`` and rename it to ``path`` when the block succeeds.
 
     An existing ``path`` is replaced: it is moved aside first and deleted last. Without ``replace`` only an empty
-    folder is, whose permissions are kept; ``OSError`` for anything else. Files inside are fsynced here.
+    folder is, whose permissions are kept; ``OSError`` for anything else. Files inside are fsynced here. ``goes_on``
+    is that of ``scratch_folder``.
     """
-    with scratch_folder(path) as temporary, _naming(path):
+    with scratch_folder(path, goes_on) as temporary, _naming(path):
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
@@ -98,30 +102,44 @@ def _name_file(error: BaseException, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty hidden sibling of ``path`` that is gone after the block, unless the block renames it.
+def scratch_folder(path: Path, goes_on: Callable[[Path], bool] = lambda _: False) -> Iterator[Path]:
+    """Yield a hidden sibling of ``path`` that is gone after the block, unless the block renames it.
 
-    What killed processes left of those for the same ``path`` goes first; those of live ones stay.
+    It is empty, but where ``goes_on`` says of one that a killed process has left that it can be gone on with: then it
+    is that one, and one of which this is so when the block raises is left. Others that killed processes have left for
+    the same ``path`` go first; those of live ones stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = re.compile(rf"\.{re.escape(path.name)}\.{RANDOM}\.tmp")
-    for other in path.parent.iterdir():
-        if name.fullmatch(other.name) and other.is_dir():
-            with _held(other) as abandoned:
-                if abandoned:
+    temporary = None
+    with contextlib.ExitStack() as stack:
+        for other in path.parent.iterdir():
+            if not name.fullmatch(other.name) or not other.is_dir():
+                continue
+            with contextlib.ExitStack() as lock:
+                if not lock.enter_context(held(other)):
+                    continue
+                if temporary is None and goes_on(other):
+                    temporary = other
+                    stack.push(lock.pop_all())
+                else:
                     shutil.rmtree(other, ignore_errors=True)
-    with _naming(path):
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-    try:
-        with _held(temporary):
+        locked = temporary is not None
+        if temporary is None:
+            with _naming(path):
+                temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+            locked = stack.enter_context(held(temporary))
+        try:
             yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            # Where there are no locks nobody could tell that it was left.
+            if not (locked and goes_on(temporary)):
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder, which ends with the process however that ends; False where it cannot be had.
+def held(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file or folder, which ends with the process however that ends; False where it cannot be had.
 
     That is where another process has it, and where there are no such locks (Windows, some network drives).
     """
@@ -133,7 +151,7 @@ def _held(folder: Path) -> Iterator[bool]:
     descriptor, locked = -1, False
     try:
         with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(path, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             locked = True
         yield locked

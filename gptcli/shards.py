@@ -1,4 +1,4 @@
-"""Tokens on disk: shard files that llm.c and modded-nanogpt read as they are, their manifest, writer and reader.
+"""Tokens on disk: shard files that llm.c and modded-nanogpt read as they are, their manifest and reader.
 
 A shard is 256 little-endian int32 (magic, version, count, zeros) and then ``count`` tokens. Two-byte tokens carry
 llm.c's GPT-2 header, four-byte tokens its Llama-3 header. Where a corpus has conversations, a file of one byte a
@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
-from types import TracebackType
-from typing import IO, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -169,95 +168,6 @@ def shard_header(dtype: DtypeName, tokens: int) -> bytes:
     header = np.zeros(HEADER_INTS, dtype="<i4")
     header[:3] = (*MAGIC_AND_VERSION[dtype], tokens)
     return header.tobytes()
-
-
-class ShardWriter:
-    """Writes one split as ``SPLIT-00000.bin``, ``SPLIT-00001.bin`` ... into a folder that is not in use yet.
-
-    Use it as a context manager inside ``files.atomic_folder``, which makes the shards appear all at once;
-    ``shards`` is complete when the block has ended. ``masked`` writes beside each which of its tokens are scored.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        split: SplitName,
-        dtype: DtypeName,
-        *,
-        shard_tokens: int = SHARD_TOKENS,
-        masked: bool = False,
-    ) -> None:
-        assert 0 < shard_tokens < 2**31, "the count in the header is an int32"
-        self.shards: tuple[Shard, ...] = ()
-        self.tokens = self.scored_tokens = 0
-        self._masked = masked
-        self._mask_file: IO[bytes] | None = None
-        self._folder, self._split, self._dtype, self._shard_tokens = folder, split, dtype, shard_tokens
-        self._file: IO[bytes] | None = None
-        self._in_shard = 0
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._finish_shard()
-        else:
-            for file in (self._file, self._mask_file):
-                if file is not None:
-                    file.close()
-
-    def write(self, ids: npt.NDArray[Any], scored: Mask | None = None) -> None:
-        """Append token ids, a 1-D array of integers; ``scored`` is as long, None where all of them are.
-
-        Raises ``FormatError`` when an id does not fit the dtype: numpy would wrap it around silently.
-        """
-        if not ids.size:
-            return
-        largest, smallest = int(ids.max()), int(ids.min())
-        limit = int(np.iinfo(ON_DISK[self._dtype]).max)
-        if largest > limit or smallest < 0:
-            wrong = largest if largest > limit else smallest
-            raise FormatError(f"Token id {wrong} does not fit into {self._dtype}, which holds 0 to {limit}.")
-        assert scored is None or (self._masked and scored.size == ids.size)
-        converted = ids.astype(ON_DISK[self._dtype], copy=False)
-        mask = np.ones(ids.size, np.bool_) if scored is None else scored
-        while converted.size:
-            if self._file is None:
-                self._file = self._path().open("wb")
-                self._file.write(bytes(HEADER_BYTES))
-                self._mask_file = self._path().with_suffix(".mask").open("wb") if self._masked else None
-            room = self._shard_tokens - self._in_shard
-            now = converted[:room]
-            self._file.write(now.tobytes())
-            if self._mask_file is not None:
-                self._mask_file.write(mask[:room].astype(np.uint8).tobytes())
-            self._in_shard += now.size
-            self.tokens += now.size
-            self.scored_tokens += int(mask[:room].sum())
-            converted, mask = converted[now.size :], mask[now.size :]
-            if self._in_shard == self._shard_tokens:
-                self._finish_shard()
-
-    def _path(self) -> Path:
-        return self._folder / f"{self._split}-{len(self.shards):05d}.bin"
-
-    def _finish_shard(self) -> None:
-        """Write the header now that the count is known, and remember the shard."""
-        if self._file is None:
-            return
-        self._file.seek(0)
-        self._file.write(shard_header(self._dtype, self._in_shard))
-        self._file.close()
-        path = self._path()
-        mask_sha256 = None
-        if self._mask_file is not None:
-            self._mask_file.close()
-            mask_sha256 = sha256_file(path.with_suffix(".mask"))
-        self.shards += (Shard(path.name, self._in_shard, sha256_file(path), mask_sha256),)
-        self._file, self._mask_file, self._in_shard = None, None, 0
 
 
 class TokenReader:

@@ -6,17 +6,16 @@ Knows nothing of tokens.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
-
-from gptcli.documents import ContentDigest, Document, cut_out, in_val, nearest_break
+from gptcli.documents import Document, Span, cut_out, nearest_break
 from gptcli.errors import CorpusError
+from gptcli.survey import LEFT_OUT, VAL, Survey, survey_documents
 
 Split = Literal["train", "val"]
+_NOWHERE = Span(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +24,9 @@ class SplitPlan:
 
     ``document``: a hash of each document decides. ``paragraph``: the tail of each document from a paragraph on is val.
     ``position``: the texts as one string are cut at the character ``cut_at``. ``documents`` and ``characters`` count
-    what is left after duplicates; ``duplicates`` holds the ordinals (from 0) of the documents that are left out, and
-    ``lengths`` the characters of documents stored in several parts. ``answers`` counts those of all conversations,
-    which are only ever cut behind one.
+    what is left after duplicates; ``sides`` has a byte for each document, `TRAIN` or `VAL` by its hash, or `LEFT_OUT`,
+    and ``lengths`` the characters of documents stored in several parts by their ordinals (from 0). ``answers`` counts
+    those of all conversations, which are only ever cut behind one.
     """
 
     mode: Literal["document", "paragraph", "position"]
@@ -37,24 +36,18 @@ class SplitPlan:
     documents: int
     characters: int
     cut_at: int | None = None
-    duplicates: frozenset[int] = frozenset()
-    lengths: Mapping[int, int] = field(default_factory=dict)
+    duplicates: int = 0
     answers: int = 0
-    for_val: bytes = b""
-    """Of each document 1 where its hash gives it to val, else 0."""
+    sides: bytes = b""
+    lengths: Mapping[int, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Survey:
-    """What one pass over the documents finds; ``val_characters`` is what a split by document would give val."""
+class Before(NamedTuple):
+    """What stands before a line: the ordinal of the last document begun, characters that are kept, those of its own."""
 
-    documents: int
-    characters: int
-    val_characters: int
-    duplicates: frozenset[int]
-    lengths: Mapping[int, int]
-    answers: int
-    for_val: bytes
+    ordinal: int = -1
+    kept: int = 0
+    of_document: int = 0
 
 
 def plan_split(
@@ -70,7 +63,20 @@ def plan_split(
     ``val_fraction`` of the characters, else at paragraphs; conversations, which have none, go to val from a position
     on. Raises ``CorpusError`` when there is no document.
     """
-    survey = _survey(documents, val_fraction)
+    survey = Survey()
+    survey.add(survey_documents(((_NOWHERE, item) for item in documents), val_fraction))
+    return plan_of(survey, mode=mode, split_at=split_at, val_fraction=val_fraction)
+
+
+def plan_of(
+    survey: Survey,
+    *,
+    mode: Literal["auto", "document", "paragraph"] = "auto",
+    split_at: float | None = None,
+    val_fraction: float = 0.1,
+) -> SplitPlan:
+    """Decide how to split what was surveyed with the same ``val_fraction``, as ``plan_split`` does."""
+    survey.leave_out_duplicates()
     if survey.documents == 0:
         raise CorpusError("The corpus has no documents.", "gptcli fetch SOURCE fetches one.")
     chosen: Literal["document", "paragraph", "position"]
@@ -92,14 +98,14 @@ def plan_split(
         documents=survey.documents,
         characters=survey.characters,
         cut_at=cut_at,
-        duplicates=survey.duplicates,
-        lengths=survey.lengths,
+        duplicates=len(survey.sides) - survey.documents,
         answers=survey.answers,
-        for_val=survey.for_val,
+        sides=bytes(survey.sides),
+        lengths=survey.lengths,
     )
 
 
-def _choose(survey: _Survey, val_fraction: float) -> tuple[Literal["document", "paragraph", "position"], str]:
+def _choose(survey: Survey, val_fraction: float) -> tuple[Literal["document", "paragraph", "position"], str]:
     near = f"a paragraph near {1 - val_fraction:.0%}"
     if survey.documents == 1:
         return "paragraph", f"a one-document corpus is split at {near}"
@@ -116,39 +122,39 @@ def _choose(survey: _Survey, val_fraction: float) -> tuple[Literal["document", "
     )
 
 
-def split_documents(documents: Iterable[Document], plan: SplitPlan) -> Iterator[tuple[Split, Document]]:
-    """Yield the documents the plan was made from with their side, duplicates left out.
+def split_documents(
+    documents: Iterable[Document], plan: SplitPlan, before: Before | None = None
+) -> Iterator[tuple[Split, Document]]:
+    """Yield the documents the plan was made from with their side, duplicates left out; or those after ``before``.
 
     A document that is cut gives pieces to both sides; on each side its first piece has part 0 and those that go on
     seamlessly have higher ones. The cut of ``position`` is nanoGPT's ``text[:int(n * split_at)]``. Any cut through a
     conversation is moved behind the nearest answer.
     """
-    ordinal = -1
-    offset = place = cut = 0  # characters of kept text before this part, of this document before it, of train in it
-    val_parts = 0
-    side: Split = "train"
+    ordinal, kept, place = before or Before()
     for item in documents:
         if item.part == 0 or ordinal < 0:
-            ordinal, place, val_parts = ordinal + 1, 0, 0
-            if plan.mode == "document":
-                side = "val" if plan.for_val[ordinal] else "train"
-        if ordinal in plan.duplicates:
+            ordinal, place = ordinal + 1, 0
+        if plan.sides[ordinal] == LEFT_OUT:
             continue
         size = len(item.text)
         if plan.mode == "document":
-            yield side, item
+            yield "val" if plan.sides[ordinal] == VAL else "train", item
             continue
         if plan.mode == "position":
             assert plan.cut_at is not None
-            cut = _position_cut(item, plan.cut_at - offset)
+            target = plan.cut_at - kept
+            cut = _position_cut(item, target)
         else:
-            cut = _paragraph_cut(item, place, plan.lengths.get(ordinal, size), 1 - plan.val_fraction)
+            length = plan.lengths.get(ordinal, size)
+            target = int(length * (1 - plan.val_fraction)) - place
+            cut = _paragraph_cut(item, target, length, 1 - plan.val_fraction)
         if cut:
             yield "train", cut_out(item, 0, cut, item.part)
         if cut < size:
-            yield "val", cut_out(item, cut, size, val_parts)
-            val_parts += 1
-        offset, place = offset + size, place + size
+            # The cut lies in an earlier part where the target does, and val goes on.
+            yield "val", cut_out(item, cut, size, item.part if place and target < 0 else 0)
+        kept, place = kept + size, place + size
 
 
 def _position_cut(item: Document, target: int) -> int:
@@ -159,49 +165,13 @@ def _position_cut(item: Document, target: int) -> int:
     return min(max(target, 0), size)
 
 
-def _paragraph_cut(item: Document, place: int, length: int, fraction: float) -> int:
-    """Return how much of this part is train, for a part at ``place`` of a document of ``length`` characters."""
+def _paragraph_cut(item: Document, target: int, length: int, fraction: float) -> int:
+    """Return how much of this part is train, for one of a document of ``length`` characters."""
     text = item.text
     if item.answers:
         return min((end for _, end in item.answers), key=lambda end: abs(end - int(length * fraction)))
-    target = int(length * fraction) - place
     if target < 0:
         return 0
     if target >= len(text):
         return len(text)
     return nearest_break(text, target, int(length * min(fraction, 1 - fraction) / 2))
-
-
-def _survey(documents: Iterable[Document], val_fraction: float) -> _Survey:
-    """Read every document once; keeps 25 bytes a document."""
-    digests, for_val, sizes = bytearray(), bytearray(), array("q")
-    lengths: dict[int, int] = {}
-    answers = 0
-    running = ContentDigest()
-    for item in documents:
-        answers += len(item.answers)
-        if item.part == 0 or not sizes:
-            digests += running.digest() if sizes else b""
-            running = ContentDigest().update(item.text)
-            for_val.append(in_val(running.digest(), val_fraction))
-            sizes.append(len(item.text))
-        else:
-            running.update(item.text)
-            sizes[-1] += len(item.text)
-            lengths[len(sizes) - 1] = sizes[-1]
-    if sizes:
-        digests += running.digest()
-    first = np.unique(np.frombuffer(bytes(digests), dtype="S16"), return_index=True)[1]
-    kept = np.zeros(len(sizes), dtype=bool)
-    kept[first] = True
-    characters = np.frombuffer(sizes, dtype=np.int64)
-    val = np.frombuffer(for_val, dtype=bool)
-    return _Survey(
-        documents=int(kept.sum()),
-        characters=int(characters[kept].sum()),
-        val_characters=int(characters[kept & val].sum()),
-        duplicates=frozenset(np.flatnonzero(~kept).tolist()),
-        lengths=lengths,
-        answers=answers,
-        for_val=bytes(for_val),
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from gptcli.batches import Batch, BatchStream, eval_batches
 from gptcli.errors import CorpusError
-from gptcli.shards import ShardWriter, TokenArray, TokenReader
+from gptcli.shard_writer import ShardWriter
+from gptcli.shards import TokenArray, TokenReader
 
 
 def reader(folder: Path, n_tokens: int, shard_tokens: int = 1000) -> TokenReader:
@@ -249,3 +252,33 @@ def test_ordinary_tokens_come_in_the_order_of_numpy_s_permutation_and_that_alone
     order = rng.permutation(np.arange((499 - offset) // 8, dtype=np.uint32)).astype(np.int64) * 8 + offset
     found = np.concatenate([batches.next_batch().inputs[:, 0] for _ in range(order.size // 3)])
     assert (found == order[: found.size]).all()
+
+
+# Draws batches of far more tokens than memory holds, and tells the peak of its own memory.
+MEASURE = """
+import sys
+from pathlib import Path
+from gptcli.batches import BatchStream
+from gptcli.shards import HEADER_BYTES, SHARD_TOKENS, Shard, TokenReader, shard_header
+folder, shards = Path(sys.argv[1]), []
+for number in range(86):
+    shard = Shard(f"train-{number:05}.bin", SHARD_TOKENS, "0" * 64)
+    with (folder / shard.name).open("wb") as file:
+        file.write(shard_header("uint16", SHARD_TOKENS))
+        file.truncate(HEADER_BYTES + 2 * SHARD_TOKENS)
+    shards.append(shard)
+tokens = TokenReader(folder, shards, "uint16", 50257)
+stream = BatchStream(tokens, block_size=1024, batch_size=4, seed=1)
+assert all(stream.next_batch().inputs.shape == (4, 1024) for _ in range(20))
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]
+print(len(tokens), peak)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files with holes, and the peak of memory as Linux tells it")
+def test_nine_billion_tokens_are_drawn_from_in_little_memory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    n_tokens, peak_kb = map(int, done.stdout.split())
+    assert n_tokens > 9e9
+    assert peak_kb < 300_000, "the tokens are 18 GB"

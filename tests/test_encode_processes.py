@@ -1,4 +1,4 @@
-"""Processes give what threads give, hand errors on, and are never left behind."""
+"""Processes hand errors on, and are never left behind."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import time
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import numpy as np
 import pytest
 
-from gptcli import encode, encode_processes
-from gptcli.config import DataConfig
-from gptcli.encode_job import Piece, encode_job
-from gptcli.encode_processes import EncodeProcesses
-from gptcli.errors import CorpusError, TokenizerError
-from gptcli.prepare import prepare
+from gptcli.documents import Span, document, write_documents
+from gptcli.encode_job import Stretch, Task, encode_stretch
+from gptcli.encode_processes import EncodeProcesses, SurveyTask
+from gptcli.errors import CorpusError, FormatError, TokenizerError
+from gptcli.split import Before
 from gptcli.tokenizer import char_tokenizer
+from gptcli.workers import SMALLEST_TEXT
 from tests.cli.conftest import run_cli
 
 TEXTS = [text for _, text in sorted(topics.items())][:20]
@@ -36,49 +37,43 @@ def is_running(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def token_files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+def task_and_stretch(path: Path, text: str) -> tuple[Task, Stretch]:
+    """Write a corpus of one text, and return what a process is told to encode it."""
+    with path.open("wb") as file:
+        write_documents(file, [document(text)])
+    stretch = Stretch(Span(0, path.stat().st_size, 1), Before(), np.zeros(1, np.uint8), [])
+    return Task(str(path), "document", 0.1, None, indexed=False), stretch
 
 
-@pytest.mark.parametrize("tokenizer", ["char", "bpe:300"])
-def test_processes_make_the_very_files_that_threads_make(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: str
-) -> None:
-    (tmp_path / "texts").mkdir()
-    for number, text in enumerate(TEXTS):
-        (tmp_path / "texts" / f"{number:02}.txt").write_text(text, "utf-8")
-    assert run_cli(tmp_path, "fetch", "texts").code == 0
-    monkeypatch.setattr(encode, "JOB_CHARS", 3000)
-    corpora, data = tmp_path / "corpora", DataConfig(tokenizer=tokenizer)
-    by_threads = prepare("texts", data, corpora_dir=corpora)
-    expected = token_files(by_threads.folder)
-    monkeypatch.setattr(encode_processes, "SMALLEST_TEXT", 0)
-    monkeypatch.setattr(encode_processes, "usable_cores", lambda: 2)
-    by_processes = prepare("texts", data, corpora_dir=corpora, force=True)
-    assert by_processes.manifest.train == by_threads.manifest.train
-    assert token_files(by_processes.folder) == expected
-
-
-def test_an_error_in_a_process_is_raised_here_with_its_hint_and_the_next_job_is_done() -> None:
+def test_an_error_in_a_process_is_raised_here_with_its_hint_and_the_next_job_is_done(tmp_path: Path) -> None:
     tokenizer = char_tokenizer(["abc"], end_of_text=True)
-    good = [Piece("train", "cab", separated=False)]
+    path = tmp_path / "documents.jsonl"
     with EncodeProcesses(1) as processes:
-        processes.open(tokenizer, indexed=False)
+        task, stretch = task_and_stretch(path, "xyz")
+        processes.open(task, tokenizer)
         with pytest.raises(TokenizerError, match="knows the 3 characters") as raised:
-            processes.encode([Piece("train", "xyz", separated=False)])
+            processes.encode(stretch)
         assert "gptcli prepare" in raised.value.hint
-        found, expected = processes.encode(good), encode_job(good, tokenizer, indexed=False)
-    assert found["train"].ids.tolist() == expected["train"].ids.tolist() == [2, 0, 1]
+        _, stretch = task_and_stretch(path, "cab")
+        found, expected = processes.encode(stretch), encode_stretch(stretch, task, tokenizer)
+        survey = SurveyTask(str(path), 0.1, 1000)
+        surveyed = processes.survey(survey, stretch.span)
+        path.write_bytes(b"{}\n")
+        with pytest.raises(FormatError, match=r"documents\.jsonl:1: this line is damaged"):
+            processes.survey(survey, stretch.span)
+    assert found["train"].ids.tolist() == expected["train"].ids.tolist() == [3, 2, 0, 1]
+    assert surveyed.sizes.tolist() == [3]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_a_process_that_the_system_ends_is_an_error_that_says_so() -> None:
+def test_a_process_that_the_system_ends_is_an_error_that_says_so(tmp_path: Path) -> None:
+    task, stretch = task_and_stretch(tmp_path / "documents.jsonl", "cab")
     with EncodeProcesses(1) as processes:
-        processes.open(char_tokenizer(["abc"], end_of_text=True), indexed=False)
+        processes.open(task, char_tokenizer(["abc"], end_of_text=True))
         processes._all[0].kill()
         processes._all[0].wait()
         with pytest.raises(CorpusError, match="ended by signal 9"):
-            processes.encode([Piece("train", "cab", separated=False)])
+            processes.encode(stretch)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -95,7 +90,7 @@ def test_no_process_outlives_the_one_that_began_it_even_killed() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_while_processes_encode_leaves_no_tokens_and_no_traceback(tmp_path: Path) -> None:
     lines = "".join(f"{number} {text}" for number in range(80) for text in TEXTS)
-    (tmp_path / "long.txt").write_text(lines * (1 + encode_processes.SMALLEST_TEXT // len(lines)), "utf-8")
+    (tmp_path / "long.txt").write_text(lines * (1 + SMALLEST_TEXT // len(lines)), "utf-8")
     assert run_cli(tmp_path, "fetch", "long.txt").code == 0
     command = [sys.executable, "-m", "gptcli", "prepare", "long", "--tokenizer", "bpe:300"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:

@@ -165,6 +165,30 @@ def test_what_a_killed_process_left_goes_before_the_next_try_and_what_a_live_one
     assert sorted(p.name for p in tmp_path.iterdir()) == [".run.backup.tmp", "run"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a killed process cannot be told from a live one there")
+def test_what_a_killed_process_left_is_gone_on_with_where_it_can_be_and_by_one_alone(tmp_path: Path) -> None:
+    def can_be(folder: Path) -> bool:
+        return (folder / "journal").exists()
+
+    for name in (".run.aaaaaaaa.tmp", ".run.bbbbbbbb.tmp", ".run.cccccccc.tmp"):
+        (tmp_path / name).mkdir()
+    for name in ("aaaaaaaa", "cccccccc"):
+        (tmp_path / f".run.{name}.tmp" / "journal").write_bytes(b"1")
+    with contextlib.suppress(KeyboardInterrupt), scratch_folder(tmp_path / "run", can_be) as first:
+        assert (first / "journal").read_bytes() == b"1"
+        assert [path for path in tmp_path.iterdir() if path != first] == []
+        with scratch_folder(tmp_path / "run", can_be) as second:
+            assert (second != first, list(second.iterdir())) == (True, [])
+        raise KeyboardInterrupt
+    with atomic_folder(tmp_path / "run", goes_on=can_be) as third:
+        assert third == first
+        (third / "one").write_bytes(b"1")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    with scratch_folder(tmp_path / "run", can_be) as fourth:
+        (fourth / "other").write_bytes(b"1")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
 def test_a_number_that_json_does_not_have_is_damage(tmp_path: Path, number: str) -> None:
     path = tmp_path / "x.json"

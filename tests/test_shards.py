@@ -21,12 +21,12 @@ from gptcli.batches import BatchStream, eval_batches
 from gptcli.chat_template import ChatTemplate
 from gptcli.errors import CorpusError, FormatError
 from gptcli.files import sha256_file, write_json
+from gptcli.shard_writer import ShardWriter
 from gptcli.shards import (
     ArrayTokens,
     Conversations,
     DatasetManifest,
     DtypeName,
-    ShardWriter,
     SplitSummary,
     TokenReader,
     dtype_for,

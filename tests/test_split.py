@@ -12,6 +12,7 @@ from gptcli.chat_template import Message, write_conversation
 from gptcli.documents import Document, content_digest, document, document_parts, in_val
 from gptcli.errors import CorpusError
 from gptcli.split import SplitPlan, plan_split, split_documents
+from gptcli.survey import LEFT_OUT
 
 Mode = Literal["auto", "document", "paragraph"]
 texts = st.lists(st.text(st.sampled_from("abc \n"), min_size=1, max_size=40), min_size=1, max_size=12)
@@ -50,7 +51,8 @@ def test_adding_text_never_moves_a_document() -> None:
 def test_duplicates_are_removed_and_the_first_one_stays() -> None:
     documents = [document("One text."), document("Other."), document("One\n text. ", title="copy"), document("Other.")]
     plan = plan_split(documents, mode="document")
-    assert (plan.documents, plan.characters, plan.duplicates) == (2, 15, frozenset({2, 3}))
+    assert (plan.documents, plan.characters, plan.duplicates) == (2, 15, 2)
+    assert [side == LEFT_OUT for side in plan.sides] == [False, False, True, True]
     train, val = carried_out(documents, plan)
     assert sorted(item.text for item in [*train, *val]) == ["One text.", "Other."]
 
@@ -60,7 +62,7 @@ def test_a_long_document_is_one_for_the_hash_and_for_duplicates() -> None:
     other = list(document_parts(["All work and no play.\n\n" * 250_000 + "Not quite."]))
     documents = [*long, document("Short."), *other, *long]
     plan = plan_split(documents, mode="document", val_fraction=0.5)
-    assert (plan.documents, plan.duplicates) == (3, frozenset({3}))
+    assert (plan.documents, plan.duplicates, plan.sides.index(LEFT_OUT)) == (3, 1, 3)
     assert plan.lengths == {0: 5_750_000, 2: 5_750_010, 3: 5_750_000}
     sides = [(side, item.part) for side, item in split_documents(documents, plan)]
     side = "val" if in_val(content_digest(long[0].text), 0.5) else "train"

@@ -51,12 +51,17 @@ def prepare_command(
         str | None, typer.Option(metavar="RUN", help="Make the tokens of this run again: its tokenizer, its split.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make the tokens again even if they are there.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Processes that read and encode; one a core if not said."),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Turn a corpus into tokens for training; prints their folder. Fetches a recipe or a text that is no corpus yet.
 
-    Says on stderr what came out, and what the corpus and a profile will do to each other.
+    Says on stderr what came out, and what the corpus and a profile will do to each other. One that was ended is gone
+    on with by the same command.
 
     Example: gptcli prepare book
     """
@@ -66,7 +71,7 @@ def prepare_command(
         raise typer.BadParameter("--run has a tokenizer and a profile of its own; leave --tokenizer and --profile out.")
     config, given = _load(profile) if run is None else _of_run(run)
     data = _data(config, {"tokenizer": tokenizer, "split": split, "split_at": split_at, "val_fraction": val_fraction})
-    result = _prepare(corpus, data, given, force=force, quiet=quiet)
+    result = _prepare(corpus, data, given, force=force, workers=workers, quiet=quiet)
     profile_name, chosen = (profile, config) if config else _suggest(result.manifest.corpus)
     _finish(result, profile_name, chosen, run, is_named=config is not None, as_json=as_json, quiet=quiet)
 
@@ -88,7 +93,7 @@ def _of_run(name: str) -> tuple[RunProfile, Tokenizer]:
 
 
 def _prepare(
-    corpus: str | None, data: DataConfig, given: Tokenizer | None, *, force: bool, quiet: bool
+    corpus: str | None, data: DataConfig, given: Tokenizer | None, *, force: bool, workers: int | None, quiet: bool
 ) -> PrepareResult:
     from gptcli.corpora import choose_corpus, is_fetched
     from gptcli.prepare import ensure_tokens, prepare
@@ -96,8 +101,10 @@ def _prepare(
     name = choose_corpus(corpus, data.corpus)
     with progress(quiet=quiet) as going_on:
         if is_fetched(name):
-            return prepare(name, data, tokenizer=given, force=force, on_progress=going_on.show)
-        return ensure_tokens(name, data, tokenizer=given, on_notice=going_on.note, on_progress=going_on.show)
+            return prepare(name, data, tokenizer=given, force=force, workers=workers, on_progress=going_on.show)
+        return ensure_tokens(
+            name, data, tokenizer=given, workers=workers, on_notice=going_on.note, on_progress=going_on.show
+        )
 
 
 def _finish(

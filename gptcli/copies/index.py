@@ -139,6 +139,33 @@ class IndexWriter:
             self._stream = _thin(self._stream, self._rate, self._rate // 2)
             self._rate //= 2
 
+    def put_down(self, path: Path) -> None:
+        """Write all that is known, for a writer that goes on with it."""
+        with path.open("wb") as file:
+            np.savez(
+                file,
+                numbers=np.array([self.words, self._rate, self._title_bytes, self._titles is not None], np.int64),
+                stream=np.frombuffer(self._stream, np.uint8),
+                waiting=self._waiting,
+                last=self._last,
+                begins=np.frombuffer(self._begins, np.uint64),
+                titles=np.frombuffer("\n".join(self._titles or ()).encode("utf-8", "surrogatepass"), np.uint8),
+            )
+
+    @classmethod
+    def take_up(cls, path: Path) -> IndexWriter:
+        """Return a writer that goes on with what another has put down."""
+        writer = cls()
+        with np.load(path, allow_pickle=False) as known:
+            writer.words, writer._rate, writer._title_bytes, titled = known["numbers"].tolist()
+            writer._stream = bytearray(known["stream"])
+            writer._waiting, writer._last = known["waiting"], known["last"]
+            writer._begins = array("Q")
+            writer._begins.frombytes(known["begins"].tobytes())
+            titles = known["titles"].tobytes().decode("utf-8", "surrogatepass").split("\n")
+        writer._titles = (titles if writer._begins else []) if titled else None
+        return writer
+
     def write(self, path: Path, corpus_bytes: int) -> NgramsFile | None:
         """Write the index of a corpus of that many bytes of text; None where it is too small to have one."""
         if self.words < GRAM_WORDS:
@@ -175,13 +202,13 @@ class IndexWriter:
 
     def _packed_counts(self, room: int) -> tuple[int, bytes]:
         """Return the words of each document; of each 2, 4, 8 ... together where that needs too much room."""
-        begins = np.frombuffer(self._begins, np.uint64).astype(np.int64)
-        shift = 0
+        begins = np.frombuffer(self._begins, np.uint64)
+        shift = max(0, -(-begins.size // MAX_GROUPS) - 1).bit_length()
         while True:
-            counts = np.diff(begins[:: 1 << shift], append=self.words)
+            counts = np.diff(begins[:: 1 << shift].astype(np.int64), append=self.words)
             planes = counts.astype("<u8").view(np.uint8).reshape(-1, 8).T
-            packed = zlib.compress(planes.tobytes(), 9) if counts.size <= MAX_GROUPS else None
-            if packed is not None and (len(packed) <= room or counts.size == 1):
+            packed = zlib.compress(planes.tobytes(), 9)
+            if len(packed) <= room or counts.size == 1:
                 return shift, packed
             shift += 1
 

@@ -24,7 +24,7 @@ from gptcli.fetch.provenance import MAX_COMPARED, PROVENANCE, Provenance, change
 from gptcli.fetch.recipes import recipes
 from gptcli.fetch.source import Source, shown
 from gptcli.fetch.web.store import RAW, last_fetch
-from gptcli.files import atomic_write, read_json, sha256_file, write_json
+from gptcli.files import atomic_write, held, read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1
 DOCUMENTS = "documents.jsonl"
@@ -288,11 +288,14 @@ def _lasting(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed fetches have left behind; what is younger may be another's that is still at work."""
+    """Remove what killed fetches have left behind, which may be gigabytes; what nobody holds is no live one's.
+
+    Where nothing can be held, what is young may be another's that is still at work.
+    """
     for name in (DOCUMENTS, PROVENANCE, SOURCE, NEXT_SOURCE):
         for path in folder.glob(f".{name}.*.tmp"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            with contextlib.suppress(OSError), held(path) as abandoned:
+                if abandoned or time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                     path.unlink()
 
 

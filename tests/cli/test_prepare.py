@@ -165,3 +165,15 @@ def test_a_corpus_elsewhere_is_suggested_by_its_path(folder: Path) -> None:
     run_cli(folder, "fetch", "long.txt")
     (folder / "corpora" / "long").rename(folder / "my book")
     assert next_command(folder, "./my book", "--tokenizer", "char")[:2] == ["train", "./my book"]
+
+
+def test_any_number_of_workers_is_taken_and_too_many_are_said_to_be(folder: Path, cli: Cli) -> None:
+    one = cli("prepare", "docs.txt", "--tokenizer", "char", "--workers", "1")
+    assert (one.code, "workers" in one.stderr) == (0, False)
+    tokens = folder / one.stdout.strip() / "train-00000.bin"
+    content = tokens.read_bytes()
+    many = cli("prepare", "docs", "--tokenizer", "char", "--workers", "1000", "--force")
+    assert "for 1,000 workers, so " in many.stderr
+    assert tokens.read_bytes() == content
+    none = cli("prepare", "docs", "--workers", "0")
+    assert none.code == 2

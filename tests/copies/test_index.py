@@ -91,6 +91,25 @@ def test_how_the_text_arrives_changes_no_byte(prose: list[str], tmp_path: Path) 
     assert write(tmp_path, jobs, size) == expected
 
 
+@pytest.mark.parametrize("titled", [True, False])
+def test_a_writer_that_is_put_down_after_every_job_writes_the_same_index(
+    prose: list[str], tmp_path: Path, titled: bool
+) -> None:
+    jobs: list[list[tuple[str, str | None]]] = [
+        [(text, f"tïtle {n}" if titled else "")] for n, text in enumerate(prose)
+    ]
+    jobs[7:7] = [[("", "")], [(" that goes on", None)]]
+    size = sum(len(text) for text in prose)
+    expected = write(tmp_path, jobs, size)
+    IndexWriter().put_down(tmp_path / "writer")
+    for job in jobs:
+        writer = IndexWriter.take_up(tmp_path / "writer")
+        writer.add(job_grams(job))
+        writer.put_down(tmp_path / "writer")
+    IndexWriter.take_up(tmp_path / "writer").write(tmp_path / "index", size)
+    assert (tmp_path / "index").read_bytes() == expected
+
+
 def test_documents_are_counted_and_named(make_index: MakeIndex, prose: list[str]) -> None:
     texts = [*prose[:10], "No more than five words.", "", prose[11]]
     index = make_index(texts, [f"Title\n{number} " + "x" * 100 for number in range(len(texts))])

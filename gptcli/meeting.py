@@ -1,8 +1,8 @@
 """Where the processes of a job find each other, also after some or all of them have begun again.
 
-torchrun's store outlives the processes that it restarts, and what the dead ones left there would be taken for the living:
-gloo then waits for ever for a connection to nobody. So each process brings a word of its own, and those whose words stand
-together on rank 0's list go on below a name that no earlier ones had.
+torchrun's store outlives the processes that it restarts, and what the dead ones left there would be taken for that of
+the living: gloo then waits for ever for a connection to nobody. So each process brings a word of its own, and those
+whose words stand together on rank 0's list go on below a name that no earlier ones had.
 """
 
 from __future__ import annotations

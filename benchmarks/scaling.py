@@ -3,8 +3,8 @@
     python benchmarks/scaling.py --text input.txt [--rows NAME,...] [--pairs 5] [--threads 2] [--json FILE]
 
 Every side is ``gptcli train`` on the same text, shape, tokens per step and seed, in float32, in a fresh job whose
-processes ``--nproc`` starts. Sides run in turn (A B C A B C ...). A side's figure is the pace that the run reports at its last
-step: 64 steps, evaluations and saves left out. ``one`` is one process with one thread, for scale.
+processes ``--nproc`` starts. Sides run in turn (A B C A B C ...). A side's figure is the pace that the run reports at
+its last step: that of 64 steps, evaluations and saves left out. ``one`` is one process with one thread, for scale.
 """
 
 from __future__ import annotations

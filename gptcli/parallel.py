@@ -81,7 +81,10 @@ class Forward:
             return
         self.factor = float(world.size)
         self._replicated = self.module = nn.parallel.DistributedDataParallel(
-            model, device_ids=[device] if device.type == "cuda" else None, gradient_as_bucket_view=True
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # tables that each process computes
+            gradient_as_bucket_view=True,
         )
 
     @contextlib.contextmanager

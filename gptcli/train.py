@@ -17,6 +17,7 @@ from gptcli.dry_run import check_memory
 from gptcli.errors import RunError
 from gptcli.events import CheckpointSaved, Notice, Reason, RunFailed, RunFinished, TrainEvent, WentBack, to_record
 from gptcli.metrics import Metrics, truncate_metrics
+from gptcli.parallel import own_share
 from gptcli.profiles import write_profile
 from gptcli.run_lock import sole_writer
 from gptcli.runs import RunDir
@@ -69,7 +70,9 @@ def train(
         yield from _events(Trainer(run, device, profile, is_stopped=heeded.ask, world=world, dataset=dataset), heeded)
         return
     with sole_writer(run) as still_sole:
-        memory_warning = check_memory(profile or run.profile(), device)
+        settled = profile or run.profile()
+        in_parts = settled.train.parallel == "fsdp" and not world.is_alone  # for what does not fit otherwise
+        memory_warning = None if in_parts else check_memory(own_share(settled, world.size), device)
         heeded = _Heeded(stop, world)
         trainer = Trainer(
             *(run, device, profile), is_stopped=heeded.ask, before_save=still_sole, world=world, dataset=dataset

@@ -167,10 +167,10 @@ class Trainer:
         state, config, parts = self.state, self.profile.train, self.updates.parts
         assert state.stuck_since is not None, "a run that has diverged is stuck"
         if not state.stuck_since:
-            raise _never_finite(self.run, self.setup)
+            raise self.world.said_once(_never_finite(self.run, self.setup))
         kept = self.world.told(any(step_of(path) < state.stuck_since for path in checkpoint_folders(self.run)))
         if self.updates.rate_factor < 1 or (self.base is not None and not kept):
-            raise _diverged(self.run, self.profile, state.step)
+            raise self.world.said_once(_diverged(self.run, self.profile, state.step))
         del self.model, self.updates  # no device has to hold two of them
         free_memory(self.setup.device)
         self._open(before=state.stuck_since, parts=parts)
@@ -227,7 +227,7 @@ class Trainer:
         except _StoppedError:
             return None
         if self.base is not None and state.step == 0 and not math.isfinite(result.val_loss):
-            raise _broken_base(self.run, self.base, result.val_loss, self.setup)
+            raise self.world.said_once(_broken_base(self.run, self.base, result.val_loss, self.setup))
         best = math.isfinite(result.val_loss) and (state.best_val_loss is None or result.val_loss < state.best_val_loss)
         state.evaluated_step, self.owes_evaluation = state.step, False
         state.last_val_loss = result.val_loss if math.isfinite(result.val_loss) else None

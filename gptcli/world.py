@@ -115,6 +115,10 @@ class World:
             raise kind(f"rank {rank} on {node}: {message}" if rank else message, hint)
         return result  # type: ignore[return-value]
 
+    def said_once(self, error: GptcliError) -> GptcliError:
+        """Return what to raise for an error that all processes have: rank 0 alone says it."""
+        return error if self.leads else PeerError(error.message, error.hint)
+
     def alike(self, what: str, value: str, hint: str) -> None:
         """Raise ``RunError`` where a process has another ``value`` than rank 0."""
         first, node = self.told([value, platform.node()])

@@ -18,7 +18,7 @@ from gptcli.errors import FormatError, RunError
 from gptcli.lora import add_adapters, freeze
 from gptcli.model import GPT, empty_model
 from gptcli.optim import Optimizer
-from gptcli.parallel import same_everywhere, shard
+from gptcli.parallel import collect, is_sharded, same_everywhere, shard
 from gptcli.restore import Say, resumable_checkpoint
 from gptcli.runs import RunDir, begin_command
 from gptcli.world import ALONE, World
@@ -70,6 +70,21 @@ def outline(profile: RunProfile) -> GPT:
             add_adapters(model, profile.finetune)
         freeze(model, profile.finetune)
     return model
+
+
+def whole_model(model: GPT, profile: RunProfile, world: World) -> GPT | None:
+    """Return the model for rank 0 to write with, None elsewhere; all processes have to ask.
+
+    Where each process holds a part of it, it is put together on the processor, in float32.
+    """
+    if not is_sharded(model):
+        return model if world.leads else None
+    weights = collect(dict(model.named_parameters()), world)
+    if not weights:
+        return None
+    whole = outline(profile)
+    whole.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+    return whole
 
 
 def _draw(run: RunDir, profile: RunProfile) -> GPT:

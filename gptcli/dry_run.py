@@ -139,13 +139,19 @@ def memory_warning(profile: RunProfile, device: str | None = None) -> str | None
     return shortage(profile, memory_facts(profile, place_here(profile.train, device)))
 
 
-def check_memory(profile: RunProfile, device: str | None = None) -> str | None:
+def check_memory(profile: RunProfile, device: str | None = None, copies: int = 1) -> str | None:
     """Return what ``memory_warning`` does, before a run begins; ``RunError`` for one that cannot fit.
 
+    ``copies`` processes with such a share each are trained on this machine; with ``fsdp`` on GPUs none has all weights,
+    and nothing is reckoned.
     Where the system does not say how much it can swap to a disk, nothing is refused; nor is it on a GPU, which says so
     at the first step.
     """
     facts, swap = memory_facts(profile, place_here(profile.train, device)), machine_swap()
+    if facts["machine_memory"] is not None:
+        facts["memory_peak"] *= copies
+    elif copies > 1 and profile.train.parallel == "fsdp":
+        return None
     have, peak = facts["machine_memory"], facts["memory_peak"]
     if have is not None and swap is not None and peak > IMPOSSIBLE * have + swap:
         message = _needs(facts)

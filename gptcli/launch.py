@@ -21,10 +21,14 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from gptcli.encode_processes import usable_cores
-from gptcli.world import EXIT_LOST, EXIT_REFUSED
+from gptcli.world import EXIT_LOST, EXIT_REFUSED, LAUNCHER
 
 # A large model may take this long to finish its step and be saved.
 SECONDS_TO_STOP = 600
+# What is left of processes of which one has failed has nothing to save.
+SECONDS_TO_END = 30
+# A signal of its own has stopped a process after its step: hung up, interrupted, terminated.
+STOPPED = {129, 130, 143}
 MONITOR_SECONDS = 0.1
 Say = Callable[[str], None]
 
@@ -39,6 +43,7 @@ def launch(arguments: Sequence[str], *, nproc: int, max_restarts: int, say: Say)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // nproc)))
     caught = [name for name in ("SIGTERM", "SIGINT", "SIGHUP") if _is_heard(name)]
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ",".join(caught)
+    os.environ[LAUNCHER] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="gptcli-") as logs:
         agent = _Agent(_spec(arguments, nproc, max_restarts), logs, say)
         try:
@@ -46,7 +51,7 @@ def launch(arguments: Sequence[str], *, nproc: int, max_restarts: int, say: Say)
         except SignalException as stop:
             agent.end_at_once()
             return 128 + int(stop.sigval)
-    return 1 if result.is_failed() else 0
+    return agent.stopped or int(result.is_failed())
 
 
 def _is_heard(name: str) -> bool:
@@ -69,7 +74,7 @@ def _spec(arguments: Sequence[str], nproc: int, max_restarts: int) -> WorkerSpec
         role="train",
         local_world_size=nproc,
         entrypoint=sys.executable,
-        args=("-m", "gptcli", *arguments),
+        args=("-m", "gptcli", *(argument.replace("$", "$$") for argument in arguments)),  # torch fills in templates
         rdzv_handler=get_rendezvous_handler(rendezvous),
         max_restarts=max_restarts,
         monitor_interval=MONITOR_SECONDS,
@@ -81,15 +86,19 @@ class _Agent(LocalElasticAgent):
     """torchrun's agent, which also says what became of a process, and never restarts what a user has to mend."""
 
     def __init__(self, spec: WorkerSpec, logs: str, say: Say) -> None:
-        super().__init__(spec, logs_specs=DefaultLogsSpecs(log_dir=logs), exit_barrier_timeout=SECONDS_TO_STOP)
+        super().__init__(spec, logs_specs=DefaultLogsSpecs(log_dir=logs))
         self._say = say
+        self.stopped = 0
+        """The exit code of processes that a signal of their own has stopped after a step."""
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
         if result.is_failed():
             codes = {rank: failure.exitcode for rank, failure in sorted(result.failures.items())}
-            if EXIT_REFUSED in codes.values():
+            stopped = STOPPED.intersection(codes.values())
+            if EXIT_REFUSED in codes.values() or stopped:
                 self._remaining_restarts = 0  # it has said why, and would again
+                self.stopped = max(stopped, default=0)
             else:
                 self._tell(codes)
         return result
@@ -105,9 +114,11 @@ class _Agent(LocalElasticAgent):
             what = "The job has ended." if not most else f"The job has ended after {most} restarts."
         self._say(f"{ends[0].upper()}{ends[1:]}. {what}")
 
-    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = SECONDS_TO_STOP) -> None:
+    def _shutdown(self, death_sig: signal.Signals | None = None, timeout: int = 0) -> None:  # noqa: ARG002 - torch's
+        """End the processes; those that pass a signal on to them give them time to finish a step and to save."""
         if self._pcontext is not None:
-            self._pcontext.close(death_sig, timeout)
+            patience = SECONDS_TO_END if death_sig is None else SECONDS_TO_STOP
+            self._pcontext.close(death_sig or signal.SIGTERM, patience)
 
     def end_at_once(self) -> None:
         """End what is still there of the processes."""

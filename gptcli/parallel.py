@@ -24,6 +24,12 @@ def check_world_size(profile: RunProfile, size: int) -> None:
     """Raise ``ProfileError`` that names the nearest numbers of processes which can share a step's windows evenly."""
     windows = profile.train.batch_size * profile.train.grad_accum_steps
     if windows % size == 0:
+        if _own_rows(profile, windows // size) is None:
+            raise ProfileError(
+                f"A share of {windows // size} windows of {profile.model.block_size} tokens cannot be cut into "
+                f"windows of short_block_size {profile.train.short_block_size}.",
+                "Leave it out: --set short_block_size=null",
+            )
         return
     fewer = next(n for n in range(min(size, windows), 0, -1) if windows % n == 0)
     more = next((n for n in range(size, windows + 1) if windows % n == 0), None)
@@ -45,9 +51,17 @@ def own_share(profile: RunProfile, size: int) -> RunProfile:
     """
     check_world_size(profile, size)
     each = profile.train.batch_size * profile.train.grad_accum_steps // size
-    rows = next(n for n in range(min(profile.train.batch_size, each), 0, -1) if each % n == 0)
+    rows = _own_rows(profile, each)
+    assert rows is not None, "the world's size was checked"
     train = profile.train.model_copy(update={"batch_size": rows, "grad_accum_steps": each // rows})
     return profile.model_copy(update={"train": train})
+
+
+def _own_rows(profile: RunProfile, each: int) -> int | None:
+    """Return how many of its windows of a step a process takes at once; None where short windows do not fill any."""
+    block_size, short = profile.model.block_size, profile.train.short_block_size or profile.model.block_size
+    possible = range(min(profile.train.batch_size, each), 0, -1)
+    return next((n for n in possible if each % n == 0 and n * block_size % min(short, block_size) == 0), None)
 
 
 def shard(model: GPT, world: World, device: torch.device) -> None:
@@ -83,9 +97,9 @@ class Forward:
         self._replicated = self.module = nn.parallel.DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # tables that each process computes
             gradient_as_bucket_view=True,
         )
+        self._replicated.broadcast_buffers = False  # tables that each process computes
 
     @contextlib.contextmanager
     def adding(self, *, last: bool) -> Iterator[None]:

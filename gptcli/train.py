@@ -23,7 +23,7 @@ from gptcli.run_lock import sole_writer
 from gptcli.runs import RunDir
 from gptcli.shards import TokenDataset
 from gptcli.trainer import Trainer
-from gptcli.world import ALONE, World
+from gptcli.world import ALONE, LAUNCHER, World
 
 StopReason = Literal["interrupted", "terminated", "hung_up"]
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
@@ -70,9 +70,8 @@ def train(
         yield from _events(Trainer(run, device, profile, is_stopped=heeded.ask, world=world, dataset=dataset), heeded)
         return
     with sole_writer(run) as still_sole:
-        settled = profile or run.profile()
-        in_parts = settled.train.parallel == "fsdp" and not world.is_alone  # for what does not fit otherwise
-        memory_warning = None if in_parts else check_memory(own_share(settled, world.size), device)
+        share = own_share(profile or run.profile(), world.size)
+        memory_warning = check_memory(share, device, copies=world.local_size)
         heeded = _Heeded(stop, world)
         trainer = Trainer(
             *(run, device, profile), is_stopped=heeded.ask, before_save=still_sole, world=world, dataset=dataset
@@ -95,23 +94,25 @@ class _Heeded:
 
     def __init__(self, asked: StopRequest, world: World) -> None:
         self._asked, self._world, self._agreed = asked, world, 0
-        self._parent = os.getppid()
+        self._launcher = os.environ.get(LAUNCHER)
 
     @property
     def reason(self) -> StopReason | None:
         """Why the run stops; several processes have asked each other."""
+        if self._launcher is not None and str(os.getppid()) != self._launcher:  # it was killed
+            self._asked.reason = self._asked.reason or "hung_up"
         if self._world.is_alone:
             return self._asked.reason
         return STOP_REASONS[self._agreed - 1] if self._agreed else None
 
     def ask(self) -> bool:
         """Say whether a stop was asked for; of several processes, all ask at the same point."""
+        reason = self.reason
         if not self._world.is_alone and not self._agreed:
-            if os.getppid() != self._parent:  # who started us was killed
-                self._asked.reason = self._asked.reason or "hung_up"
-            own = STOP_REASONS.index(self._asked.reason) + 1 if self._asked.reason else 0
-            self._agreed = self._world.largest(own)
-        return self.reason is not None
+            asked = self._asked.reason
+            self._agreed = self._world.largest(STOP_REASONS.index(asked) + 1 if asked else 0)
+            reason = self.reason
+        return reason is not None
 
 
 @contextlib.contextmanager

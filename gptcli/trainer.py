@@ -10,11 +10,13 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 
 from gptcli.batches import BatchStream
-from gptcli.building import build, outline
+from gptcli.building import build, whole_model
 from gptcli.checkpoint_folders import checkpoint_folders, step_of
 from gptcli.checkpoints import TrainState, owes_evaluation, point_best_at, rng_tensors, save_checkpoint
 from gptcli.config import RunProfile, TrainConfig
@@ -34,10 +36,9 @@ from gptcli.events import (
 )
 from gptcli.history import read_history
 from gptcli.metrics import base_val_loss
-from gptcli.model import GPT
 from gptcli.optim import learning_rate
 from gptcli.pace import Clock
-from gptcli.parallel import collect, is_sharded, own_share
+from gptcli.parallel import collect, own_share
 from gptcli.plan import count_parameters, flops_per_token
 from gptcli.runs import RunDir
 from gptcli.sample import generate
@@ -75,7 +76,7 @@ class Trainer:
         self.dataset = dataset or run.dataset()
         self.tokenizer = run.tokenizer() if world.leads else self.dataset.tokenizer()
         self._own = own_share(self.profile, world.size)
-        self.setup = make_setup(self.profile, device)
+        self.setup = self._alike(make_setup(self.profile, device))
         if self.setup.device.type == "cpu" and count_parameters(self.profile.model) <= SMALL_PARAMETERS:
             keep_freed_memory()
         self.started_at = time.perf_counter()
@@ -87,6 +88,15 @@ class Trainer:
         self.base, self.base_val_loss, self._seconds_before = world.told(self._past() if world.leads else nothing)
         self._clock = Clock()
         self._lengths = byte_lengths(self.tokenizer)
+
+    def _alike(self, setup: Setup) -> Setup:
+        """Return a setup that all processes have; ``RunError`` where their number formats differ."""
+        world, sharded = self.world, self.profile.train.parallel == "fsdp"
+        if world.is_alone:
+            return setup
+        dtype = str(setup.dtype).removeprefix("torch.")
+        world.alike("the number format", dtype, "Name one that all machines have: --set dtype=float32")
+        return replace(setup, compile=not world.largest(int(sharded or not setup.compile)))
 
     def _past(self) -> tuple[str | None, float | None, float]:
         """Return what the run began from, the val_loss that had, and the seconds it was trained before."""
@@ -128,7 +138,8 @@ class Trainer:
         micro_batches = [self.batches.next_batch(world.rank, world.size) for _ in parts]
         n_tokens = world.total(sum(int((batch.targets >= 0).sum()) for batch in micro_batches))
         if not world.leads and self.profile.draws_while_training:
-            torch.manual_seed(hash((self.profile.train.seed, state.step, world.rank)))
+            seeds = np.random.SeedSequence([self.profile.train.seed, state.step, world.rank])
+            torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         mean = self.updates.update(micro_batches, n_tokens) if n_tokens else math.nan
         if mean is None:
             self.batches = self._open_batches()
@@ -229,6 +240,7 @@ class Trainer:
         if self.base is not None and state.step == 0 and not math.isfinite(result.val_loss):
             raise self.world.said_once(_broken_base(self.run, self.base, result.val_loss, self.setup))
         best = math.isfinite(result.val_loss) and (state.best_val_loss is None or result.val_loss < state.best_val_loss)
+        best = self.world.told(best)  # other processors may round in another way
         state.evaluated_step, self.owes_evaluation = state.step, False
         state.last_val_loss = result.val_loss if math.isfinite(result.val_loss) else None
         if self.base is not None and state.step == 0:
@@ -260,7 +272,7 @@ class Trainer:
         Its draws do not touch the random state, and a failure ends no run.
         """
         config, text = self.profile.sample.model_copy(update={"num_samples": 1}), ""
-        model = self._whole_model()
+        model = whole_model(self.model, self.profile, self.world)
         if model is None:
             self.state.sampled_step = self.state.step
             return None
@@ -279,17 +291,6 @@ class Trainer:
             return Notice(self.state.step, f"No sample could be drawn: {error.message}")
         self.state.sampled_step = self.state.step
         return SampleDrawn(self.state.step, config.prompt, text)
-
-    def _whole_model(self) -> GPT | None:
-        """Return the model for rank 0 to write with, on the processor where each process holds a part of it."""
-        if not is_sharded(self.model):
-            return self.model if self.world.leads else None
-        weights = collect(dict(self.model.named_parameters()), self.world)
-        if not weights:
-            return None
-        model = outline(self.profile)
-        model.load_state_dict(weights, assign=True)
-        return model
 
     def save(self, *, best: bool) -> CheckpointSaved:
         """Write a checkpoint of this moment; where there is one it is never written anew, only found to be the best."""

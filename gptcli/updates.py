@@ -19,7 +19,7 @@ from gptcli.batches import Batch
 from gptcli.checkpoints import TrainState, restore_rng, rng_tensors
 from gptcli.config import RunProfile
 from gptcli.device import Setup
-from gptcli.errors import RunError, is_out_of_memory
+from gptcli.errors import GptcliError, RunError, is_out_of_memory
 from gptcli.model import GPT
 from gptcli.optim import Optimizer
 from gptcli.parallel import Forward, whole
@@ -98,18 +98,24 @@ class Updates:
             compiled = loss_function(self._forward.module, self.setup, compiled=True)
             while not self._warm_up(compiled):
                 pass
+        except GptcliError:
+            raise
         except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and training can do without
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self._say(f"torch.compile does not work here, so the run goes on without it ({reason}).")
             compiled = eager
         self.optimizer.zero_grad()
-        return compiled
+        return eager if self.world.largest(int(compiled is eager)) else compiled
 
     def _warm_up(self, compiled: LossFunction) -> bool:
         """Compile for the windows of this step and of the last one; False where they were halved for want of memory."""
         last = self.profile.train.max_steps - 1
         try:
-            with torch.random.fork_rng(enabled=self.profile.draws_while_training):
+            own = [self.setup.device] if self.setup.device.type == "cuda" else []
+            with (
+                torch.random.fork_rng(own, enabled=self.profile.draws_while_training),
+                self._forward.adding(last=False),
+            ):
                 for rows, block_size in {self.profile.windows(self.state.step), self.profile.windows(last)}:
                     tokens = np.zeros((-(-rows // self.parts), block_size), np.int64)
                     compiled(*self._to_device(Batch(tokens, tokens))).backward()  # type: ignore[no-untyped-call]

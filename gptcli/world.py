@@ -20,13 +20,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gptcli import __version__
-from gptcli.device import choose_backend, detect
+from gptcli.device import Capabilities, choose_backend, detect
 from gptcli.errors import DeviceError, GptcliError, RunError
 from gptcli.meeting import meet
 
 T = TypeVar("T")
-# One process may save, sample or prepare while the others wait for it.
-PATIENCE = timedelta(minutes=60)
+# One process may save, sample or prepare gigabytes while the others wait for it.
+PATIENCE = timedelta(hours=12)
+# torchrun has started all of them before the first looks for the others.
+PATIENCE_TO_MEET = timedelta(minutes=10)
+# In the environment of a process that --nproc has started: the id of the one that did.
+LAUNCHER = "GPTCLI_LAUNCHER"
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 # With which a process ends that has told the user what to mend, and one that has lost another.
 EXIT_REFUSED, EXIT_LOST = 78, 75
 
@@ -135,15 +140,14 @@ ALONE = World()
 
 def has_lost_another(error: Exception) -> bool:
     """Tell by its words an error of a connection to a process that has ended; torch has no class for all of them."""
-    words = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL", "TCPStore", "recvValue")
+    words = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "remote process exited")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
     """Find the other processes, and leave them at the end; ``RunError`` where they are not of one version."""
-    env = os.environ
-    world = World(*(int(env[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
+    world = _own_place()
     if world.is_alone:
         yield world
         return
@@ -151,14 +155,47 @@ def joined() -> Iterator[World]:
     if torch.cuda.is_available() and dist.is_nccl_available() and world.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(world.local_rank)
         backend += ",cuda:nccl"
-    store, rank, size = meet(PATIENCE)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        store, rank, size = meet(PATIENCE_TO_MEET)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"rank {world.rank} cannot connect to the others by {where}: {str(error).splitlines()[0]}",
+            "Is the port free, and can the machines reach each other? GLOO_SOCKET_IFNAME names the network to use.",
+        ) from error
     try:
         world.alike("gptcli", __version__, "Install the same version on every machine.")
         world.alike("torch", torch.__version__, "Install the same version on every machine.")
         yield world
     finally:
         dist.destroy_process_group()
+
+
+def check_devices(device: torch.device, have: Capabilities, nproc: int, *, asked: str = "auto") -> None:
+    """Raise ``DeviceError`` where ``nproc`` processes of this machine cannot train on such a ``device`` together."""
+    choose_backend(device, have)
+    if device.type == "cuda" and nproc > len(have.cuda):
+        raise DeviceError(
+            f"{nproc} processes of this machine want a GPU each, found {len(have.cuda)}.",
+            f"As many as there are: --nproc {len(have.cuda)}   Or on the processor: --device cpu",
+        )
+    if ":" in asked:
+        raise DeviceError(
+            f"Several processes cannot all train on {asked}.", "Each takes one of the GPUs by itself: --device cuda"
+        )
+
+
+def _own_place() -> World:
+    """Read this process's place from its environment; ``RunError`` where only half of it is there."""
+    found = {key: os.environ.get(key, "") for key in PLACE}
+    for key, value in found.items():
+        if not value.isdecimal():
+            raise RunError(
+                f"This looks like a process of torchrun, and {key} of its environment is {value!r}, not a number.",
+                f"Start it with torchrun or --nproc; else: unset {' '.join(PLACE)} MASTER_ADDR MASTER_PORT",
+            )
+    return World(*map(int, found.values()))
 
 
 def own_device(world: World, device: torch.device) -> torch.device:
@@ -170,15 +207,8 @@ def own_device(world: World, device: torch.device) -> torch.device:
         return device
 
     def choose() -> torch.device:
-        have = detect()
-        if choose_backend(device, have) == "gloo":
-            return device
-        if world.local_size > len(have.cuda):
-            raise DeviceError(
-                f"There are {world.local_size} processes on this machine, and {len(have.cuda)} GPUs.",
-                f"A GPU is one process's: --nproc {len(have.cuda)}",
-            )
-        return torch.device("cuda", world.local_rank)
+        check_devices(device, detect(), world.local_size)
+        return torch.device("cuda", world.local_rank) if device.type == "cuda" else device
 
     own = world.together(choose)
     world.alike("the device", own.type, "Name one that all machines have: --device cpu")

@@ -14,13 +14,15 @@ import torch
 
 from gptcli.checkpoints import load_checkpoint
 from gptcli.config import RunProfile
-from gptcli.errors import ProfileError
+from gptcli.device import Capabilities
+from gptcli.errors import DeviceError, ProfileError
 from gptcli.metrics import read_events
 from gptcli.parallel import check_world_size, own_share
 from gptcli.profiles import build_profile, write_profile
 from gptcli.runs import RunDir, change_run, create_run
 from gptcli.shards import TokenDataset
 from gptcli.train import train
+from gptcli.world import check_devices
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 50
@@ -166,6 +168,27 @@ def test_processes_that_cannot_share_a_step_evenly_are_told_the_nearest_number_t
     with pytest.raises(ProfileError) as error:
         check_world_size(profile, 100)
     assert "--nproc 12" in error.value.hint
+
+
+def test_a_share_of_a_step_holds_whole_short_windows_and_as_many_tokens_as_before() -> None:
+    values = {"model": {"block_size": 96}, "train": {"batch_size": 4, "short_block_size": 64}}
+    profile = build_profile(values, (), where="the test")
+    with pytest.raises(ProfileError, match="A share of 1 windows of 96 tokens") as error:
+        own_share(profile, 4)
+    assert "short_block_size=null" in error.value.hint
+    rows, block_size = own_share(profile, 2).windows(0)
+    assert (2 * rows, block_size) == profile.windows(0) == (6, 64)
+
+
+def test_processes_need_a_gpu_each_and_choose_it_themselves() -> None:
+    have = Capabilities(cuda=("NVIDIA H100", "NVIDIA H100"), nccl=True, gloo=True)
+    check_devices(torch.device("cuda", 0), have, 2)
+    with pytest.raises(DeviceError, match="3 processes of this machine want a GPU each, found 2"):
+        check_devices(torch.device("cuda", 0), have, 3)
+    with pytest.raises(DeviceError, match="cannot all train on cuda:1"):
+        check_devices(torch.device("cuda", 1), have, 2, asked="cuda:1")
+    with pytest.raises(DeviceError, match="no NCCL"):
+        check_devices(torch.device("cuda", 0), Capabilities(cuda=("T4", "T4"), gloo=True), 2)
 
 
 def test_a_micro_batch_stays_as_large_as_it_is_where_it_can() -> None:

@@ -115,7 +115,7 @@ def finetune_command(
     if dry_run:
         _show_plan(order, device, as_json=as_json)
         return
-    check_share(order.profile, nproc)
+    check_share(order.profile, nproc, device)
     found = _create(order, run, budget, device, quiet=quiet)
     train_in(processes, found, None, Following(device, tuple(log or ()), quiet, as_json), [])
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptcli.cli.common import import_torch, note, show_error
+from gptcli.cli.common import EXIT_ERROR, import_torch, note, show_error
 from gptcli.cli.training import Following, follow
-from gptcli.errors import GptcliError, RunError
+from gptcli.errors import GptcliError, RunError, is_device_lost
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
@@ -71,11 +71,16 @@ def check_alone(processes: Processes, command: str, *, budget: float | None, dry
         )
 
 
-def check_share(profile: RunProfile, nproc: int) -> None:
-    """Raise ``ProfileError`` where so many processes cannot share a step evenly."""
+def check_share(profile: RunProfile, nproc: int, device: str | None) -> None:
+    """Raise ``ProfileError`` where so many processes cannot share a step, ``DeviceError`` for want of devices."""
+    from gptcli.device import detect
     from gptcli.parallel import check_world_size
+    from gptcli.trainer import make_setup
+    from gptcli.world import check_devices
 
     check_world_size(profile, nproc)
+    if nproc > 1 and not is_worker():
+        check_devices(make_setup(profile, device).device, detect(), nproc, asked=device or profile.train.device)
 
 
 def train_in(
@@ -109,18 +114,21 @@ def joined() -> Iterator[World]:
     import_torch()
     from gptcli import world
 
-    rank = int(os.environ["RANK"])
+    rank = os.environ.get("RANK", "0")
     try:
         with world.joined() as found:
             yield found
     except world.PeerError:
         raise typer.Exit(world.EXIT_REFUSED) from None
     except GptcliError as error:
-        show_error(f"rank {rank}: {error.message}" if rank else error.message, error.hint)
-        raise typer.Exit(world.EXIT_REFUSED) from None
+        show_error(error.message if rank == "0" else f"rank {rank}: {error.message}", error.hint)
+        lost = isinstance(error.__cause__, RuntimeError) and is_device_lost(error.__cause__)
+        raise typer.Exit(EXIT_ERROR if lost else world.EXIT_REFUSED) from None
     except RuntimeError as error:
         if not world.has_lost_another(error):
             raise
+        if rank == "0":
+            note(f"Another process has ended: {str(error).splitlines()[0]}")
         raise typer.Exit(world.EXIT_LOST) from None
 
 
@@ -154,7 +162,8 @@ def find_together(
 
     found, changed = None, None
     facts: dict[str, Any] | None = None
-    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    # An agent whose own processes have not failed does not count.
+    restarted = any(world.gathered(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"))
     has_run = world.gathered(begin is not None and restarted and run in run_names())
     if world.leads:
         if begin is not None and run is None and os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":

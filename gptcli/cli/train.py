@@ -161,10 +161,12 @@ def _create(order: _Order, processes: int, *, quiet: bool) -> tuple[RunDir, None
     """Create the run, whatever is wrong with it being found before."""
     config, name, dataset = _fitted(order, quiet=quiet)
     from gptcli.dry_run import check_memory
+    from gptcli.parallel import own_share
     from gptcli.runs import create_run, resolve_profile
 
-    check_share(config, processes)
-    check_memory(resolve_profile(config, dataset), order.device)  # before a run is there that cannot be trained
+    check_share(config, processes, order.device)
+    share = own_share(resolve_profile(config, dataset), processes)
+    check_memory(share, order.device, copies=processes)  # before a run is there that cannot be trained
     return create_run(config, profile_name=name, dataset=dataset, name=order.run), None
 
 
@@ -189,7 +191,7 @@ def _train_as_worker(order: _Order, how: Following, *, resume: bool) -> None:
             *(world, order.run),
             begin=None if resume else partial(_create, order, world.size, quiet=quiet),
             go_on=partial(_find_resumed, as_found, silent if quiet else note),
-            prepare=partial(_settle, order, quiet=True),
+            prepare=partial(_settle, replace(order, run=None), quiet=True),
         )
         how = replace(how, device=device_here(world, found, order.device))
         follow(found.run, found.profile, how, world, found.dataset)

@@ -207,6 +207,14 @@ def test_two_nodes_without_a_common_disk_train_one_run_as_two_processes_of_one_m
     assert_same_ends(undisturbed, "calm", "nodes")
 
 
+def test_two_nodes_with_a_common_disk_train_one_run(prepared: Path, tmp_path: Path) -> None:
+    common = Path(shutil.copytree(prepared, tmp_path / "common", ignore=shutil.ignore_patterns("runs")))
+    command = ("train", "t", "--profile", "tiny.yaml", "--run", "nodes", "--set", "max_steps=3")
+    ends = two_nodes(common, common, *command)
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert sorted(stdout for _, stdout, _ in ends) == ["", "runs/nodes\n"]
+
+
 def test_a_shard_that_is_missing_on_one_node_is_said_with_its_rank_and_its_machine(
     prepared: Path, tmp_path: Path
 ) -> None:
@@ -265,6 +273,32 @@ def test_an_error_of_the_user_is_said_once_and_never_tried_again(undisturbed: Pa
     assert done.stderr.count("Error: ") == 1, done.stderr
     assert "All begin again" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_a_rank_that_is_asked_to_stop_stops_all_and_none_begins_again(undisturbed: Path) -> None:
+    command = [*GPTCLI, "train", "t", "--profile", "tiny.yaml", "--run", "asked", "--nproc", "2"]
+    process = begin([*command, "--max-restarts", "2"], undisturbed)
+    wait_for_step(undisturbed, "asked", 4, process)
+    os.kill(next(pid for pid in children(process.pid) if rank_of(pid) == "1"), signal.SIGTERM)
+    code, _, stderr = ended(process)
+    assert code == 143, stderr
+    assert "All begin again" not in stderr
+    assert list((undisturbed / "runs/asked/checkpoints").glob("step_*"))
+
+
+def test_what_keeps_processes_apart_is_said(workspace: Path) -> None:
+    command = [*GPTCLI, "train", "t", "--profile", "tiny.yaml", "--run", "r", "--nproc", "2"]
+    code, _, stderr = ended(begin(command, workspace, GLOO_SOCKET_IFNAME="nowhere0"))
+    assert code == 1
+    said = " ".join(stderr.split())
+    assert "cannot connect to the others" in said
+    assert "GLOO_SOCKET_IFNAME" in said
+    half = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    code, _, stderr = ended(begin([*GPTCLI, "train", "t", "--profile", "tiny.yaml"], workspace, **half))
+    assert code == 78
+    assert "LOCAL_WORLD_SIZE" in stderr
+    assert "Traceback" not in stderr
 
 
 def test_options_that_look_at_one_process_do_not_go_with_several(workspace: Path) -> None:

@@ -111,6 +111,10 @@ def _run(args: list[str], folder: str, stdin: str) -> dict[str, object]:
     from gptcli.cli.app import app
 
     os.chdir(folder)
+    if "--nproc" in args:  # whose processes print by themselves
+        command = [sys.executable, "-m", "gptcli", *args]
+        done = subprocess.run(command, input=stdin, capture_output=True, encoding="utf-8", check=False)
+        return {"code": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
     result = CliRunner().invoke(app, args, input=stdin)
     if result.exception is None or isinstance(result.exception, SystemExit):
         return {"code": result.exit_code, "stdout": result.stdout, "stderr": result.stderr}

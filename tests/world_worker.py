@@ -17,7 +17,7 @@ from gptcli.errors import GptcliError
 from gptcli.events import StepLogged
 from gptcli.runs import RunDir
 from gptcli.train import StopRequest, train
-from gptcli.world import World, joined, own_device
+from gptcli.world import World, joined, leave, own_device
 
 
 def train_one(world: World, job: dict[str, Any]) -> None:
@@ -47,3 +47,4 @@ if __name__ == "__main__":
     with joined() as here:
         for each in json.loads(Path(sys.argv[1]).read_text("utf-8")):
             (train_one if "run" in each else refused)(here, each)
+    leave(0)

@@ -110,26 +110,29 @@ def train_in(
 
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
-    """Find the other processes; an error is said once, by rank 0 or by the one that alone has it."""
+    """Find the other processes, and end this one with its body; an error is said once, by rank 0 or by who has it."""
     import_torch()
     from gptcli import world
 
-    rank = os.environ.get("RANK", "0")
+    rank, code = os.environ.get("RANK", "0"), 0
     try:
         with world.joined() as found:
             yield found
+    except typer.Exit as end:
+        code = end.exit_code
     except world.PeerError:
-        raise typer.Exit(world.EXIT_REFUSED) from None
+        code = world.EXIT_REFUSED
     except GptcliError as error:
         show_error(error.message if rank == "0" else f"rank {rank}: {error.message}", error.hint)
         lost = isinstance(error.__cause__, RuntimeError) and is_device_lost(error.__cause__)
-        raise typer.Exit(EXIT_ERROR if lost else world.EXIT_REFUSED) from None
+        code = EXIT_ERROR if lost else world.EXIT_REFUSED
     except RuntimeError as error:
         if not world.has_lost_another(error):
             raise
         if rank == "0":
             note(f"Another process has ended: {str(error).splitlines()[0]}")
-        raise typer.Exit(world.EXIT_LOST) from None
+        code = world.EXIT_LOST
+    world.leave(code)
 
 
 def device_here(world: World, found: Found, device: str | None) -> str | None:

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROFILE = """
 model: {n_layer: 1, n_head: 2, n_embd: 32, block_size: 32, dropout: 0.1}
 data: {tokenizer: char}
-train: {batch_size: 4, grad_accum_steps: 3, max_steps: 30, warmup_steps: 2, log_interval: 1, eval_interval: 10,
-  save_interval: 5, dtype: float32, device: cpu}
+train: {batch_size: 4, grad_accum_steps: 3, max_steps: 150, warmup_steps: 2, log_interval: 1, eval_interval: 50,
+  save_interval: 10, dtype: float32, device: cpu}
 """
 GPTCLI = [sys.executable, "-m", "gptcli"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="needs signals")]
@@ -106,7 +106,7 @@ def wait_for_step(folder: Path, name: str, step: int, process: subprocess.Popen[
 
 def assert_same_ends(folder: Path, first: str, second: str) -> None:
     """The last checkpoints of two runs have the same weights, optimizer and progress, to the byte."""
-    here, there = (load_checkpoint(folder / "runs" / name / "checkpoints" / "step_000030") for name in (first, second))
+    here, there = (load_checkpoint(folder / "runs" / name / "checkpoints" / "step_000150") for name in (first, second))
     for name in ("model.safetensors", "optimizer.safetensors"):
         assert (here.path / name).read_bytes() == (there.path / name).read_bytes(), name
     assert here.state == there.state
@@ -127,7 +127,7 @@ def undisturbed(prepared: Path) -> Path:
 def test_a_killed_rank_is_named_and_the_run_comes_back_and_ends_with_the_same_bytes(undisturbed: Path) -> None:
     command = [*GPTCLI, "train", "t", "--profile", "tiny.yaml", "--run", "killed", "--nproc", "2"]
     process = begin([*command, "--max-restarts", "2"], undisturbed)
-    wait_for_step(undisturbed, "killed", 8, process)
+    wait_for_step(undisturbed, "killed", 24, process)
     os.kill(next(pid for pid in children(process.pid) if rank_of(pid) == "1"), signal.SIGKILL)
     code, stdout, stderr = ended(process)
     assert code == 0, stderr
@@ -152,7 +152,7 @@ def test_without_restarts_a_killed_rank_ends_the_job_and_the_run_goes_on_later_i
     assert "Rank 2 was ended by SIGKILL. The job has ended." in " ".join(stderr.split())
     done = run("train", "--resume", "--run", "r", "--nproc", "2", folder=workspace)
     assert done.returncode == 0, done.stderr
-    assert (workspace / "runs/r/checkpoints/step_000030").is_dir()
+    assert (workspace / "runs/r/checkpoints/step_000150").is_dir()
 
 
 def test_ctrl_c_and_sigterm_finish_the_step_save_and_say_how_to_go_on(undisturbed: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_shard_that_is_missing_on_one_node_is_said_with_its_rank_and_its_machi
     shutil.copytree(first / "runs", second / "runs")
     for shard in (second / "corpora/t/tokens").glob("*/train-*.bin"):
         shard.unlink()
-    ends = two_nodes(first, second, "train", "--resume", "--run", "r", "--set", "max_steps=30")
+    ends = two_nodes(first, second, "train", "--resume", "--run", "r", "--set", "max_steps=10")
     assert all(code for code, _, _ in ends)
     said = " ".join(" ".join(stderr for _, _, stderr in ends).split())
     assert said.count("the token file cannot be read") == 1, said
@@ -266,7 +266,7 @@ def test_an_error_of_the_user_is_said_once_and_never_tried_again(undisturbed: Pa
     for checkpoint in (undisturbed / "runs/broken/checkpoints").glob("step_*"):
         (checkpoint / "model.safetensors").write_bytes(b"")
     done = run(
-        *("train", "--resume", "--run", "broken", "--nproc", "2", "--max-restarts", "3", "--set", "max_steps=40"),
+        *("train", "--resume", "--run", "broken", "--nproc", "2", "--max-restarts", "3", "--set", "max_steps=200"),
         folder=undisturbed,
     )
     assert done.returncode == 1

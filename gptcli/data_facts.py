@@ -15,7 +15,7 @@ from typing import Any
 
 from gptcli.bases.nanogpt import PREFIX
 from gptcli.corpora import document_facts
-from gptcli.errors import FormatError
+from gptcli.errors import FormatError, UnfinishedError
 from gptcli.fetch.corpus import DOCUMENTS, read_source
 from gptcli.fetch.source import shown
 from gptcli.runs import RunDir
@@ -140,5 +140,5 @@ def _facts(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the facts up to the first damaged line: they only inform."""
     try:
         yield from document_facts(folder)
-    except FormatError:
+    except (FormatError, UnfinishedError):
         return

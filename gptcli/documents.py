@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple, Protocol, TypedDict
 import numpy as np
 from typing_extensions import Unpack
 
-from gptcli.errors import FormatError
+from gptcli.errors import FormatError, UnfinishedError
 
 PART_CHARS = 4 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -215,7 +215,8 @@ class Span(NamedTuple):
 def read_documents(path: Path) -> Iterator[Document]:
     """Yield the documents of a ``documents.jsonl``, a line in memory at a time.
 
-    Raises ``FormatError`` that names the file and the line of the first one that is damaged.
+    Raises ``FormatError`` that names the file and the line of the first one that is damaged, ``UnfinishedError`` where
+    the file cannot be read.
     """
     return (item for _, item in placed_documents(path))
 
@@ -236,7 +237,7 @@ def placed_documents(path: Path, span: Span | None = None) -> Iterator[tuple[Spa
 def document_spans(path: Path, digest: Digest) -> Iterator[Span]:
     """Yield spans of about ``SPAN_BYTES``, each of whole documents; all bytes of the file go into ``digest``.
 
-    Lines are not looked into, but for the one behind each span. Raises ``FormatError`` for what cannot be read.
+    Lines are not looked into, but for the one behind each span. Raises as ``read_documents`` does.
     """
     with _opened(path) as file:
         start, number, first = 0, 1, b""
@@ -255,14 +256,15 @@ def document_spans(path: Path, digest: Digest) -> Iterator[Span]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open documents; ``FormatError`` where they are no file or cannot be read."""
+    """Open documents; ``FormatError`` where they are no file, ``UnfinishedError`` where they cannot be read."""
     if path.exists() and not path.is_file():  # a device has no end, and a pipe no beginning
         raise FormatError(f"{path}: the documents of a corpus should be a file, and this is none.", FETCH_HINT)
     try:
         with path.open("rb") as file:
             yield file
     except OSError as error:
-        raise FormatError(f"{path}: the documents cannot be read ({error.strerror}).", FETCH_HINT) from error
+        said = f"{path}: the documents cannot be read ({error.strerror})."
+        raise UnfinishedError(said, f"{FETCH_HINT} Once it can be read, the same command goes on.") from error
 
 
 def _goes_on(line: bytes) -> bool:

@@ -77,7 +77,7 @@ def write_encoded(
     for parts in encoded:
         for split, part in parts.items():
             total = totals[split]
-            skipped = int(part.separated and (total.documents == 0 or total.ended))
+            skipped = int(part.separated and (total.bytes == 0 or total.ended))
             writers[split].write(part.ids[skipped:], None if part.scored is None else part.scored[skipped:])
             total.documents += part.documents
             total.bytes += part.n_bytes

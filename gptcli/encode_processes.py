@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from gptcli.documents import Span, placed_documents
 from gptcli.encode_job import Encoded, Stretch, Task, encode_stretch
 from gptcli.encode_messages import encoded_from, error_from, error_to, read_message, stretch_from, write_message
-from gptcli.errors import CorpusError, GptcliError
+from gptcli.errors import GptcliError, UnfinishedError
 from gptcli.shards import SplitName
 from gptcli.survey import Found, survey_documents
 from gptcli.tokenizer import Tokenizer, from_json
@@ -145,7 +145,7 @@ def _send(process: subprocess.Popen[bytes], message: object) -> None:
     assert process.stdin is not None
     try:
         write_message(process.stdin, message)
-    except BrokenPipeError as error:
+    except OSError as error:  # a broken pipe; Windows calls it an invalid argument
         raise _ended(process) from error
 
 
@@ -166,10 +166,11 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _ended(process: subprocess.Popen[bytes]) -> CorpusError:
+def _ended(process: subprocess.Popen[bytes]) -> UnfinishedError:
     code = process.wait(SECONDS_TO_END)
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return CorpusError(
+    return UnfinishedError(
         f"A process that reads the text {how}; the tokens that were there are as they were.",
-        "Where the system does so, there is mostly too little memory: close other programs, then run it again.",
+        "Where the system does so, there is mostly too little memory: close other programs, or take fewer --workers. "
+        "The same command goes on after the last whole shard.",
     )

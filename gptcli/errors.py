@@ -3,6 +3,7 @@
 GptcliError
 ├── SourceError       a source cannot be read or is not text
 ├── CorpusError       a corpus is missing, damaged, too small or does not match
+│   └── UnfinishedError  a prepare ended through no fault of its text, and can be gone on with
 ├── TokenizerError    a tokenizer cannot be had, or cannot represent a text
 ├── ProfileError      a run profile, or a ``--set``, is wrong (carries every problem at once)
 ├── RunError          a run is missing, exists already, or cannot be resumed
@@ -46,6 +47,10 @@ class SourceError(GptcliError):
 
 class CorpusError(GptcliError):
     """A corpus or its tokens are missing, too small, or do not match what they are used with."""
+
+
+class UnfinishedError(CorpusError):
+    """A prepare ended through no fault of its text: the same command goes on with what it has left."""
 
 
 class TokenizerError(GptcliError):

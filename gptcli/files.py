@@ -76,9 +76,9 @@ def atomic_folder(
     """
     with scratch_folder(path, goes_on) as temporary, _naming(path):
         yield temporary
+        sync_files(temporary)
         for file in temporary.rglob("*"):
             if file.is_file():
-                _sync_file(file)
                 file.chmod(0o666 & ~_umask())  # safetensors makes files that nobody else may read
         temporary.chmod(0o777 & ~_umask())
         sync_folder(temporary)
@@ -291,9 +291,12 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("r+b") as file:  # Windows syncs nothing that is open for reading alone
-        _sync(file.fileno())
+def sync_files(folder: Path) -> None:
+    """Make the content of all files in ``folder`` durable."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("r+b") as file:  # Windows syncs nothing that is open for reading alone
+                _sync(file.fileno())
 
 
 def _sync(descriptor: int) -> None:

@@ -21,9 +21,9 @@ from gptcli.corpora import Corpus
 from gptcli.documents import document_spans, read_documents
 from gptcli.encode import SplitTotals, stretches, write_encoded
 from gptcli.encode_job import Task
-from gptcli.errors import FormatError, GptcliError
-from gptcli.files import atomic_folder, write_json
-from gptcli.prepare_errors import damaged_text, no_answers, no_end_of_text, no_text, too_short
+from gptcli.errors import FormatError, GptcliError, UnfinishedError
+from gptcli.files import atomic_folder, sync_files, write_json
+from gptcli.prepare_errors import changed_text, damaged_text, no_answers, no_end_of_text, no_text, too_short
 from gptcli.progress import Portion
 from gptcli.shard_writer import ShardWriter
 from gptcli.shards import (
@@ -85,9 +85,20 @@ def make_tokens(
                 return _begin(folder, identity, order, workers, on_progress), ()
             on_progress(progress.said())
             return _encode(folder, identity, order, progress, workers, on_progress), (progress.said("Went on"),)
-        except GptcliError:
-            forget(folder)
+        except GptcliError as error:
+            changed = _has_changed(order, identity)
+            if changed or not isinstance(error, UnfinishedError):
+                forget(folder)
+            if changed:
+                raise changed_text(order.corpus) from error
             raise
+
+
+def _has_changed(order: Order, identity: dict[str, Any]) -> bool:
+    """Say whether the text is another one than when this prepare, or the one it goes on with, began."""
+    with contextlib.suppress(OSError):  # what is not there now may come back as it was
+        return _identity(order) != identity
+    return False
 
 
 def _identity(order: Order) -> dict[str, Any]:
@@ -149,8 +160,11 @@ def _encode(
                 n_shards = count
                 begun = {split: writer.begun() for split, writer in writers.items()}
                 write_progress(folder, identity, replace(progress, stretch=stretch, begun=begun))
+    if _has_changed(order, identity):
+        raise changed_text(order.corpus)
     manifest = _manifest(folder, order, progress, writers)
     write_json(folder / MANIFEST_NAME, manifest.to_json())
+    sync_files(folder)  # takes long, and an end on the way must not cost what is there
     forget(folder)
     return manifest
 

@@ -36,8 +36,6 @@ from gptcli.tokenizer import (
 )
 from gptcli.workers import begin_workers, worker_note
 
-REPORT_BYTES = 50_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class PrepareResult:
@@ -141,9 +139,9 @@ def _given_folder(tokens: Path, tokenizer: Tokenizer) -> Path:
 
 
 def _manifests(folder: Path) -> list[DatasetManifest]:
-    """Return the manifests of all tokens of a corpus, the newest first; damaged ones are left out."""
+    """Return the manifests of all tokens of a corpus, the newest first; not of damaged or unfinished ones."""
     found = []
-    for path in sorted(folder.glob(f"tokens/*/{MANIFEST_NAME}")):
+    for path in sorted(folder.glob(f"tokens/[!.]*/{MANIFEST_NAME}")):
         with contextlib.suppress(FormatError):
             found.append(read_manifest(path.parent))
     return sorted(found, key=lambda manifest: manifest.created_at, reverse=True)

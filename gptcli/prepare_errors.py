@@ -25,6 +25,14 @@ def damaged_text(corpus: Corpus) -> CorpusError:
     )
 
 
+def changed_text(corpus: Corpus) -> CorpusError:
+    """Return the error for documents that became others while they were read."""
+    return CorpusError(
+        f"{corpus.documents}: the text was changed while it was prepared, so there are no new tokens.",
+        f"Once nothing writes to it any more, run it again: gptcli prepare {quote(corpus.name)}",
+    )
+
+
 def no_end_of_text(corpus: str, tokenizer: Tokenizer) -> TokenizerError:
     """Return the error for conversations and a tokenizer that cannot end their answers."""
     return TokenizerError(

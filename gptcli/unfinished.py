@@ -10,7 +10,7 @@ import contextlib
 import re
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +30,6 @@ FORMAT_VERSION = 1
 JOURNAL = "journal.json"
 PLAN = "plan.npz"
 WHAT = "the journal of a prepare"
-_IN_PLAN = ("sides", "lengths")
 # A journal that somebody sent must not lead out of its folder.
 _PLAIN = re.compile(r"[a-z]+(-[0-9]+)?\.(npz|bin|mask)")
 
@@ -55,7 +54,7 @@ class Progress:
 
 def is_of(folder: Path, order: Mapping[str, Any]) -> bool:
     """Say whether a folder has the journal of this order, and no link through which something else were written."""
-    if folder.is_symlink() or any(path.is_symlink() for path in folder.glob("*")):
+    if folder.is_symlink() or any(path.is_symlink() or not path.is_file() for path in folder.glob("*")):
         return False
     with contextlib.suppress(FormatError):
         return bool(read_json(folder / JOURNAL, format_version=FORMAT_VERSION, what=WHAT)["order"] == order)
@@ -78,23 +77,23 @@ def write_survey(folder: Path, order: Mapping[str, Any], progress: Progress) -> 
 
 def write_progress(folder: Path, order: Mapping[str, Any], progress: Progress) -> None:
     """Note what has been written by now; the journal of before holds until then."""
-    index = folder / f"index-{progress.stretch}.npz"
+    index, lengths = (folder / f"{name}-{progress.stretch}.npz" for name in ("index", "lengths"))
     progress.index.put_down(index)
-    kept = {PLAN: sha256_file(folder / PLAN), index.name: sha256_file(index)}
-    plan = {key: value for key, value in asdict(replace(progress.plan, sides=b"")).items() if key not in _IN_PLAN}
-    totals = {split: {**asdict(total), "lengths": list(total.lengths)} for split, total in progress.totals.items()}
+    with lengths.open("wb") as file:
+        train, val = (np.array(progress.totals[split].lengths, np.int64) for split in get_args(SplitName))
+        np.savez(file, train=train, val=val)
     value = {
         "format_version": FORMAT_VERSION,
         "order": dict(order),
-        "files": kept,
-        "plan": plan,
+        "files": {name: sha256_file(folder / name) for name in (PLAN, index.name, lengths.name)},
+        "plan": _plain(progress.plan, "sides", "lengths"),
         "stretch": progress.stretch,
         "begun": {split: asdict(begun) for split, begun in progress.begun.items()},
-        "totals": totals,
+        "totals": {split: _plain(total, "lengths") for split, total in progress.totals.items()},
     }
     write_json(folder / JOURNAL, value)
-    for path in _indexes(folder):
-        if path != index:
+    for path in _numbered(folder):
+        if path not in (index, lengths):
             path.unlink()
 
 
@@ -102,14 +101,15 @@ def read_progress(folder: Path) -> Progress | None:
     """Return how far a folder is; None where there is no journal or a file is not what the journal says."""
     with contextlib.suppress(FormatError, OSError, ValueError, TypeError, KeyError):
         value = read_json(folder / JOURNAL, format_version=FORMAT_VERSION, what=WHAT)
-        opened = [name for begun in value["begun"].values() for name, _, _ in begun["open"]]
-        if not all(_PLAIN.fullmatch(name) for name in (*value["files"], *opened)):
+        written = [name for begun in value["begun"].values() for name, _, _ in begun["open"]]
+        written += [shard["name"] for begun in value["begun"].values() for shard in begun["shards"]]
+        if not all(_PLAIN.fullmatch(name) for name in (*value["files"], *written)):
             return None
         if any(sha256_file(folder / name) != digest for name, digest in value["files"].items()):
             return None
         with np.load(folder / PLAN, allow_pickle=False) as known:
             sides, lengths, begins = known["sides"].tobytes(), known["lengths"].tolist(), known["begins"]
-        (index,) = (name for name in value["files"] if name != PLAN)
+        _, index, of_talks = value["files"]
         begun = {split: _begun(value["begun"][split]) for split in get_args(SplitName)}
         if not all(part.is_in(folder) for part in begun.values()):
             return None
@@ -119,7 +119,7 @@ def read_progress(folder: Path) -> Progress | None:
             load_tokenizer(folder / TOKENIZER_NAME),
             value["stretch"],
             begun,
-            {split: _total(value["totals"][split]) for split in get_args(SplitName)},
+            _totals(value["totals"], folder / of_talks),
             IndexWriter.take_up(folder / index),
         )
     return None
@@ -127,12 +127,18 @@ def read_progress(folder: Path) -> Progress | None:
 
 def forget(folder: Path) -> None:
     """Remove the journal and what it alone needs."""
-    for path in (folder / JOURNAL, folder / PLAN, *_indexes(folder), *folder.glob(".*.tmp")):
+    for path in (folder / JOURNAL, folder / PLAN, *_numbered(folder), *folder.glob(".*.tmp")):
         path.unlink(missing_ok=True)
 
 
-def _indexes(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.glob("index-*.npz"))
+def _numbered(folder: Path) -> Iterator[Path]:
+    for name in ("index", "lengths"):
+        yield from folder.glob(f"{name}-*.npz")
+
+
+def _plain(value: SplitPlan | SplitTotals, *but: str) -> dict[str, Any]:
+    """Return the fields of a value but some, which may be large: ``asdict`` would copy them first."""
+    return {one.name: getattr(value, one.name) for one in fields(value) if one.name not in but}
 
 
 def _begun(value: dict[str, Any]) -> Begun:
@@ -140,5 +146,7 @@ def _begun(value: dict[str, Any]) -> Begun:
     return Begun(**{**value, "shards": shards, "open": tuple(map(tuple, value["open"]))})
 
 
-def _total(value: dict[str, Any]) -> SplitTotals:
-    return SplitTotals(**{**value, "lengths": array("q", value["lengths"])})
+def _totals(values: dict[str, dict[str, Any]], lengths: Path) -> Totals:
+    with np.load(lengths, allow_pickle=False) as known:
+        of = {split: array("q", known[split].astype(np.int64).tobytes()) for split in get_args(SplitName)}
+    return {split: SplitTotals(**values[split], lengths=of[split]) for split in get_args(SplitName)}

@@ -31,7 +31,7 @@ from gptcli.documents import (
     well_formed,
     write_documents,
 )
-from gptcli.errors import FormatError
+from gptcli.errors import FormatError, UnfinishedError
 
 texts = st.text(st.sampled_from("ab é\n\t　😀"), max_size=60)
 
@@ -89,7 +89,7 @@ def test_a_damaged_line_is_named_by_file_and_number(tmp_path: Path, line: bytes,
 
 
 def test_missing_documents_are_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(UnfinishedError, match="cannot be read"):
         list(read_documents(tmp_path / "documents.jsonl"))
 
 

@@ -123,7 +123,7 @@ def test_reading_and_preparing_and_scoring_say_their_shares(
     fetch(str(texts), name="rain", corpora_dir=tmp_path / "corpora", on_progress=said.append)
     assert shares(said) == [0, 0.25, 0.5, 0.75]
     said.clear()
-    monkeypatch.setattr("gptcli.prepare.REPORT_BYTES", 10_000)
+    monkeypatch.setattr("gptcli.making.REPORT_BYTES", 10_000)
     prepare("rain", DataConfig(tokenizer="char"), corpora_dir=tmp_path / "corpora", on_progress=said.append)
     assert shares(said)
     run = new_run("r")

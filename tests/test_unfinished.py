@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gptcli import documents, survey
 from gptcli.chat_template import Message, write_conversation
 from gptcli.config import DataConfig
 from gptcli.documents import Document, document, document_parts, write_documents
-from gptcli.errors import CorpusError
+from gptcli.encode import SplitTotals, Totals
+from gptcli.errors import CorpusError, UnfinishedError
 from gptcli.files import write_json
 from gptcli.prepare import PrepareResult, prepare
-from gptcli.unfinished import JOURNAL
+from gptcli.shards import open_dataset
+from gptcli.split import SplitPlan
+from gptcli.tokenizer import char_tokenizer
+from gptcli.unfinished import JOURNAL, Progress, read_progress, write_survey
 from tests.test_prepare import texts_of
 
 # Prepares, and kills itself when a file of the tokens is opened or renamed for the n-th time.
@@ -163,7 +172,7 @@ def test_another_order_or_force_or_a_changed_text_begins_anew(tmp_path: Path) ->
     assert "Reading text." in made(tmp_path, {})[1]
 
 
-@pytest.mark.parametrize("name", ["train-00000.bin", "plan.npz", "index-*.npz", JOURNAL, "the open one"])
+@pytest.mark.parametrize("name", ["train-00000.bin", "plan.npz", "index-*.npz", "lengths-*.npz", JOURNAL, "the open"])
 def test_what_was_damaged_since_is_not_gone_on_with(tmp_path: Path, name: str) -> None:
     items, settings = corpus_of("documents")
     write_corpus(tmp_path, items)
@@ -171,7 +180,7 @@ def test_what_was_damaged_since_is_not_gone_on_with(tmp_path: Path, name: str) -
     (tmp_path / "text" / "tokens" / "char").rename(tmp_path / "before")
     assert kill(tmp_path, 60, settings)
     (left,) = (tmp_path / "text" / "tokens").iterdir()
-    if name == "the open one":
+    if name == "the open":
         begun = json.loads((left / JOURNAL).read_text("utf-8"))["begun"]
         name = next(file for split in begun.values() for file, _, _ in split["open"])
     for path in left.glob(name):
@@ -183,7 +192,7 @@ def test_what_was_damaged_since_is_not_gone_on_with(tmp_path: Path, name: str) -
     assert files_of(result.folder) == expected
 
 
-@pytest.mark.parametrize("how", ["a name", "a link", "the folder"])
+@pytest.mark.parametrize("how", ["a name", "the name of a shard", "a device", "a link", "the folder"])
 def test_a_journal_that_somebody_sent_leads_nowhere_else(tmp_path: Path, how: str) -> None:
     items, settings = corpus_of("documents")
     write_corpus(tmp_path, items)
@@ -197,6 +206,11 @@ def test_a_journal_that_somebody_sent_leads_nowhere_else(tmp_path: Path, how: st
         value = json.loads((left / JOURNAL).read_text("utf-8"))
         value["begun"]["train"]["open"][0][:2] = ["../../../mine", 0]
         write_json(left / JOURNAL, value)
+    elif how in ("the name of a shard", "a device"):
+        value = json.loads((left / JOURNAL).read_text("utf-8"))
+        outside = {"name": "../../../mine", "sha256": hashlib.sha256(b"mine").hexdigest()}
+        value["begun"]["train"]["shards"][0] |= outside if how != "a device" else {"name": "/dev/zero"}
+        write_json(left / JOURNAL, value)
     elif how == "a link":
         (left / "train-00009.bin").symlink_to(mine)
     else:
@@ -208,6 +222,104 @@ def test_a_journal_that_somebody_sent_leads_nowhere_else(tmp_path: Path, how: st
     assert mine.read_bytes() == b"mine"
     assert sorted((tmp_path / "elsewhere").iterdir() if there else []) == there
     assert files_of(result.folder) == expected
+
+
+def when_encoded(tmp_path: Path, do: Callable[[], object]) -> Callable[[str], None]:
+    """Return what does something once, as soon as a shard is whole and noted."""
+    waiting = [do]
+
+    def on_progress(text: str) -> None:
+        for path in (tmp_path / "text" / "tokens").glob(f".char.*/{JOURNAL}"):
+            if (
+                waiting
+                and text.startswith("Encoding")
+                and json.loads(path.read_text("utf-8"))["begun"]["train"]["shards"]
+            ):
+                waiting.pop()()
+
+    return on_progress
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_worker_that_the_system_ends_costs_no_whole_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptcli.making.REPORT_BYTES", 1)
+    items, settings = corpus_of("documents")
+    write_corpus(tmp_path, items)
+    expected = files_of(made(tmp_path, settings)[0].folder)
+    shutil.rmtree(tmp_path / "text" / "tokens")
+
+    def kill_one() -> None:
+        (children,) = Path("/proc/self/task").glob(f"{os.getpid()}/children")
+        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+
+    with pytest.raises(UnfinishedError, match="ended by signal 9") as raised:
+        made(tmp_path, settings, workers=2, on_progress=when_encoded(tmp_path, kill_one))
+    assert "The same command goes on" in raised.value.hint
+    result, said = made(tmp_path, settings, workers=2)
+    assert any(line.startswith("Going on after shard ") for line in said), said
+    assert files_of(result.folder) == expected
+
+
+def test_a_text_that_cannot_be_read_for_a_while_costs_no_whole_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptcli.making.REPORT_BYTES", 1)
+    items, settings = corpus_of("documents")
+    write_corpus(tmp_path, items)
+    path = tmp_path / "text" / "documents.jsonl"
+    with pytest.raises(UnfinishedError, match="cannot be read"):
+        made(tmp_path, settings, workers=1, on_progress=when_encoded(tmp_path, lambda: path.rename(tmp_path / "gone")))
+    (tmp_path / "gone").rename(path)
+    assert any(line.startswith("Going on after shard ") for line in made(tmp_path, settings)[1])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("how", ["others", "damaged"])
+def test_a_text_that_is_replaced_while_it_is_prepared_makes_no_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, workers: int
+) -> None:
+    monkeypatch.setattr("gptcli.making.REPORT_BYTES", 1)
+    items, settings = corpus_of("documents")
+    write_corpus(tmp_path, items)
+    write_corpus(tmp_path / "new", [replace(item, text=item.text.swapcase()) for item in items])
+    path = tmp_path / "text" / "documents.jsonl"
+    new = tmp_path / "new" / "text" / "documents.jsonl"
+    if how == "damaged":
+        new.write_bytes(b"{}\n" * 100_000)
+    with pytest.raises(CorpusError, match="changed while it was prepared"):
+        made(tmp_path, settings, workers=workers, on_progress=when_encoded(tmp_path, lambda: new.replace(path)))
+    assert not list((tmp_path / "text" / "tokens").iterdir())
+
+
+def test_ctrl_c_while_the_disk_takes_all_tokens_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items, settings = corpus_of("documents")
+    write_corpus(tmp_path, items)
+    tokens, fsync = tmp_path / "text" / "tokens", os.fsync
+
+    def interrupt(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino in [path.stat().st_ino for path in tokens.glob(".char.*/train-00000.bin")]:
+            raise KeyboardInterrupt
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, settings)
+    monkeypatch.setattr(os, "fsync", fsync)
+    result, said = made(tmp_path, settings)
+    assert any(line.startswith("Going on after shard ") for line in said), said
+    assert open_dataset(result.folder).manifest == result.manifest
+    assert [path.name for path in tokens.iterdir()] == ["char"]
+
+
+def test_a_journal_is_small_however_many_conversations_there_are(tmp_path: Path) -> None:
+    tokenizer = char_tokenizer(["abc"], end_of_text=True)
+    plan = SplitPlan("position", 0.1, None, "", 200_000, 200_000, lengths=dict.fromkeys(range(200000), 9))
+    totals: Totals = {"train": SplitTotals(200_000, lengths=array("q", range(200_000))), "val": SplitTotals()}
+    write_survey(tmp_path, {}, Progress(plan, np.zeros((1, 5), np.int64), tokenizer, totals=totals))
+    assert (tmp_path / JOURNAL).stat().st_size < 3000
+    found = read_progress(tmp_path)
+    assert found is not None
+    assert (found.totals, found.plan) == (totals, plan)
 
 
 def test_ctrl_c_keeps_what_is_whole_and_an_error_in_the_text_nothing(tmp_path: Path) -> None:

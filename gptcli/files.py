@@ -126,9 +126,7 @@ def scratch_folder(path: Path, goes_on: Callable[[Path], bool] = lambda _: False
                     shutil.rmtree(other, ignore_errors=True)
         locked = temporary is not None
         if temporary is None:
-            with _naming(path):
-                temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-            locked = stack.enter_context(held(temporary))
+            temporary, locked = _new_folder(path, stack)
         try:
             yield temporary
         finally:
@@ -137,11 +135,25 @@ def scratch_folder(path: Path, goes_on: Callable[[Path], bool] = lambda _: False
                 shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _new_folder(path: Path, stack: contextlib.ExitStack) -> tuple[Path, bool]:
+    """Make an empty sibling of ``path``; return it, and whether it is locked until ``stack`` ends."""
+    while True:
+        with _naming(path):
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        with contextlib.ExitStack() as lock:
+            locked = lock.enter_context(held(temporary, wait=True))
+            # Before it was locked another process may have taken it for one that was left, and removed it.
+            if temporary.exists():
+                stack.push(lock.pop_all())
+                return temporary, locked
+
+
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[bool]:
+def held(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold the lock of a file or folder, which ends with the process however that ends; False where it cannot be had.
 
-    That is where another process has it, and where there are no such locks (Windows, some network drives).
+    That is where another process has it, unless ``wait``, and where there are no such locks (Windows, some network
+    drives).
     """
     if sys.platform == "win32":
         yield False
@@ -152,7 +164,7 @@ def held(path: Path) -> Iterator[bool]:
     try:
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             locked = True
         yield locked
     finally:

@@ -6,7 +6,9 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,6 +165,23 @@ def test_what_a_killed_process_left_goes_before_the_next_try_and_what_a_live_one
             (folder / "one").write_bytes(b"1")
         assert live.is_dir()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".run.backup.tmp", "run"]
+
+
+def test_a_folder_that_another_process_took_for_a_left_one_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, mkdtemp = list[str](), tempfile.mkdtemp
+
+    def taken_at_first(**names: Any) -> str:  # noqa: ANN401
+        made.append(mkdtemp(**names))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", taken_at_first)
+    with scratch_folder(tmp_path / "run") as folder:
+        (folder / "one").write_bytes(b"1")
+    assert len(made) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a killed process cannot be told from a live one there")

@@ -18,6 +18,7 @@ from gptcli.documents import Span, placed_documents
 from gptcli.encode_job import Encoded, Stretch, Task, encode_stretch
 from gptcli.encode_messages import encoded_from, error_from, error_to, read_message, stretch_from, write_message
 from gptcli.errors import GptcliError, UnfinishedError
+from gptcli.memory import cgroup_quotas
 from gptcli.shards import SplitName
 from gptcli.survey import Found, survey_documents
 from gptcli.tokenizer import Tokenizer, from_json
@@ -97,9 +98,13 @@ class EncodeProcesses:
             _wait_or_kill(process)
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use, in a container often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use, in a container often fewer than the machine has.
+
+    ``root`` is where ``proc`` and ``sys`` lie.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min([cores, *(max(1, round(quota)) for quota in cgroup_quotas(root))])
 
 
 def serve() -> None:

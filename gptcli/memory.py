@@ -16,7 +16,7 @@ from pathlib import Path
 from gptcli.config import RunProfile
 from gptcli.memory_forms import FLOAT32, Forms, trained_parameters
 
-__all__ = ["MemoryPlan", "machine_memory", "machine_swap", "plan_memory", "trained_parameters"]
+__all__ = ["MemoryPlan", "cgroup_quotas", "machine_memory", "machine_swap", "plan_memory", "trained_parameters"]
 
 FORMAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Resident memory of a run of a model of next to no size: interpreter, torch, tokenizers, work buffers (2026-11-21).
@@ -119,15 +119,28 @@ def _windows_memory() -> Iterator[int]:
 
 
 def _cgroup_limits(root: Path) -> Iterator[int]:
-    """Limits of the process's control groups and those above them, of version 2 and 1; none outside Linux."""
+    for folder, is_first in _cgroups(root, "memory"):
+        with suppress(OSError, ValueError):  # "max" is no limit
+            yield int((folder / ("memory.limit_in_bytes" if is_first else "memory.max")).read_text("utf-8"))
+
+
+def cgroup_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """Yield how many cores' time the control groups of this process may take, where they are limited."""
+    for folder, is_first in _cgroups(root, "cpu"):
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if is_first else ("cpu.max",)
+        with suppress(OSError, ValueError):  # "max" is no limit, nor is -1
+            quota, period = (int(word) for name in names for word in (folder / name).read_text("utf-8").split())
+            if quota > 0 and period > 0:
+                yield quota / period
+
+
+def _cgroups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """Yield the control groups of this process and those above them, and whether of version 1; none outside Linux."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text("utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
-            if controllers not in ("", "memory"):
+            if controllers and controller not in controllers.split(","):
                 continue
-            mount = root / ("sys/fs/cgroup/memory" if controllers else "sys/fs/cgroup")
+            mount = root / "sys/fs/cgroup" / (controller if controllers else "")
             here = Path(group.lstrip("/"))
-            for folder in (here, *here.parents):
-                with suppress(OSError, ValueError):  # "max" is no limit
-                    name = "memory.limit_in_bytes" if controllers else "memory.max"
-                    yield int((mount / folder / name).read_text("utf-8"))
+            yield from ((mount / folder, bool(controllers)) for folder in (here, *here.parents))

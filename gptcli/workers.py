@@ -18,6 +18,7 @@ from gptcli import survey
 from gptcli.documents import Span
 from gptcli.encode_job import Encoded, Stretch, Task, encode_stretch
 from gptcli.encode_processes import EncodeProcesses, SurveyTask, survey_span, usable_cores
+from gptcli.memory import machine_memory
 from gptcli.shards import SplitName
 from gptcli.survey import Found
 from gptcli.tokenizer import Tokenizer
@@ -28,6 +29,8 @@ SMALLEST_TEXT = 20_000_000
 MAX_THREADS = 16
 # More workers a core than this only take memory.
 MOST_A_CORE = 2
+# Twice what a worker holds at its most.
+WORKER_BYTES = 250_000_000
 
 _Job = TypeVar("_Job")
 _Done = TypeVar("_Done")
@@ -69,9 +72,10 @@ def begin_workers(wanted: int | None, n_bytes: int) -> Iterator[Workers]:
 
 
 def count_workers(wanted: int | None) -> int:
-    """Return how many workers are begun where so many are wanted."""
+    """Return how many workers are begun where so many are wanted: no more than cores and memory are good for."""
     cores = usable_cores()
-    return cores if wanted is None else min(wanted, MOST_A_CORE * cores)
+    held = max(1, (machine_memory() or sys.maxsize) // WORKER_BYTES)
+    return min(cores, held) if wanted is None else min(wanted, MOST_A_CORE * cores, held)
 
 
 def worker_note(wanted: int | None) -> str:

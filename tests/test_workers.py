@@ -11,6 +11,7 @@ import pytest
 
 from gptcli.documents import Document, Span, document, write_documents
 from gptcli.encode_job import Stretch, Task
+from gptcli.encode_processes import usable_cores
 from gptcli.errors import TokenizerError
 from gptcli.split import Before
 from gptcli.tokenizer import char_tokenizer
@@ -43,6 +44,25 @@ def test_an_error_in_a_thread_reaches_the_caller(tmp_path: Path) -> None:
     items = [document("1")] * 50
     with pytest.raises(TokenizerError, match="'z'"):
         encode_lines(tmp_path, [*items, document("zebra"), *items], Workers(3))
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/", {"cpu.max": "100000 100000"}, 1),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "20000 100000"}, 1),
+        ("4:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    ],
+)
+def test_a_container_has_as_many_cores_as_its_quota(
+    tmp_path: Path, group: str, files: dict[str, str], cores: int | None
+) -> None:
+    for name, text in {"proc/self/cgroup": group, **{f"sys/fs/cgroup/{name}": files[name] for name in files}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n", "utf-8")
+    assert usable_cores(tmp_path) == (cores or usable_cores(tmp_path / "nowhere"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sets the cores that may be used")

@@ -61,7 +61,7 @@ def prepare_command(
     """Turn a corpus into tokens for training; prints their folder. Fetches a recipe or a text that is no corpus yet.
 
     Says on stderr what came out, and what the corpus and a profile will do to each other. One that was ended is gone
-    on with by the same command.
+    on with by the same command, unless that has --force.
 
     Example: gptcli prepare book
     """

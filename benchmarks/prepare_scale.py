@@ -1,12 +1,13 @@
 """``gptcli prepare`` on gigabytes of text: MB/s, memory of all its processes, the same bytes for 1 and 2 workers.
 
-    python benchmarks/prepare_scale.py [--megabytes 3100] [--book FILE ...] [--corpora FOLDER] [--tokenizer gpt2]
-                                       [--workers 2 1] [--json FILE]
+    python benchmarks/prepare_scale.py --book FILE [--book FILE] [--megabytes 3100] [--corpora FOLDER]
+                                       [--tokenizer gpt2] [--workers 2 1] [--json FILE]
 
 The text is that of ``scale_text.py``, kept in the folder ``--corpora`` if that is given. It is prepared with each
 number of workers, then once more with the first of them: SIGKILL at half of the time that this took, and gone on with
 by the last of them. All tokens must be the same bytes. Memory is the resident set of each process, added up, read ten
-times a second. What comes out is extrapolated to OpenWebText, 54 GB of text and 8 million documents as nanoGPT counts.
+times a second. What comes out is extrapolated to OpenWebText, 8 million documents and 54 GB. That is what nanoGPT says
+its cache takes; the text alone is about 40 GB, so this is the most it can be.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 from scale_text import write_corpus
 from side_by_side import GPTCLI, environment, finish, make_parser, table
 
-from gptcli.files import sha256_file
+from gptcli.files import scratch_folder, sha256_file
 
 NAME = "scale"
 OPENWEBTEXT_BYTES, OPENWEBTEXT_DOCUMENTS = 54e9, 8e6
@@ -142,6 +143,17 @@ def extrapolated(run: Measured, megabytes: float, documents: int, disk: float, c
     return [f"OpenWebText, {known}: {took}, {disk_gb}, at most {memory:.0f} MB in the largest process"]
 
 
+def write_text(corpus: Path, megabytes: float, books: list[Path]) -> None:
+    """Make the text whole or not at all, in a process of its own: it holds the words of the books."""
+    with scratch_folder(corpus) as scratch:
+        make = get_context("spawn").Process(target=write_corpus, args=(scratch / NAME, megabytes, books, 1))
+        make.start()
+        make.join()
+        if make.exitcode:
+            raise SystemExit(f"The text was not made: exit code {make.exitcode}.")
+        (scratch / NAME).rename(corpus)
+
+
 def main() -> None:
     """Make the text if it is not there, and measure."""
     parser = make_parser(__doc__)
@@ -153,12 +165,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = options.corpora or Path(name)
-        if not (folder / "corpora" / NAME).exists():
-            # In a process of its own: it holds the words of the books.
-            arguments = (folder / "corpora" / NAME, options.megabytes, options.book, 1)
-            make = get_context("spawn").Process(target=write_corpus, args=arguments)
-            make.start()
-            make.join()
+        corpus = folder / "corpora" / NAME
+        if not corpus.exists():
+            if not options.book:
+                parser.error(f"{corpus} is not there yet, so books are needed to write it of: --book FILE")
+            write_text(corpus, options.megabytes, options.book)
         found, lines = measure(folder, options.tokenizer, options.workers)
     finish(found, lines, options.json)
 

@@ -34,6 +34,7 @@ from gptcli.tokenizer import (
     parse_name,
     suggest_tokenizer,
 )
+from gptcli.unfinished import JOURNAL
 from gptcli.workers import begin_workers, worker_note
 
 
@@ -211,16 +212,25 @@ def _fill(order: Order, *, force: bool, workers: int | None, on_progress: Callab
         # Begun now, they are ready when something is to be done.
         with begin_workers(workers, order.corpus.n_bytes) as begun:
             manifest, more = make_tokens(order, begun, force=force, on_progress=on_progress)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"Interrupted. {_left(order)}".rstrip()) from stop
     except OSError as error:
         raise CorpusError(
             f"The tokens of {order.corpus.name} cannot be written to {order.folder} ({error.strerror or error}).",
-            "Free some space or check the folder's permissions, then go on with the same command; nothing was changed.",
+            "Free some space or check the folder's permissions, then go on with the same command; nothing was changed. "
+            f"{_left(order)}".rstrip(),
         ) from error
     notes += (*more, *filter(None, [worker_note(workers)]))
     size = parse_name(manifest.tokenizer)[1]
     if order.given is None and size is not None and manifest.vocab_size < size:
         notes += (f"The text has merges for a vocabulary of {manifest.vocab_size} tokens only.",)
     return PrepareResult(order.folder, manifest, order.tokenizer_reason, reused=False, notes=notes)
+
+
+def _left(order: Order) -> str:
+    """Say where a prepare that was ended has left what it had, if it has."""
+    left = next(order.folder.parent.glob(f".{order.folder.name}.*.tmp/{JOURNAL}"), None)
+    return f"What was done lies in {left.parent}; the same command goes on with it." if left else ""
 
 
 def _as_chosen(order: Order, manifest: DatasetManifest) -> DatasetManifest:

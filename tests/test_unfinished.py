@@ -331,7 +331,7 @@ def test_ctrl_c_keeps_what_is_whole_and_an_error_in_the_text_nothing(tmp_path: P
         if text.startswith("Encoding"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"What was done lies in .*\.char\..*; the same command goes on"):
         made(tmp_path, settings, on_progress=interrupt)
     assert "Going on after the survey of the text." in made(tmp_path, settings)[1]
     with (tmp_path / "text" / "documents.jsonl").open("ab") as file:

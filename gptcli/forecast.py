@@ -12,6 +12,7 @@ from typing import Any
 from gptcli.bench import probe
 from gptcli.config import RunProfile
 from gptcli.dry_run import Missing, memory_at, plan_training, settle, shortage
+from gptcli.figures import bytes_text
 from gptcli.places import Place
 from gptcli.plan import flops_per_token
 from gptcli.shards import TokenDataset
@@ -35,9 +36,11 @@ def plan_run(
 ) -> dict[str, Any]:
     """Return the facts of ``plan_training`` with the largest batch that fits, the time, and what is in the way.
 
-    ``memory`` are bytes to be planned for in place of those of the device. ``warnings`` holds a sentence for each
-    reason why the run as it is would not work well. Seconds are None where the device is not here and its peak unknown.
+    ``memory`` are bytes to be planned for in place of those of the device; a step that takes more than either is not
+    timed. ``warnings`` holds a sentence for each reason why the run as it is would not work well. Seconds are None where
+    the device is not here and its peak unknown.
     """
+    own = place.memory
     if memory is not None:
         place = replace(place, memory=memory)
     facts, (resolved, _) = plan_training(profile, tokens, place), settle(profile, tokens)
@@ -45,7 +48,7 @@ def plan_run(
     warnings = [found] if (found := shortage(resolved, facts)) else []
     if batch == 0:
         warnings = [_nothing_fits(resolved, place)]
-    times = _times(resolved, place, facts, on_progress)
+    times = _times(resolved, replace(place, memory=_least(own, memory)), facts, on_progress)
     return {**facts, "largest_batch_size": batch, **times, "warnings": warnings}
 
 
@@ -108,13 +111,17 @@ def _times(
     }
 
 
+def _least(*sizes: int | None) -> int | None:
+    return min((size for size in sizes if size is not None), default=None)
+
+
 def _probed(profile: RunProfile, place: Place, on_progress: Callable[[str], None]) -> tuple[float | None, str]:
     """Time steps here, of as many rows as fit; those of too large a model are not even begun."""
     rows = profile.train.batch_size
     while rows > 1 and place.memory is not None and not _fits(profile, rows, place):
         rows = -(-rows // 2)
     if place.memory is not None and not _fits(profile, rows, place):
-        return None, "not known: the model does not fit this machine, so no step was timed"
+        return None, f"not known: the model does not fit {bytes_text(place.memory)}, so no step was timed"
     on_progress("Timing up to 20 steps on this machine.")
     seconds, said = probe(profile, place.setup, rows)
     return seconds, f"{said} on this machine"

@@ -96,8 +96,22 @@ def test_a_part_of_a_step_is_timed_where_the_whole_is_too_much(tiny_profile: Run
     assert facts["time_source"] == "20 steps of 4 x 16 timed on this machine"
 
 
-def test_no_step_is_timed_of_a_model_that_does_not_fit_here(tiny_profile: RunProfile) -> None:
+@pytest.mark.parametrize(("own", "asked"), [(10**6, None), (10**6, 8 * 10**12), (None, 10**6), (10**12, 10**6)])
+def test_no_step_is_timed_that_takes_more_than_there_is_or_more_than_was_asked_for(
+    tiny_profile: RunProfile, own: int | None, asked: int | None
+) -> None:
     said: list[str] = []
-    facts = plan_run(tiny_profile, OPENWEBTEXT, place_here(tiny_profile.train), memory=10**6, on_progress=said.append)
+    here = replace(place_here(tiny_profile.train, "cpu"), memory=own)
+    facts = plan_run(tiny_profile, OPENWEBTEXT, here, memory=asked, on_progress=said.append)
     assert (facts["seconds"], said) == (None, [])
-    assert "does not fit" in facts["time_source"]
+    assert facts["time_source"] == "not known: the model does not fit 1 MB, so no step was timed"
+    assert (facts["largest_batch_size"] == 0) == (asked != 8 * 10**12)
+
+
+def test_memory_that_was_asked_for_is_what_the_batch_is_planned_for(tiny_profile: RunProfile) -> None:
+    book = Missing("book", "char", "gptcli prepare book")
+    here = replace(place_here(tiny_profile.train, "cpu"), memory=10**9)
+    more = plan_run(tiny_profile, book, here, memory=2 * 10**9)
+    assert more["machine_memory"] == 2 * 10**9
+    assert more["largest_batch_size"] > plan_run(tiny_profile, book, here)["largest_batch_size"]
+    assert more["seconds"] > 0

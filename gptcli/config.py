@@ -37,6 +37,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 # `pretrained` is a tokenizer that came with weights; only a run or its tokens can say which.
 TOKENIZER_NAME = re.compile(r"auto|char|gpt2|pretrained|bpe:[1-9][0-9]*")
+# Torch counts no further than 127, and no digits but these.
+DEVICE = re.compile(r"auto|cpu|mps|cuda(?::(0|[1-9][0-9]?))?")
 
 
 class _Section(BaseModel):
@@ -247,7 +249,7 @@ class TrainConfig(_Section):
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        if not DEVICE.fullmatch(value):
             raise ValueError(f"device {value!r} is unknown; choose auto, cpu, cuda, cuda:N or mps")
         return value
 

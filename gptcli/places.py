@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from gptcli.config import TrainConfig
+from gptcli.config import DEVICE, TrainConfig
 from gptcli.device import PEAK_FLOPS, Capabilities, Setup, choose_setup, detect, device_memory
 from gptcli.errors import DeviceError
 from gptcli.memory import machine_memory
@@ -33,7 +33,11 @@ GPU_MEMORY = {
 }
 # From before Ampere.
 WITHOUT_BFLOAT16 = ("V100", "T4")
-DEVICE = re.compile(r"auto|cpu|mps|cuda(?::(\d+))?")
+# A driver's name says which version of a card it is by its memory: of 80GB, CUDA reports at least so much.
+SIZE = re.compile(r"\b([1-9][0-9]{0,2}) ?GB\b", re.IGNORECASE)
+REPORTED = 0.98 * GIB
+# Behind a card's name, these make it another card.
+VARIANT = r"(?:Laptop|Ti|Super|NVL|PCIe|Max-?Q|MIG|D)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +67,30 @@ def find_place(config: TrainConfig, device: str | None = None) -> Place:
     if found is None:
         card = known_gpu(wanted)
         elsewhere = Capabilities(cuda=(card,), cuda_bf16=card not in WITHOUT_BFLOAT16, compiler=True)
-        return _elsewhere(card, _asking(config, "cuda"), elsewhere, int(GPU_MEMORY[card]))
-    index = int(found[1] or 0)
-    if (wanted == "mps" and not have.mps) or (wanted.startswith("cuda") and index >= len(have.cuda)):
-        elsewhere = Capabilities(cuda=("a CUDA GPU",) * (index + 1), cuda_bf16=True, mps=True, compiler=True)
-        return _elsewhere(wanted, _asking(config, wanted), elsewhere, None)
+        size = SIZE.search(wanted)
+        memory = int(size[1]) * REPORTED if size else GPU_MEMORY[card]
+        return _elsewhere(card, _asking(config, "cuda"), elsewhere, int(memory))
+    if (wanted == "mps" and not have.mps) or (wanted.startswith("cuda") and int(found[1] or 0) >= len(have.cuda)):
+        elsewhere = Capabilities(cuda=("a CUDA GPU",), cuda_bf16=True, mps=True, compiler=True)
+        return _elsewhere(wanted, _asking(config, wanted.partition(":")[0]), elsewhere, None)
     return place_here(config, wanted)
 
 
 def known_gpu(word: str) -> str:
-    """Return the name in ``PEAK_FLOPS`` of a card called ``RTX 3070``, ``rtx3070``, ``3070`` or as its driver does."""
-    plain = _plain(word)
+    """Return the name in ``PEAK_FLOPS`` of a card called ``RTX 3070``, ``rtx3070``, ``3070`` or as its driver does.
+
+    ``DeviceError`` for one that is not known, and for another version of one that is: ``RTX 4090 Laptop GPU``.
+    """
+    name = SIZE.sub("", word)
+    plain = _plain(name)
     for card in PEAK_FLOPS:
-        if plain in (_plain(card), _plain(card).removeprefix("rtx")) or re.search(rf"\b{card}\b", word, re.IGNORECASE):
+        if plain in (_plain(card), _plain(card).removeprefix("rtx")):
+            return card
+        if found := re.search(rf"\b{card}\b", name, re.IGNORECASE):
+            if re.search(rf"\b{VARIANT}\b", name[found.end() :], re.IGNORECASE):
+                raise DeviceError(
+                    f"{word!r} is not known; known is {card}.", "For another card: --device cuda --memory 16GB"
+                )
             return card
     raise DeviceError(
         f"There is no device called {word!r}.",

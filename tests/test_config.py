@@ -173,3 +173,9 @@ def test_every_built_in_profile_is_valid_and_says_what_it_is_for(path: Path) -> 
     assert path.read_text("utf-8").startswith("# "), "the header says what it is for, where, how long, which loss"
     if profile.expects.minutes is not None:
         assert profile.expects.machine
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:128", "cuda:05", "cuda:\u0663", "cuda:"])
+def test_a_device_that_torch_cannot_count_to_is_refused(device: str) -> None:
+    with pytest.raises(ValidationError, match="choose auto, cpu, cuda, cuda:N or mps"):
+        TrainConfig(device=device)

@@ -28,6 +28,31 @@ def test_a_card_is_known_by_the_names_that_people_and_drivers_have_for_it(word: 
     assert known_gpu(word) == card
 
 
+@pytest.mark.parametrize(
+    ("word", "card", "gigabytes"),
+    [("NVIDIA A100-SXM4-80GB", "A100", 80), ("NVIDIA A100-SXM4-40GB", "A100", 40), ("a100 80 gb", "A100", 80),
+     ("Tesla V100-SXM2-32GB", "V100", 32), ("Tesla V100-SXM2-16GB", "V100", 16), ("NVIDIA H100 80GB HBM3", "H100", 80),
+     ("3070 8GB", "RTX 3070", 8)],
+)  # fmt: skip
+def test_the_memory_in_the_name_of_a_card_is_what_is_planned_for(word: str, card: str, gigabytes: int) -> None:
+    place = find_place(CONFIG, word)
+    assert place.name == card
+    assert 0.97 * gigabytes < (place.memory or 0) / 2**30 < gigabytes
+
+
+@pytest.mark.parametrize(
+    ("word", "card"),
+    [("NVIDIA GeForce RTX 4090 Laptop GPU", "RTX 4090"), ("RTX 3070 Ti", "RTX 3070"), ("rtx 3070 super", "RTX 3070"),
+     ("NVIDIA H200 NVL", "H200"), ("NVIDIA H100 PCIe", "H100"), ("NVIDIA GeForce RTX 4090 D", "RTX 4090"),
+     ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "RTX PRO 6000"),
+     ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "A100")],
+)  # fmt: skip
+def test_another_version_of_a_card_is_not_taken_for_the_one_that_is_known(word: str, card: str) -> None:
+    with pytest.raises(DeviceError, match=f"is not known; known is {card}") as caught:
+        find_place(CONFIG, word)
+    assert "--device cuda --memory 16GB" in caught.value.hint
+
+
 def test_every_card_that_is_known_can_be_planned_for() -> None:
     for card, peak in PEAK_FLOPS.items():
         place = find_place(CONFIG, card)
@@ -38,11 +63,13 @@ def test_every_card_that_is_known_can_be_planned_for() -> None:
         assert place.setup.reason.startswith("not on this machine; ")
 
 
-@pytest.mark.parametrize("word", ["RTX 9999", "", "gpu", "H1000"])
+@pytest.mark.parametrize(
+    "word", ["RTX 9999", "", "gpu", "80GB", "H1000", "cuda:128", "cuda:\u0663", "cuda:99999999999", "cuda:05"]
+)
 def test_an_unknown_card_is_answered_with_those_that_are_known(word: str) -> None:
     # An empty word is no device, and does not mean the profile's own.
     with pytest.raises(DeviceError, match=f"There is no device called {re.escape(repr(word))}") as caught:
-        known_gpu(word)
+        find_place(CONFIG, word) if word else known_gpu(word)
     assert all(card in caught.value.hint for card in PEAK_FLOPS)
 
 

@@ -10,6 +10,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,7 @@ def _measured(run: RunDir, dataset: TokenDataset, wanted: int | None, device: st
     profile = run.profile()
     place, train = place_here(profile.train, device), profile.train
     setup = place.setup
+    before = _forget_peak()
     if setup.device.type == "cpu" and count_parameters(profile.model) <= SMALL_PARAMETERS:
         keep_freed_memory()
     elif setup.device.type == "cuda":
@@ -188,7 +190,7 @@ def _measured(run: RunDir, dataset: TokenDataset, wanted: int | None, device: st
         "evaluation_seconds": evaluation,
         "save_seconds": save,
         "parts": shares,
-        "memory_measured": _peak_memory(setup.device),
+        "memory_measured": _peak_memory(setup.device, before),
         "memory_planned": memory_facts(profile, place)["memory_peak"],
         "profile": profile.model_dump(mode="json"),
     }
@@ -212,15 +214,35 @@ def _save_seconds(run: RunDir, model: GPT, optimizer: Optimizer, setup: Setup) -
     return watch.seconds["data"]
 
 
-def _peak_memory(device: torch.device) -> int | None:
-    """Return the most memory that was taken: resident memory of this process on a CPU, what torch held on CUDA."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if device.type != "cpu" or sys.platform == "win32":
-        return None
+def _forget_peak() -> int:
+    """Make the process's peak of memory what it holds now, where the system can; returns the peak as it stands."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+    return _resident_peak()
+
+
+def _resident_peak() -> int:
+    """Return the most resident memory of this process; 0 where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    if sys.platform == "win32":
+        return 0
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _peak_memory(device: torch.device, before: int) -> int | None:
+    """Return the most memory that was taken: resident memory of this process on a CPU, what torch held on CUDA.
+
+    None where the system does not tell, or where the peak is still that of ``before``, of something else.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = _resident_peak() if device.type == "cpu" else 0
+    return peak if peak > before else None
 
 
 def probe(profile: RunProfile, setup: Setup, rows: int) -> tuple[float, str]:

@@ -162,12 +162,12 @@ def check_memory(profile: RunProfile, device: str | None = None, copies: int = 1
     return shortage(profile, facts)
 
 
-def shortage(profile: RunProfile, facts: dict[str, Any]) -> str | None:
-    """Return the sentence for a run whose ``memory_facts`` want more than there is, and what would fit; else None."""
+def shortage(profile: RunProfile, facts: dict[str, Any], where: str | None = None) -> str | None:
+    """Return the sentence for a run whose ``memory_facts`` want more than ``where`` has, and what fits; else None."""
     have = _have(facts)
     if have is None or facts["memory_peak"] <= have:
         return None
-    return f"{_needs(facts)} Less of it: {_ways_to_less(profile, facts)}"
+    return f"{_needs(facts, where)} Less of it: {_ways_to_less(profile, facts)}"
 
 
 def _have(facts: dict[str, Any]) -> int | None:
@@ -176,8 +176,8 @@ def _have(facts: dict[str, Any]) -> int | None:
     return have
 
 
-def _needs(facts: dict[str, Any]) -> str:
-    where = "this machine" if facts["machine_memory"] else f"the device {facts['device']}"
+def _needs(facts: dict[str, Any], where: str | None = None) -> str:
+    where = where or ("this machine" if facts["machine_memory"] else f"the device {facts['device']}")
     peak, have = facts["memory_peak"] / 1e9, (_have(facts) or 0) / 1e9
     return f"this needs about {peak:.1f} GB of memory, and {where} has {have:.1f}."
 

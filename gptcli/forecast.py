@@ -37,15 +37,16 @@ def plan_run(
     """Return the facts of ``plan_training`` with the largest batch that fits, the time, and what is in the way.
 
     ``memory`` are bytes to be planned for in place of those of the device; a step that takes more than either is not
-    timed. ``warnings`` holds a sentence for each reason why the run as it is would not work well. Seconds are None where
-    the device is not here and its peak unknown.
+    timed. ``warnings`` holds a sentence for each reason why the run as it is would not work well. Seconds are None
+    where the device is not here and its peak unknown.
     """
     own = place.memory
     if memory is not None:
         place = replace(place, memory=memory)
     facts, (resolved, _) = plan_training(profile, tokens, place), settle(profile, tokens)
     batch = None if place.memory is None else largest_batch(resolved, place)
-    warnings = [found] if (found := shortage(resolved, facts)) else []
+    where = None if memory is None else "what is planned for"
+    warnings = [found] if (found := shortage(resolved, facts, where)) else []
     if batch == 0:
         warnings = [_nothing_fits(resolved, place)]
     times = _times(resolved, replace(place, memory=_least(own, memory)), facts, on_progress)

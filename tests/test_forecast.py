@@ -112,6 +112,8 @@ def test_memory_that_was_asked_for_is_what_the_batch_is_planned_for(tiny_profile
     book = Missing("book", "char", "gptcli prepare book")
     here = replace(place_here(tiny_profile.train, "cpu"), memory=10**9)
     more = plan_run(tiny_profile, book, here, memory=2 * 10**9)
-    assert more["machine_memory"] == 2 * 10**9
+    assert (more["machine_memory"], more["warnings"]) == (2 * 10**9, [])
     assert more["largest_batch_size"] > plan_run(tiny_profile, book, here)["largest_batch_size"]
     assert more["seconds"] > 0
+    (less,) = plan_run(GPT2, OPENWEBTEXT, place("A100"), memory=10**10)["warnings"]
+    assert "and what is planned for has 10.0" in less

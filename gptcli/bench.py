@@ -245,11 +245,12 @@ def _peak_memory(device: torch.device, before: int) -> int | None:
     return peak if peak > before else None
 
 
-def probe(profile: RunProfile, setup: Setup, rows: int) -> tuple[float, str]:
-    """Return the seconds of a step of a resolved profile, and of what they were timed, in about five seconds.
+def probe(profile: RunProfile, setup: Setup, rows: int) -> tuple[float, float, str]:
+    """Return the seconds of a step of a resolved profile and of its forward passes, and of what they were timed.
 
-    The tokens are made up, and their reading takes no time. ``rows`` of the ``batch_size`` sequences of a micro-batch
-    are computed, and fewer where they would take a CPU long; the rest is reckoned.
+    That takes about five seconds. The tokens are made up, and their reading takes no time. ``rows`` of the
+    ``batch_size`` sequences of a micro-batch are computed, and fewer where they would take a CPU long; the rest is
+    reckoned.
     """
     train, model_config = profile.train, profile.model
     if setup.device.type == "cpu":
@@ -264,10 +265,14 @@ def probe(profile: RunProfile, setup: Setup, rows: int) -> tuple[float, str]:
     # Nobody waits for a second step that long: the first is hardly slower.
     parts = steps.first if sum(steps.first.values()) > PROBE_SECONDS else steps.timed(STEPS, PROBE_SECONDS)
     micro_batch = sum(seconds for part, seconds in parts.items() if part != "optimizer")
-    seconds = micro_batch * train.grad_accum_steps * train.batch_size / rows + parts["optimizer"]
+    times = train.grad_accum_steps * train.batch_size / rows
     count = max(1, steps.done - 1)
     of = "" if rows == train.batch_size and train.grad_accum_steps == 1 else f" of {rows} x {model_config.block_size}"
-    return seconds, f"{count} step{'' if count == 1 else 's'}{of} timed"
+    return (
+        micro_batch * times + parts["optimizer"],
+        parts["forward"] * times,
+        f"{count} step{'' if count == 1 else 's'}{of} timed",
+    )
 
 
 def _made_up(profile: RunProfile) -> Iterator[Batch]:

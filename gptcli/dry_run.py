@@ -42,9 +42,11 @@ def plan_training(profile: RunProfile, tokens: TokenDataset | Missing, place: Pl
     """Return what training ``profile`` on ``tokens`` would be, as JSON-ready facts; nothing is written.
 
     ``training_flops`` is the whole run's; ``profile`` is the resolved one; ``unknown`` holds a sentence for each thing
-    that only the tokens decide, where they are missing. Raises what ``create_run`` would.
+    that only the tokens decide, where they are missing, or the processes. Raises what ``create_run`` would.
     """
     profile, unknown = settle(profile, tokens)
+    if profile.train.parallel == "fsdp":
+        unknown.append("the memory of each of several processes: here it is that of one alone; --nproc shares it")
     model, seen = profile.model, profile.tokens_per_step * profile.train.max_steps
     n_params, per_token = count_parameters(model), flops_per_token(model)
     train_tokens, val_tokens = (None, None) if isinstance(tokens, Missing) else (len(tokens.train), len(tokens.val))

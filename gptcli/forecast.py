@@ -22,8 +22,8 @@ ASSUMED_MFU = 0.35
 # Of the memory, what is left free: the plan was within 15 % of what runs took.
 SPARE = 0.1
 MOST_ROWS = 2**20
-# A forward pass without gradients is a third of a step's arithmetic.
-EVALUATION_SHARE = 1 / 3
+# Of a step's arithmetic, what its forward passes do, and an evaluation of as many tokens.
+FORWARD_SHARE = 1 / 3
 
 
 def plan_run(
@@ -50,11 +50,16 @@ def plan_run(
     if batch == 0:
         warnings = [_nothing_fits(resolved, place)]
     times = _times(resolved, replace(place, memory=_least(own, memory)), facts, on_progress)
+    if times["step_seconds"] is not None and times["evaluation_seconds"] is None:
+        facts["unknown"].append(f"evaluation_seconds, which the time is without, before {facts['corpus']} is prepared")
     return {**facts, "largest_batch_size": batch, **times, "warnings": warnings}
 
 
 def largest_batch(profile: RunProfile, place: Place) -> int:
-    """Return the largest ``batch_size`` of a resolved profile that leaves a tenth of the memory free; 0 for none."""
+    """Return the largest ``batch_size`` of a resolved profile that leaves a tenth of the memory free; 0 for none.
+
+    More than a million are not looked for.
+    """
     assert place.memory is not None, "nothing can be said about memory that is not known"
     low, high = 0, 1
     while high < MOST_ROWS and _fits(profile, high, place):
@@ -89,40 +94,52 @@ def _nothing_fits(profile: RunProfile, place: Place) -> str:
 def _times(
     profile: RunProfile, place: Place, facts: dict[str, Any], on_progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Return the seconds of a step, of all evaluations and of the run, and where they are from."""
-    peak, step, source = place.setup.peak_flops, None, "not known: this device is not here, and its peak not known"
-    if place.is_here:
-        step, source = _probed(profile, place, on_progress)
-    elif peak is not None:
-        step = profile.tokens_per_step * flops_per_token(profile.model) / (ASSUMED_MFU * peak)
-        source = f"reckoned at {ASSUMED_MFU:.0%} of the {peak / 1e12:.0f} TFLOP/s of its data sheet (mfu)"
-    train = profile.train
-    scored = min(facts["val_tokens"] or train.eval_tokens or 0, train.eval_tokens or 2**63)
-    evaluations, seconds = -(-train.max_steps // train.eval_interval), None
-    evaluating = None
-    if step is not None:
-        evaluating = evaluations * scored * EVALUATION_SHARE * step / profile.tokens_per_step
-        seconds = train.max_steps * step + evaluating
+    """Return the seconds of a step, of all evaluations and of the run, and where they are from.
+
+    The run's are without its evaluations where nobody knows how much those score.
+    """
+    step, forward, source = _step(profile, place, on_progress)
+    train, evaluating = profile.train, None
+    known = [size for size in (facts["val_tokens"], train.eval_tokens) if size is not None]
+    if forward is not None and known:
+        evaluations = -(-train.max_steps // train.eval_interval)
+        evaluating = evaluations * min(known) * forward / profile.tokens_per_step
     return {
         "step_seconds": step,
         "tokens_per_second": None if step is None else profile.tokens_per_step / step,
         "evaluation_seconds": evaluating,
-        "seconds": seconds,
+        "seconds": None if step is None else train.max_steps * step + (evaluating or 0.0),
         "time_source": source,
     }
+
+
+def _step(
+    profile: RunProfile, place: Place, on_progress: Callable[[str], None]
+) -> tuple[float | None, float | None, str]:
+    """Return the seconds of a step and of its forward part, and where they are from."""
+    peak = place.setup.peak_flops
+    if place.is_here:
+        return _probed(profile, place, on_progress)
+    if peak is None:
+        return None, None, "not known: this device is not here, and its peak not known"
+    step = profile.tokens_per_step * flops_per_token(profile.model) / (ASSUMED_MFU * peak)
+    source = f"reckoned at {ASSUMED_MFU:.0%} of the {peak / 1e12:.0f} TFLOP/s of its data sheet (mfu)"
+    return step, FORWARD_SHARE * step, source
 
 
 def _least(*sizes: int | None) -> int | None:
     return min((size for size in sizes if size is not None), default=None)
 
 
-def _probed(profile: RunProfile, place: Place, on_progress: Callable[[str], None]) -> tuple[float | None, str]:
+def _probed(
+    profile: RunProfile, place: Place, on_progress: Callable[[str], None]
+) -> tuple[float | None, float | None, str]:
     """Time steps here, of as many rows as fit; those of too large a model are not even begun."""
     rows = profile.train.batch_size
     while rows > 1 and place.memory is not None and not _fits(profile, rows, place):
         rows = -(-rows // 2)
     if place.memory is not None and not _fits(profile, rows, place):
-        return None, f"not known: the model does not fit {bytes_text(place.memory)}, so no step was timed"
+        return None, None, f"not known: the model does not fit {bytes_text(place.memory)}, so no step was timed"
     on_progress("Timing up to 20 steps on this machine.")
-    seconds, said = probe(profile, place.setup, rows)
-    return seconds, f"{said} on this machine"
+    step, forward, said = probe(profile, place.setup, rows)
+    return step, forward, f"{said} on this machine"

@@ -33,9 +33,25 @@ def test_gpt2_is_planned_for_a_card_elsewhere_without_a_corpus() -> None:
     assert "gptcli prepare openwebtext" in facts["unknown"][0]
     flops = flops_per_token(settle(GPT2, OPENWEBTEXT)[0].model)
     assert facts["step_seconds"] == pytest.approx(facts["tokens_per_step"] * flops / (ASSUMED_MFU * 312e12))
+    assert (facts["evaluation_seconds"], len(facts["unknown"])) == (None, 2)
+    assert "evaluation_seconds, which the time is without" in facts["unknown"][1]
     assert facts["seconds"] == pytest.approx(1000 * facts["step_seconds"])
     assert "35% of the 312 TFLOP/s" in facts["time_source"]
     assert facts["warnings"] == []
+
+
+def test_evaluations_of_so_many_tokens_are_reckoned_by_their_arithmetic() -> None:
+    profile = GPT2.model_copy(update={"train": GPT2.train.model_copy(update={"eval_tokens": 10**6})})
+    facts = plan_run(profile, OPENWEBTEXT, place("A100"))
+    scored = -(-1000 // profile.train.eval_interval) * 10**6
+    assert facts["evaluation_seconds"] == pytest.approx(scored / facts["tokens_per_second"] / 3)
+    assert facts["seconds"] == pytest.approx(1000 * facts["step_seconds"] + facts["evaluation_seconds"])
+    assert len(facts["unknown"]) == 1
+
+
+def test_weights_in_parts_are_planned_as_those_of_one_process_and_it_is_said() -> None:
+    profile = GPT2.model_copy(update={"train": GPT2.train.model_copy(update={"parallel": "fsdp"})})
+    assert "--nproc shares it" in plan_training(profile, OPENWEBTEXT, place("A100"))["unknown"][-1]
 
 
 def test_a_vocabulary_that_nobody_knows_yet_is_taken_to_be_large_and_said_to_be_unknown() -> None:
@@ -82,9 +98,9 @@ def test_steps_are_timed_here_and_evaluations_reckoned(tiny_profile: RunProfile,
     facts = plan_run(tiny_profile, tiny_dataset, place_here(tiny_profile.train))
     assert facts["step_seconds"] > 0
     assert facts["tokens_per_second"] == pytest.approx(64 / facts["step_seconds"])
-    # Three evaluations at a third of a step's arithmetic a token.
-    scored = 3 * facts["val_tokens"] / 3
-    assert facts["evaluation_seconds"] == pytest.approx(scored / facts["tokens_per_second"])
+    # Three evaluations by what the forward passes of a step took.
+    scored = 3 * facts["val_tokens"]
+    assert 0 < facts["evaluation_seconds"] < scored / facts["tokens_per_second"]
     assert facts["seconds"] == pytest.approx(12 * facts["step_seconds"] + facts["evaluation_seconds"])
     assert facts["time_source"] == "20 steps timed on this machine"
 

@@ -82,7 +82,8 @@ def _forecast_rows(facts: dict[str, Any]) -> Iterator[Row]:
         return
     batch = facts["largest_batch_size"]
     unknown = "not known, for the device's memory is not: --memory 8GB"
-    fits = f"{batch:,}, with a tenth of the memory left free" if batch else "not even 1 fits"
+    rows = "more than a million" if batch and batch > 1_000_000 else f"{batch:,}" if batch else "not even 1 fits"
+    fits = f"{rows}, with a tenth of the memory left free" if batch else rows
     yield "largest batch_size", unknown if batch is None else fits
     if facts["seconds"] is None:
         yield "time", facts["time_source"]

@@ -108,6 +108,11 @@ def test_too_little_memory_for_any_batch_is_said(cli: Cli) -> None:
     assert "largest batch_size  not even 1 fits" in done.stdout
 
 
+def test_memory_for_more_rows_than_anybody_asks_for_is_said_in_words(cli: Cli) -> None:
+    done = cli("plan", *TINY, "--device", "cuda:99", "--memory", "1000TB")
+    assert "largest batch_size  more than a million, with a tenth" in done.stdout
+
+
 def test_a_profile_for_finetuning_is_shown_the_way(cli: Cli) -> None:
     for command in ("plan", "bench"):
         done = cli(command, "--profile", "finetune-gpt2")

@@ -76,8 +76,10 @@ def bench_command(
 
     place_here(config.train, device)  # a device that is not there is found before any work is done
     dataset = _tokens(corpus, config, is_asked_for=profile is not None, quiet=quiet)
-    check_memory(resolve_profile(config, dataset), device)
-    facts = bench(config, dataset, steps=steps, device=device, say=silent if quiet else note)
+    say = silent if quiet else note
+    if (warning := check_memory(resolve_profile(config, dataset), device)) is not None:
+        say(f"{warning[0].upper()}{warning[1:]}")
+    facts = bench(config, dataset, steps=steps, device=device, say=say)
     show_bench({"profile_name": file.name, **facts}, as_json=as_json)
 
 

@@ -4,7 +4,8 @@
 
 Each case is one run of three steps with two evaluations and its checkpoints, in a fresh process that reports its own
 peak RSS (getrusage, mapped pages included). The text is Python's own documentation. Set OMP_NUM_THREADS to choose the
-number of threads. This process imports no torch, since a child's peak begins at that of its parent.
+number of threads. This process imports no torch, since a child's peak begins at that of its parent. The built-in
+profiles are run as people run them: ``gptcli train`` to its end, its picture included, of tokens that are there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -67,6 +69,9 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any] | Non
     "modern-freeze": ("bpe:1024", shape(8, 384, 256), {"batch_size": 4, **ADAMW}, {"freeze_embeddings": True}),
 }
 
+# Built-in profiles, by the command line.
+PROFILES = ("quickstart", "macbook")
+
 
 def profile_of(name: str) -> RunProfile:
     """Return a case's profile; ``vocab_size`` is left to the tokens."""
@@ -105,6 +110,31 @@ def measure(name: str, folder: str) -> dict[str, Any]:
         "difference": round(plan.peak / measured["peak"] - 1, 4),
         "phases_mb": {phase: round(size / 1e6) for phase, size in plan.phases.items()},
     }
+
+
+def measure_command(name: str, folder: str) -> dict[str, Any]:
+    """Return the figures of a built-in profile whose tokens are made by another process."""
+    order = ("python-docs", "--profile", name)
+    gptcli("prepare", *order, "--quiet", folder=folder)
+    facts = json.loads(gptcli("train", *order, "--device", "cpu", "--dry-run", "--json", folder=folder))
+    command = [sys.executable, "-m", "gptcli", "train", *order, "--device", "cpu", "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder)  # noqa: S603 - gptcli itself
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0, f"{name} ended with {status}"
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "case": name,
+        "n_params": facts["n_params"],
+        "predicted_mb": round(facts["memory_peak"] / 1e6),
+        "measured_mb": round(peak / 1e6),
+        "difference": round(facts["memory_peak"] / peak - 1, 4),
+    }
+
+
+def gptcli(*words: str, folder: str) -> str:
+    """Run a command in ``folder``, and return what it printed."""
+    command = [sys.executable, "-m", "gptcli", *words]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder).stdout  # noqa: S603 - itself
 
 
 def call(task: str, argument: str, folder: str) -> dict[str, Any]:
@@ -160,7 +190,7 @@ def peak_of(run: RunDir) -> int:
 def main() -> None:
     """Measure the cases asked for, each in a temporary folder, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", action="append", choices=CASES, help="may be repeated; default: all")
+    parser.add_argument("--case", action="append", choices=(*CASES, *PROFILES), help="may be repeated; default: all")
     parser.add_argument("--json", action="store_true", help="a JSON line for each case in place of the table")
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -169,9 +199,9 @@ def main() -> None:
         return
     if not arguments.json:
         print("| case | parameters | predicted MB | measured MB | difference |\n|---|---|---|---|---|")
-    for name in arguments.case or CASES:
+    for name in arguments.case or (*CASES, *PROFILES):
         with tempfile.TemporaryDirectory() as folder:
-            row = measure(name, folder)
+            row = (measure_command if name in PROFILES else measure)(name, folder)
         line = "| {case} | {n_params:,} | {predicted_mb:,} | {measured_mb:,} | {difference:+.1%} |".format(**row)
         print(json.dumps(row) if arguments.json else line, flush=True)
 

@@ -114,6 +114,7 @@ class Wandb:
 
     def __init__(self, run: RunDir, step: int) -> None:  # noqa: ARG002 - it has no way to go back
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it reports to its makers, offline too
+        os.environ.setdefault("WANDB_DISABLE_GIT", "true")  # else it sends the address and the commit of the folder
         import wandb
 
         folder = run.path / self.name
@@ -186,7 +187,9 @@ class Trackio:
 
             self._trackio = trackio
             self._run = trackio.init(project=PROJECT, name=run.name, config=_profile(run), resume=resume, embed=False)
-        self.where = f"TRACKIO_DIR={folder} trackio show --project {PROJECT} shows the run"
+        local = f"TRACKIO_DIR={folder} trackio show --project {PROJECT}"
+        space = os.environ.get("TRACKIO_SPACE_ID")
+        self.where = f"the Space {space} shows the run" if space else f"{local} shows the run"
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         """Append the figures of a step."""
@@ -310,7 +313,9 @@ def _verbatim(text: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+    """Return what an error says; its kind, where that is nothing, as wandb writes it too."""
+    said = str(error).strip().removeprefix("<no message>")
+    return next(iter(said.splitlines()), type(error).__name__).rstrip(".")
 
 
 def _quiet() -> contextlib.AbstractContextManager[Any]:

@@ -20,7 +20,7 @@ from gptcli.events import Evaluated, Notice, StepLogged, TrainEvent, WentBack
 from gptcli.metrics import read_events
 from gptcli.removal import remove_run, run_contents
 from gptcli.runs import RunDir
-from gptcli.sinks import FIGURES, Sinks, check_sinks
+from gptcli.sinks import FIGURES, Sinks, _first_line, check_sinks
 from gptcli.train import StopRequest, train
 from tests.test_display import evaluated, logged, started
 from tests.training import NewRun, interrupt
@@ -122,6 +122,11 @@ def test_log_that_is_first_asked_for_on_a_resume_has_all_that_was_before(new_run
     train_into(run, ["tensorboard"])
     assert shown_figures(run) == figures_of_metrics(run)
     assert len(text_of(run, "sample")) == 2
+
+
+def test_error_without_words_is_called_by_its_kind() -> None:
+    assert _first_line(TimeoutError("<no message>")) == _first_line(TimeoutError()) == "TimeoutError"
+    assert _first_line(OSError(" no route.\nat all ")) == "no route"
 
 
 def test_run_that_went_back_shows_the_steps_that_count(new_run: NewRun) -> None:
@@ -235,11 +240,14 @@ def feed(name: str, run: RunDir, home: Path) -> str:
 def test_wandb_keeps_the_log_in_the_run_where_nobody_is_logged_in(new_run: NewRun, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     run = new_run("offline")
+    for words in (("init", "--quiet"), ("remote", "add", "origin", "https://example.org/mine.git")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True, timeout=60)
     said = feed("wandb", run, tmp_path)
     (kept,) = (run.path / "wandb").glob("offline-run-*")
     assert "as nobody is logged in to wandb; wandb sync " in said
     (log,) = kept.glob("*.wandb")
     assert all(name.encode() in log.read_bytes() for name in ("train_loss", "val_loss", "n_layer"))
+    assert b"example.org/mine" not in log.read_bytes(), "the address of a repository is not sent"
     (table,) = kept.rglob("sample*.json")
     assert json.loads(table.read_text("utf-8"))["data"] == [[2, "The ", "<b>cat</b>"]]
     feed("wandb", run, tmp_path)

@@ -42,6 +42,7 @@ REPLACEMENTS = (
     (r"\bRUN\b", "my-run"),
     # How much fits into a time hangs on what else the machine does; what the option does has tests of its own.
     (r" --budget \S+", ""),
+    (r"--nproc 8", "--nproc 2"),
     (r"n_embd=384", "n_embd=48"),
     (r"max_steps=\d{3,}", "max_steps=12"),
     (r"fetch (https://example\.org)", r"fetch --delay 0 \1"),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from gptcli.config import RunProfile
@@ -167,6 +166,5 @@ def same_everywhere(model: GPT | None, world: World, make: Callable[[], GPT]) ->
         empty = {name: torch.empty(shape, dtype=getattr(torch, dtype)) for name, (shape, dtype) in facts.items()}
         model.load_state_dict(empty, assign=True)
     for p in model.parameters():
-        if dist.is_initialized():
-            world.spread(p.detach())
+        world.spread(p.detach())
     return model

@@ -18,27 +18,17 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
-from gptcli.cli.completion import complete_profiles
-from gptcli.cli.training import CorpusArgument, SetOption
+from gptcli.cli.training import DEFAULT_PROFILE, CorpusArgument, ProfileOption, SetOption
 
 if TYPE_CHECKING:
     from gptcli.config import RunProfile
     from gptcli.shards import TokenDataset
 
-DEFAULT_PROFILE = "quickstart"
-
 
 @reports_errors
 def bench_command(
     corpus: CorpusArgument = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            autocompletion=complete_profiles,
-            help="A run profile, or a YAML file; else quickstart.",
-        ),
-    ] = None,
+    profile: ProfileOption = None,
     steps: Annotated[
         int | None,
         typer.Option(

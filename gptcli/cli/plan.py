@@ -18,8 +18,8 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
-from gptcli.cli.completion import complete_devices, complete_profiles
-from gptcli.cli.training import CorpusArgument, SetOption
+from gptcli.cli.completion import complete_devices
+from gptcli.cli.training import DEFAULT_PROFILE, CorpusArgument, ProfileOption, SetOption
 from gptcli.errors import ProfileError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from gptcli.profiles import ProfileFile
     from gptcli.shards import TokenDataset
 
-DEFAULT_PROFILE = "quickstart"
 UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -47,14 +46,7 @@ def parse_memory(text: str) -> int:
 @reports_errors
 def plan_command(
     corpus: CorpusArgument = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            autocompletion=complete_profiles,
-            help="A run profile, or a YAML file; else quickstart.",
-        ),
-    ] = None,
+    profile: ProfileOption = None,
     overrides: SetOption = None,
     device: Annotated[
         str | None,

@@ -22,7 +22,7 @@ from gptcli.cli.common import (
     reports_errors,
     silent,
 )
-from gptcli.cli.completion import complete_profiles, complete_runs
+from gptcli.cli.completion import complete_runs
 from gptcli.cli.processes import (
     NprocOption,
     Processes,
@@ -36,10 +36,12 @@ from gptcli.cli.processes import (
     train_in,
 )
 from gptcli.cli.training import (
+    DEFAULT_PROFILE,
     BudgetOption,
     CorpusArgument,
     Following,
     LogOption,
+    ProfileOption,
     SetOption,
     check_log,
     check_name,
@@ -54,20 +56,11 @@ if TYPE_CHECKING:
     from gptcli.runs import RunDir
     from gptcli.shards import DatasetManifest, TokenDataset
 
-DEFAULT_PROFILE = "quickstart"
-
 
 @reports_errors
 def train_command(
     corpus: CorpusArgument = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            autocompletion=complete_profiles,
-            help="A run profile, or a YAML file; else quickstart.",
-        ),
-    ] = None,
+    profile: ProfileOption = None,
     run: Annotated[
         str | None,
         typer.Option(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptcli.cli.common import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, Say, emit, forget, note, silent
-from gptcli.cli.completion import complete_keys, complete_sources
+from gptcli.cli.completion import complete_keys, complete_profiles, complete_sources
 from gptcli.errors import device_lost, is_device_lost
 
 if TYPE_CHECKING:
@@ -78,6 +78,15 @@ SetOption = Annotated[
         metavar="KEY=VALUE",
         autocompletion=complete_keys,
         help="Change one key of the profile. May be repeated.",
+    ),
+]
+DEFAULT_PROFILE = "quickstart"
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        autocompletion=complete_profiles,
+        help=f"A run profile, or a YAML file; else {DEFAULT_PROFILE}.",
     ),
 ]
 BudgetOption = Annotated[

@@ -143,7 +143,8 @@ def device_here(world: World, found: Found, device: str | None) -> str | None:
     if world.is_alone:
         return device
     profile = found.profile or found.run.profile()
-    return str(own_device(world, world.together(lambda: make_setup(profile, device).device)))
+    own = own_device(world, world.together(lambda: make_setup(profile, device).device))
+    return str(own) if own.type == "cuda" else device  # else it would say that it was asked for
 
 
 def find_together(
